@@ -1,0 +1,44 @@
+//! `[rules]` and `[alerting]`: what is watched and who is told.
+
+use serde::Deserialize;
+
+use super::Span;
+
+/// `[rules]`: Prometheus rule files.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// Paths or globs (`*` in the last part) of rule files.
+    pub files: Vec<String>,
+}
+
+/// `[alerting]`: how alerts become notifications, in Alertmanager's words.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alerting {
+    /// The destination that is told; none: alerts are only shown.
+    pub receiver: Option<String>,
+    /// Alerts with equal values of these labels share one notification.
+    pub group_by: Vec<String>,
+    /// How long a new group waits for more alerts.
+    pub group_wait: Span,
+    /// How long a group waits before it tells of changes.
+    pub group_interval: Span,
+    /// How long until an unchanged group is told again.
+    pub repeat_interval: Span,
+    /// Whether resolved alerts are told.
+    pub send_resolved: bool,
+}
+
+impl Default for Alerting {
+    fn default() -> Alerting {
+        Alerting {
+            receiver: None,
+            group_by: vec!["alertname".to_owned()],
+            group_wait: Span::secs(30),
+            group_interval: Span::secs(300),
+            repeat_interval: Span::secs(4 * 3_600),
+            send_resolved: true,
+        }
+    }
+}

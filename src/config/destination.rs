@@ -1,0 +1,96 @@
+//! `[[destination.KIND]]` and `[[route]]`: where things go.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Secret, Span, Tls};
+
+/// `[[destination.KIND]]`
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Destinations {
+    /// `[[destination.webhook]]`
+    pub webhook: Vec<Webhook>,
+}
+
+impl Destinations {
+    /// The names of all destinations of every kind.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.webhook.iter().map(|w| &w.name)
+    }
+}
+
+/// `[[destination.webhook]]`: an HTTP endpoint that takes POST requests.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Names the destination in routes, metrics, pages and logs.
+    pub name: String,
+    /// Where to POST.
+    pub url: String,
+    /// Signs each request by Standard Webhooks: `whsec_` and base64, or any text.
+    #[serde(default)]
+    pub secret: Option<Secret>,
+    /// The previous secret, while receivers change over.
+    #[serde(default)]
+    pub secret_old: Option<Secret>,
+    /// More request headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// A bearer token for the receiver.
+    #[serde(default)]
+    pub bearer_token: Option<Secret>,
+    /// How long one attempt may take, connection included.
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+    /// Attempts at once.
+    #[serde(default = "default_concurrency")]
+    pub concurrency: usize,
+    /// Keep the order: one attempt at a time, a failing head blocks the rest.
+    #[serde(default)]
+    pub ordered: bool,
+    /// The waits before each further attempt at telemetry; then it is a dead letter.
+    #[serde(default = "default_retry_waits")]
+    pub retry: Vec<Span>,
+    /// For `https://`.
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+fn default_timeout() -> Span {
+    Span::secs(15)
+}
+
+fn default_concurrency() -> usize {
+    4
+}
+
+fn default_retry_waits() -> Vec<Span> {
+    [5, 30, 120, 600, 1_800, 3_600, 10_800, 21_600, 43_200]
+        .map(Span::secs)
+        .to_vec()
+}
+
+/// `[[route]]`: accepted messages that match go to a destination.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Names the route.
+    pub name: String,
+    /// Only this tenant's messages; default: every tenant's.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// Only messages whose topic matches this filter (`+`, `#`).
+    #[serde(default = "any_topic")]
+    pub topic: String,
+    /// Only messages with a sample of this metric.
+    #[serde(default)]
+    pub metric: Option<String>,
+    /// Where they go.
+    pub destination: String,
+}
+
+fn any_topic() -> String {
+    "#".to_owned()
+}

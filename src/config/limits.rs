@@ -1,0 +1,141 @@
+//! `[store]`, `[limits]`, `[query]`, `[[tenant]]`: sizes, times and bounds.
+
+use serde::Deserialize;
+
+use super::{Secret, Size, Span};
+use crate::model::TenantId;
+
+/// `[store]`: the embedded store.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// How long samples are kept.
+    pub retention: Span,
+    /// How far in the past a sample may lie when it arrives.
+    pub max_late: Span,
+    /// How long the writer waits for more before it commits what somebody waits for.
+    pub linger: Span,
+    /// The page cache of the hot file; commits are at most a quarter of it.
+    pub hot_cache: Size,
+    /// The page cache of the open day's file.
+    pub l0_cache: Size,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store {
+            retention: Span::secs(30 * 86_400),
+            max_late: Span::secs(7 * 86_400),
+            linger: Span::ms(2),
+            hot_cache: Size::mib(8),
+            l0_cache: Size::mib(16),
+        }
+    }
+}
+
+/// `[limits]`: bounds on what comes in, per tenant where it says so.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest payload of a message.
+    pub payload_max: Size,
+    /// Samples in one message.
+    pub samples_per_message_max: usize,
+    /// Nesting of a JSON payload.
+    pub depth_max: usize,
+    /// Labels of a series.
+    pub labels_max: usize,
+    /// Bytes of a label name.
+    pub label_name_bytes_max: usize,
+    /// Bytes of a label value.
+    pub label_value_bytes_max: usize,
+    /// Active series, all tenants together.
+    pub series_max: usize,
+    /// Active series of one tenant.
+    pub series_per_tenant_max: usize,
+    /// Messages per second of one tenant; 0 is no limit.
+    pub messages_per_second: u32,
+    /// Messages that a tenant may send at once above its rate.
+    pub messages_burst: u32,
+    /// Messages of one tenant that wait for their commit.
+    pub buffer_per_tenant: usize,
+    /// Outbox and dead letters together, each, on disk.
+    pub outbox_max: Size,
+    /// All dead letters on disk; the oldest go first.
+    pub dead_letters_max: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            payload_max: Size::mib(1),
+            samples_per_message_max: 10_000,
+            depth_max: 32,
+            labels_max: 64,
+            label_name_bytes_max: 256,
+            label_value_bytes_max: 2_048,
+            series_max: 1_000_000,
+            series_per_tenant_max: 200_000,
+            messages_per_second: 0,
+            messages_burst: 10_000,
+            buffer_per_tenant: 65_600,
+            outbox_max: Size::mib(128),
+            dead_letters_max: Size::mib(128),
+        }
+    }
+}
+
+/// `[query]`: bounds on questions.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Query {
+    /// How long one query may run.
+    pub timeout: Span,
+    /// How many queries run at once; more wait up to their time-out.
+    pub concurrency: usize,
+    /// Samples that one query may hold.
+    pub samples_max: usize,
+    /// Series that one selector may select.
+    pub series_max: usize,
+    /// How far back an instant selector looks for a sample.
+    pub lookback_delta: Span,
+}
+
+impl Default for Query {
+    fn default() -> Query {
+        Query {
+            timeout: Span::secs(120),
+            concurrency: 10,
+            samples_max: 50_000_000,
+            series_max: 500_000,
+            lookback_delta: Span::secs(300),
+        }
+    }
+}
+
+/// `[[tenant]]`: what differs from `[limits]` for one tenant.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// The tenant's name.
+    pub id: TenantId,
+    /// Whether its messages are taken.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Instead of `limits.messages_per_second`.
+    #[serde(default)]
+    pub messages_per_second: Option<u32>,
+    /// Instead of `limits.messages_burst`.
+    #[serde(default)]
+    pub messages_burst: Option<u32>,
+    /// Instead of `limits.series_per_tenant_max`.
+    #[serde(default)]
+    pub series_max: Option<usize>,
+    /// A bearer token that may push as this tenant, and only as it.
+    #[serde(default)]
+    pub token: Option<Secret>,
+}
+
+fn yes() -> bool {
+    true
+}

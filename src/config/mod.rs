@@ -1,0 +1,214 @@
+//! `config.toml` as types: what was written, with every default.
+//!
+//! Owns nothing. One struct per table, each with its own `Default`; unknown
+//! fields are refused at their own line. What a part makes of it (compiled
+//! templates, addresses, read secrets) is that part's own checked type.
+//!
+//! It must never open anything but the configuration file itself.
+
+pub mod alerting;
+pub mod destination;
+pub mod limits;
+pub mod secret;
+pub mod server;
+pub mod source;
+pub mod units;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+pub use alerting::{Alerting, Rules};
+pub use destination::{Destinations, Route, Webhook};
+pub use limits::{Limits, Query, Store, Tenant};
+pub use secret::Secret;
+pub use server::{Auth, Global, LogFormat, Metrics, Server};
+pub use source::{
+    Ingest, Map, Mqtt, MqttProtocol, Nats, NatsConsumerType, NatsDeliver, NatsMode, PayloadFormat,
+    Sources, TimeFormat, Tls,
+};
+pub use units::{Size, Span};
+
+/// The whole configuration.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[global]`
+    pub global: Global,
+    /// `[store]`
+    pub store: Store,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[query]`
+    pub query: Query,
+    /// `[rules]`
+    pub rules: Rules,
+    /// `[alerting]`
+    pub alerting: Alerting,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[[source.KIND]]`
+    pub source: Sources,
+    /// `[ingest]` with `[[ingest.map]]`
+    pub ingest: Ingest,
+    /// `[[destination.KIND]]`
+    pub destination: Destinations,
+    /// `[[route]]`
+    pub route: Vec<Route>,
+    /// `[[tenant]]`
+    pub tenant: Vec<Tenant>,
+    /// The folder that relative paths in the file are relative to.
+    #[serde(skip)]
+    pub base_dir: PathBuf,
+}
+
+impl Config {
+    /// Reads and parses a file. Relative paths inside it are relative to its folder.
+    ///
+    /// # Errors
+    /// When it cannot be read or parsed; the text names file, line, field and
+    /// what was expected.
+    pub fn load(path: &Path) -> anyhow::Result<Config> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read configuration {}", path.display()))?;
+        let mut config = Config::parse(&text, &path.display().to_string())?;
+        config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(config)
+    }
+
+    /// Parses the text of a file called `name`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, name: &str) -> anyhow::Result<Config> {
+        let config: Config =
+            toml::from_str(text).map_err(|err| anyhow::anyhow!("{}", located(name, text, &err)))?;
+        config.check_references().map_err(|(needle, message)| {
+            let line = line_of(text, &needle);
+            anyhow::anyhow!("{name}:{line}: {message}")
+        })?;
+        Ok(config)
+    }
+
+    /// A path of the configuration, made absolute or relative to the working folder.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.base_dir.join(path)
+    }
+
+    /// Whether the optional view of own metrics is switched on.
+    pub fn has_view(&self, view: &str) -> bool {
+        self.metrics.views.iter().any(|v| v == view)
+    }
+
+    /// Names that must be unique, and names that must exist. The error is a text
+    /// to find the line by, and the message.
+    fn check_references(&self) -> Result<(), (String, String)> {
+        let sources = self.source.mqtt.iter().map(|s| &s.name);
+        unique(
+            "source name",
+            sources.chain(self.source.nats.iter().map(|s| &s.name)),
+        )?;
+        unique("destination name", self.destination.names())?;
+        unique("route name", self.route.iter().map(|r| &r.name))?;
+        unique("tenant id", self.tenant.iter().map(|t| t.id.as_str()))?;
+        let known: Vec<&str> = self.destination.names().map(String::as_str).collect();
+        let wanted = self.route.iter().map(|r| ("destination", &r.destination));
+        for (field, name) in wanted.chain(self.alerting.receiver.iter().map(|r| ("receiver", r))) {
+            if !known.contains(&name.as_str()) {
+                return Err((
+                    format!("{field} = \"{name}\""),
+                    format!("{field} {name:?} is not configured, expected one of {known:?}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unique<T: AsRef<str>>(
+    what: &str,
+    names: impl Iterator<Item = T>,
+) -> Result<(), (String, String)> {
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        let name = name.as_ref();
+        if !seen.insert(name.to_owned()) {
+            return Err((
+                format!("\"{name}\""),
+                format!("{what} {name:?} is used twice, expected unique names"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The last line that holds `needle`, counted from 1; 1 when none does.
+fn line_of(text: &str, needle: &str) -> usize {
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| line.contains(needle))
+        .last()
+        .map_or(1, |(i, _)| i + 1)
+}
+
+/// `FILE:LINE:COLUMN: message` and the parser's own picture of the place.
+fn located(name: &str, text: &str, err: &toml::de::Error) -> String {
+    let start = err.span().map_or(0, |span| span.start);
+    let before = &text[..start.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("{name}:{line}:{column}: {}\n{err}", err.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_error(text: &str, wanted: &[&str]) {
+        let err = format!("{:#}", Config::parse(text, "c.toml").unwrap_err());
+        for part in wanted {
+            assert!(err.contains(part), "{part:?} not in {err}");
+        }
+    }
+
+    #[test]
+    fn a_typo_names_file_line_field_and_the_allowed_ones() {
+        check_error(
+            "[server]\nlisten = [\"127.0.0.1:1\"]\nlisen = 1\n",
+            &["c.toml:3:1", "unknown field `lisen`", "`listen`"],
+        );
+        check_error(
+            "[[source.mqtt]]\nname = \"a\"\nurl = \"mqtt://h\"\ntopic = \"x\"\n",
+            &["c.toml:4:1", "unknown field `topic`", "`topics`"],
+        );
+    }
+
+    #[test]
+    fn a_bad_unit_names_its_line() {
+        check_error(
+            "[store]\nretention = \"30 days\"\n",
+            &["c.toml:2:", "not a valid duration"],
+        );
+        check_error(
+            "[limits]\npayload_max = \"1 mega\"\n",
+            &["c.toml:2:", "not a valid size"],
+        );
+    }
+
+    #[test]
+    fn references_are_checked() {
+        check_error(
+            "[[route]]\nname = \"r\"\ndestination = \"nowhere\"\n",
+            &["c.toml:3:", "\"nowhere\" is not configured"],
+        );
+        check_error(
+            "[[tenant]]\nid = \"a\"\n[[tenant]]\nid = \"a\"\n",
+            &["c.toml:4:", "tenant id \"a\" is used twice"],
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! The runtime and the exit code; nothing else.
+
+fn main() {}

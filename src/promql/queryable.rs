@@ -1,0 +1,70 @@
+//! Where the engine gets its samples from.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::model::{Labels, Matcher, Sample, Timestamp};
+
+/// A series as it is stored: raw samples in time order, staleness markers included.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Series {
+    /// The full label set with `__name__`.
+    pub labels: Labels,
+    /// Strictly ascending in time.
+    pub samples: Vec<Sample>,
+}
+
+/// Bounds and cancellation of one selection.
+#[derive(Clone, Debug)]
+pub struct SelectHints {
+    /// Stop with [`QueryError::TooManySeries`] above this many series.
+    pub series_max: usize,
+    /// Stop with [`QueryError::TooManySamples`] above this many samples.
+    pub samples_max: usize,
+    /// Stop with [`QueryError::Cancelled`] soon after this turns true.
+    pub cancel: Arc<AtomicBool>,
+}
+
+impl Default for SelectHints {
+    fn default() -> SelectHints {
+        SelectHints {
+            series_max: 1_000_000,
+            samples_max: 50_000_000,
+            cancel: Arc::new(AtomicBool::new(false)),
+        }
+    }
+}
+
+/// Why a selection gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The limit of series.
+    #[error("query selects more than {0} series")]
+    TooManySeries(usize),
+    /// The limit of samples, in Prometheus' words.
+    #[error("query processing would load too many samples into memory in query execution")]
+    TooManySamples,
+    /// The caller gave up or the time ran out.
+    #[error("query was canceled")]
+    Cancelled,
+    /// The store could not read.
+    #[error("cannot read samples")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Something that holds series.
+pub trait Queryable: Send + Sync {
+    /// All series that fulfil every matcher, with their samples in the CLOSED
+    /// range `start..=end`, sorted by labels; series without a sample in the
+    /// range are left out. The engine applies its own left-open windows.
+    ///
+    /// # Errors
+    /// When a limit of `hints` is passed, on cancellation, and on read errors.
+    fn select(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+    ) -> Result<Vec<Series>, QueryError>;
+}

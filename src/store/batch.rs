@@ -1,0 +1,147 @@
+//! What one hand-over to the writer carries, and what the writer answers.
+
+use bytes::Bytes;
+
+use super::Table;
+use crate::model::{DeadLetter, Delivery, Labels, Timestamp};
+
+/// A stored series. Ids grow and are never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SeriesId(pub u32);
+
+/// The number of a transaction. Grows by one with each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct CommitSeq(pub u64);
+
+/// Which series a row belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SeriesKey {
+    /// Known from [`super::Store::resolve`].
+    Id(SeriesId),
+    /// Looked up, and made when it is new.
+    Labels(Labels),
+}
+
+/// One sample of one series.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Row {
+    /// The series.
+    pub series: SeriesKey,
+    /// The time.
+    pub t: Timestamp,
+    /// The value.
+    pub v: f64,
+}
+
+/// A change of the state tables, made in the transaction of its batch.
+#[derive(Clone, PartialEq, Debug)]
+pub enum StateOp {
+    /// Writes a row.
+    Put {
+        /// The table.
+        table: Table,
+        /// The key; tables are sorted by its bytes.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
+    /// Removes a row, if it is there.
+    Delete {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Bytes,
+    },
+    /// Adds a row to the outbox under the next sequence number of its destination.
+    Enqueue(Box<Delivery>),
+    /// Adds a row to the dead letters.
+    Bury(Box<DeadLetter>),
+}
+
+/// The rows and state changes of one message (or rule, or scrape): judged as one.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Item {
+    /// How many of the batch's rows are its own; they follow those of the item before.
+    pub rows: u32,
+    /// Applied only if at least one row was new: what a repeated message must not cause again.
+    pub on_new: Vec<StateOp>,
+    /// Applied in any case.
+    pub always: Vec<StateOp>,
+}
+
+/// Whether somebody waits for the commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Urgency {
+    /// The answer comes after the durable commit.
+    #[default]
+    Commit,
+    /// The answer comes as soon as the samples are visible; they are durable within 10 s.
+    RideAlong,
+}
+
+/// Everything that one transaction writes on behalf of one caller.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct WriteBatch {
+    /// The rows of all items, one item after the other.
+    pub rows: Vec<Row>,
+    /// The items.
+    pub items: Vec<Item>,
+    /// Whether somebody waits.
+    pub urgency: Urgency,
+}
+
+impl WriteBatch {
+    /// Adds an item made of these rows and changes.
+    pub fn push(&mut self, rows: impl IntoIterator<Item = Row>, item: Item) {
+        let before = self.rows.len();
+        self.rows.extend(rows);
+        let rows = u32::try_from(self.rows.len() - before).expect("a batch is far below 4 G rows");
+        self.items.push(Item { rows, ..item });
+    }
+
+    /// A batch that only changes state and is waited for.
+    pub fn of_state(ops: Vec<StateOp>) -> WriteBatch {
+        let mut batch = WriteBatch::default();
+        batch.push(
+            [],
+            Item {
+                always: ops,
+                ..Item::default()
+            },
+        );
+        batch
+    }
+}
+
+/// Why the writer did not take a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Another value is stored at the same time; the first one is kept.
+    Conflict,
+    /// Older than `[store] max_late` or the retention.
+    TooOld,
+    /// The tenant or the store has as many series as it may.
+    SeriesLimit,
+}
+
+/// What became of an item's rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ItemOutcome {
+    /// Rows that are new.
+    pub added: u32,
+    /// Rows that were there already with the same value.
+    pub duplicates: u32,
+    /// Rows that were refused.
+    pub refused: u32,
+    /// Why the first of them was.
+    pub refusal: Option<Refusal>,
+}
+
+/// The writer's answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// The transaction.
+    pub seq: CommitSeq,
+    /// One for each item, in order.
+    pub outcomes: Vec<ItemOutcome>,
+}
