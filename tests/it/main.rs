@@ -1,1 +1,6 @@
 //! The integration tests, linked once.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod requirements;
+mod tidy;
