@@ -7,6 +7,7 @@
 //! another part of the process, or let a redb type out.
 
 pub mod batch;
+pub mod sealed;
 pub mod state;
 
 use std::ops::Bound;

@@ -1,0 +1,15 @@
+//! Sealed data: the files that hold the samples of past windows, one file for each UTC day.
+//!
+//! Owns the format of `l0-YYYYMMDD.redb` and everything in it: value columns,
+//! timestamp columns, pages with their own checksums, generations. The sealer
+//! thread writes here, queries read here; the two never block each other.
+//!
+//! It must never make a half-written generation visible, hand out a byte whose
+//! checksum it has not checked, or answer with less data than was sealed
+//! without saying so.
+
+pub mod column;
+pub mod file;
+pub mod times;
+
+pub use file::{Error, Generation, L0, SealedSeries};
