@@ -53,6 +53,10 @@ pub struct Webhook {
     /// The waits before each further attempt at telemetry; then it is a dead letter.
     #[serde(default = "default_retry_waits")]
     pub retry: Vec<Span>,
+    /// How long an alert notification is tried; then it is a dead letter. A newer
+    /// notification of the same group replaces it long before.
+    #[serde(default = "default_notification_max_age")]
+    pub notification_max_age: Span,
     /// For `https://`.
     #[serde(default)]
     pub tls: Tls,
@@ -70,6 +74,10 @@ fn default_retry_waits() -> Vec<Span> {
     [5, 30, 120, 600, 1_800, 3_600, 10_800, 21_600, 43_200]
         .map(Span::secs)
         .to_vec()
+}
+
+fn default_notification_max_age() -> Span {
+    Span::secs(7 * 86_400)
 }
 
 /// `[[route]]`: accepted messages that match go to a destination.

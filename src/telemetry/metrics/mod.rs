@@ -10,6 +10,7 @@ mod rules;
 mod service;
 mod sources;
 mod store;
+mod tenants;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use rules::Rules;
 pub use service::{Service, ServiceName};
 pub use sources::Sources;
 pub use store::Store;
+pub use tenants::Tenants;
 
 /// The default buckets of the Python client, which the documents' code uses.
 pub const PYTHON_BUCKETS: [f64; 14] = [
@@ -50,6 +52,8 @@ pub struct Metrics {
     pub service: Service,
     /// Our own HTTP server.
     pub http: Http,
+    /// Which tenants are counted by name.
+    pub tenants: Tenants,
     /// Restarts of panicked tasks by `task`.
     pub task_restarts: IntCounterVec,
 }
@@ -67,6 +71,7 @@ impl Metrics {
             rules: Rules::new(r),
             service: Service::new(r),
             http: Http::new(r),
+            tenants: Tenants::new(),
             task_restarts: counters(
                 r,
                 "pulse_task_restarts_total",
