@@ -38,6 +38,8 @@ pub mod store;
 
 pub mod ingest;
 
+pub mod delivery;
+
 pub mod rules;
 
 pub mod sources;

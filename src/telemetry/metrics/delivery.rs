@@ -1,8 +1,8 @@
 //! Instruments of delivery.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::{PYTHON_BUCKETS, counters, gauges, histograms};
+use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 use crate::model::tenant::DEFAULT_TENANT;
 
 /// The kinds of destinations: `destination_type`.
@@ -13,7 +13,9 @@ pub(crate) const RESULTS: [&str; 4] = ["success", "retry", "failed", "dlq"];
 
 /// Deliveries going out.
 pub struct Delivery {
-    /// Finished attempts by `tenant_id`, `destination_type` and `result`.
+    /// Finished attempts by `tenant_id`, `destination_type` and `result`: `success`,
+    /// `retry` (there will be another), `failed` (the destination was disabled, the
+    /// row stays), `dlq` (it was the last).
     pub total: IntCounterVec,
     /// Time of one attempt by `destination_type`.
     pub seconds: HistogramVec,
@@ -21,6 +23,12 @@ pub struct Delivery {
     pub dlq: IntCounterVec,
     /// Dead letters stored by `tenant_id`.
     pub dlq_depth: IntGaugeVec,
+    /// Whether a `destination` is left alone for a while after failures.
+    pub breaker_open: IntGaugeVec,
+    /// Whether a `destination` said 410 and gets nothing until a reload.
+    pub disabled: IntGaugeVec,
+    /// Outputs whose last attempt reached the receiver.
+    pub connections: IntGauge,
 }
 
 impl Delivery {
@@ -51,6 +59,26 @@ impl Delivery {
                 "Dead letters stored.",
                 &["tenant_id"],
             ),
+            breaker_open: gauges(
+                r,
+                "pulse_delivery_breaker_open",
+                "Whether the destination is left alone for a while after failures.",
+                &["destination"],
+            ),
+            disabled: gauges(
+                r,
+                "pulse_delivery_disabled",
+                "Whether the destination answered 410 and gets nothing until a reload.",
+                &["destination"],
+            ),
+            connections: registered(
+                r,
+                IntGauge::new(
+                    "consumer_connections",
+                    "Outputs whose last attempt reached the receiver.",
+                )
+                .expect("BUG: a bad metric name"),
+            ),
         };
         for kind in DESTINATION_TYPES {
             delivery.seconds.with_label_values(&[kind]);
@@ -68,5 +96,18 @@ impl Delivery {
         }
         self.dlq.with_label_values(&[tenant]);
         self.dlq_depth.with_label_values(&[tenant]);
+    }
+
+    /// Makes a destination's children.
+    pub fn add_destination(&self, destination: &str) {
+        self.breaker_open.with_label_values(&[destination]).set(0);
+        self.disabled.with_label_values(&[destination]).set(0);
+    }
+
+    /// Removes the children of a destination that is configured no more.
+    pub fn remove_destination(&self, destination: &str) {
+        // An error says that there were none.
+        let _ = self.breaker_open.remove_label_values(&[destination]);
+        let _ = self.disabled.remove_label_values(&[destination]);
     }
 }

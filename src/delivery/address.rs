@@ -1,0 +1,322 @@
+//! Where a destination may lead to, and the connector that holds to it.
+//!
+//! A name is resolved once, every address it has is checked, and the connection goes
+//! to one of the checked addresses. So a name that changes its address between check
+//! and connection (DNS rebinding) gains nothing, and neither does an address in
+//! disguise: IPv4 inside IPv6 (mapped, compatible, NAT64, 6to4) is judged as the
+//! IPv4 address it leads to.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// Who named the destination decides where it may lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Policy {
+    /// The operator, in the configuration: this host and the local network are
+    /// allowed, because that is where an edge box has its receivers.
+    Operator,
+    /// A tenant: only public addresses.
+    Tenant,
+}
+
+/// An address that a policy does not allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("address {address} is not allowed: {reason}")]
+pub struct Denied {
+    /// The address.
+    pub address: IpAddr,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl Policy {
+    /// Checks one address.
+    ///
+    /// # Errors
+    /// When the policy does not allow it.
+    pub fn check(self, address: IpAddr) -> Result<(), Denied> {
+        let reason = match unwrapped(address) {
+            IpAddr::V4(v4) => never_v4(v4).or_else(|| self.tenant_only(|| local_v4(v4))),
+            IpAddr::V6(v6) => never_v6(v6).or_else(|| self.tenant_only(|| local_v6(v6))),
+        };
+        reason.map_or(Ok(()), |reason| Err(Denied { address, reason }))
+    }
+
+    fn tenant_only(self, reason: impl Fn() -> Option<&'static str>) -> Option<&'static str> {
+        match self {
+            Policy::Operator => None,
+            Policy::Tenant => reason(),
+        }
+    }
+}
+
+/// The IPv4 address that an IPv6 address leads to, or the address itself.
+fn unwrapped(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else {
+        return address;
+    };
+    let s = v6.segments();
+    let tail = || {
+        let [a, b] = s[6].to_be_bytes();
+        let [c, d] = s[7].to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    match s {
+        // ::ffff:a.b.c.d (mapped) and ::ffff:0:a.b.c.d (translated, RFC 2765).
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => tail(),
+        // ::a.b.c.d (compatible), but not :: and ::1.
+        [0, 0, 0, 0, 0, 0, hi, lo] if hi != 0 || lo > 1 => tail(),
+        // 64:ff9b::/96 and the local-use 64:ff9b:1::/48 (NAT64).
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => tail(),
+        // 2002:a.b.c.d::/48 (6to4).
+        [0x2002, hi, lo, ..] => {
+            let [[a, b], [c, d]] = [hi, lo].map(u16::to_be_bytes);
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        }
+        _ => address,
+    }
+}
+
+/// Never a receiver, whoever says so.
+fn never_v4(ip: Ipv4Addr) -> Option<&'static str> {
+    if ip.octets()[0] == 0 {
+        Some("unspecified")
+    } else if ip.is_multicast() || ip.is_broadcast() {
+        Some("multicast or broadcast")
+    } else if ip.is_link_local() || ip == Ipv4Addr::new(100, 100, 100, 200) {
+        Some("link-local or cloud metadata")
+    } else {
+        None
+    }
+}
+
+fn never_v6(ip: Ipv6Addr) -> Option<&'static str> {
+    let aws_metadata = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    if ip.is_unspecified() {
+        Some("unspecified")
+    } else if ip.is_multicast() {
+        Some("multicast or broadcast")
+    } else if ip.is_unicast_link_local() || ip == aws_metadata {
+        Some("link-local or cloud metadata")
+    } else {
+        None
+    }
+}
+
+/// Not reachable from the public network, or reserved.
+fn local_v4(ip: Ipv4Addr) -> Option<&'static str> {
+    let [a, b, c, _] = ip.octets();
+    if ip.is_loopback() {
+        Some("loopback")
+    } else if ip.is_private() || (a == 100 && (64..128).contains(&b)) {
+        Some("private network")
+    } else if a >= 240
+        || (a, b, c) == (192, 0, 0)
+        || (a, b & 0xfe) == (198, 18)
+        || ip.is_documentation()
+    {
+        Some("reserved")
+    } else {
+        None
+    }
+}
+
+fn local_v6(ip: Ipv6Addr) -> Option<&'static str> {
+    let s = ip.segments();
+    if ip.is_loopback() {
+        Some("loopback")
+    } else if ip.is_unique_local() || s[0] & 0xffc0 == 0xfec0 {
+        Some("private network")
+    } else if s[0] & 0xe000 != 0x2000 || (s[0] == 0x2001 && (s[1] == 0 || s[1] == 0xdb8)) {
+        // Outside global unicast, Teredo, documentation.
+        Some("reserved")
+    } else {
+        None
+    }
+}
+
+/// Connects to checked addresses only. No proxy, no environment variables.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    pub(super) policy: Policy,
+    /// For resolving and connecting together.
+    pub(super) timeout: Duration,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Connector { policy, timeout } = *self;
+        Box::pin(async move {
+            let stream = tokio::time::timeout(timeout, connect(policy, &uri, timeout))
+                .await
+                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"))??;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+async fn connect(policy: Policy, uri: &Uri, timeout: Duration) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + timeout;
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let default_port = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    let port = uri.port_u16().unwrap_or(default_port);
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    for address in &addresses {
+        policy
+            .check(address.ip())
+            .map_err(|denied| io::Error::new(io::ErrorKind::PermissionDenied, denied))?;
+    }
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (i, address) in addresses.iter().enumerate() {
+        // An address that swallows packets must leave time for the next ones.
+        let left = u32::try_from(addresses.len() - i).unwrap_or(u32::MAX);
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(err)) => error = err,
+            Err(_) => error = io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"),
+        }
+    }
+    Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(address: &str, operator: bool, tenant: bool) {
+        let ip: IpAddr = address.parse().unwrap();
+        assert_eq!(Policy::Operator.check(ip).is_ok(), operator, "{address}");
+        assert_eq!(Policy::Tenant.check(ip).is_ok(), tenant, "{address}");
+    }
+
+    #[test]
+    fn nobody_reaches_metadata_unspecified_or_multicast() {
+        for address in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "169.254.0.1",
+            "100.100.100.200",
+            "224.0.0.1",
+            "239.255.255.255",
+            "255.255.255.255",
+            "::",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "fd00:ec2::254",
+        ] {
+            check(address, false, false);
+        }
+    }
+
+    #[test]
+    fn only_the_operator_reaches_this_host_and_the_local_network() {
+        for address in [
+            "127.0.0.1",
+            "127.255.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.9",
+            "240.0.0.1",
+            "::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fec0::1",
+            "2001:db8::1",
+            "2001::1",
+        ] {
+            check(address, true, false);
+        }
+    }
+
+    #[test]
+    fn everybody_reaches_public_addresses() {
+        for address in [
+            "1.1.1.1",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.32.0.1",
+            "198.20.0.1",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
+            "64:ff9b::1.1.1.1",
+            "2002:101:101::1",
+        ] {
+            check(address, true, true);
+        }
+    }
+
+    #[test]
+    fn disguised_addresses_are_judged_by_where_they_lead() {
+        for address in [
+            "::ffff:169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "::169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::169.254.169.254",
+            "2002:a9fe:a9fe::1",
+            "::ffff:0.0.0.0",
+            "64:ff9b::224.0.0.1",
+        ] {
+            check(address, false, false);
+        }
+        for address in [
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "2002:c0a8:101::1",
+            "::ffff:192.168.0.1",
+        ] {
+            check(address, true, false);
+        }
+    }
+
+    #[tokio::test]
+    async fn odd_spellings_of_an_address_are_checked_after_resolving() {
+        let timeout = Duration::from_secs(5);
+        for uri in [
+            "http://169.254.169.254/latest",
+            "http://[::ffff:169.254.169.254]/",
+            "http://2852039166/",
+            "http://0/",
+        ] {
+            let uri: Uri = uri.parse().unwrap();
+            let err = connect(Policy::Operator, &uri, timeout).await.unwrap_err();
+            assert_eq!(err.kind(), io::ErrorKind::PermissionDenied, "{uri}: {err}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! `[[destination.KIND]]` made valid: addresses parsed, secrets and certificates read.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use hyper::Uri;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::address::Policy;
+use super::retry::Schedule;
+use super::sign::Signer;
+use crate::config::{self, Config, Secret};
+
+/// The most attempts at once at one destination.
+const CONCURRENCY_MAX: usize = 32;
+/// An attempt holds one of the few slots, so it may not last for ever.
+const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+/// What the configuration may not set, because we do.
+const RESERVED_HEADERS: [HeaderName; 5] = [
+    header::HOST,
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+];
+
+/// A webhook destination that is valid by construction.
+#[derive(Clone)]
+pub struct Options {
+    /// The configured name.
+    pub name: String,
+    /// Where requests go.
+    pub(super) uri: Uri,
+    /// Sent with every request.
+    pub(super) headers: HeaderMap,
+    pub(super) signer: Signer,
+    pub(super) schedule: Schedule,
+    /// For one attempt, connection included.
+    pub(super) timeout: Duration,
+    /// Attempts at once; 1 when ordered.
+    pub(super) concurrency: usize,
+    pub(super) ordered: bool,
+    /// `None` for `http://`.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) policy: Policy,
+    /// What was configured and read; two equal ones behave equally.
+    identity: (config::Webhook, Vec<Vec<u8>>),
+}
+
+/// Whether a running destination can stay as it is.
+impl PartialEq for Options {
+    fn eq(&self, other: &Options) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Options {
+    /// All destinations of the configuration.
+    ///
+    /// # Errors
+    /// With the table, the name and the field of the first that is wrong.
+    pub fn all(config: &Config) -> anyhow::Result<Vec<Options>> {
+        let webhooks = config.destination.webhook.iter();
+        webhooks
+            .map(|webhook| {
+                Options::from_config(webhook, config)
+                    .with_context(|| format!("[[destination.webhook]] {:?}", webhook.name))
+            })
+            .collect()
+    }
+
+    /// Checks one destination; reads its secrets and certificates.
+    ///
+    /// # Errors
+    /// With the field that is wrong and what was expected.
+    pub fn from_config(webhook: &config::Webhook, config: &Config) -> anyhow::Result<Options> {
+        ensure!(
+            crate::model::tenant::is_valid_name(&webhook.name),
+            "name: expected 1 to 128 characters of [A-Za-z0-9._:-]"
+        );
+        ensure!(
+            (1..=CONCURRENCY_MAX).contains(&webhook.concurrency),
+            "concurrency: expected 1 to {CONCURRENCY_MAX}, got {}",
+            webhook.concurrency
+        );
+        let timeout = webhook.timeout.get();
+        ensure!(
+            !timeout.is_zero() && timeout <= TIMEOUT_MAX,
+            "timeout: expected more than 0s and at most 5m, got {:?}",
+            webhook.timeout
+        );
+        let mut read = Vec::new();
+        let uri = uri(&webhook.url)?;
+        let tls = if uri.scheme_str() == Some("https") {
+            Some(Arc::new(
+                tls(&webhook.tls, config, &mut read).context("tls")?,
+            ))
+        } else {
+            ensure!(
+                webhook.tls == config::Tls::default(),
+                "tls: only for https://, but the url is {:?}",
+                webhook.url
+            );
+            None
+        };
+        Ok(Options {
+            name: webhook.name.clone(),
+            headers: headers(webhook, &mut read)?,
+            signer: signer(webhook, &mut read)?,
+            schedule: Schedule {
+                waits: webhook.retry.iter().map(|wait| wait.get()).collect(),
+                notification_max_age: webhook.notification_max_age.get(),
+            },
+            timeout,
+            concurrency: if webhook.ordered {
+                1
+            } else {
+                webhook.concurrency
+            },
+            ordered: webhook.ordered,
+            uri,
+            tls,
+            policy: Policy::Operator,
+            identity: (webhook.clone(), read),
+        })
+    }
+
+    /// Where it leads, without the query, which may hold a token.
+    pub(super) fn shown_url(&self) -> String {
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        let authority = self.uri.authority().map_or("", |a| a.as_str());
+        format!("{scheme}://{authority}{}", self.uri.path())
+    }
+}
+
+fn uri(text: &str) -> anyhow::Result<Uri> {
+    let expected = "expected http://HOST[:PORT]/PATH or https://...";
+    let uri: Uri = text
+        .parse()
+        .map_err(|err| anyhow!("url: {err}, {expected}"))?;
+    ensure!(
+        matches!(uri.scheme_str(), Some("http" | "https")),
+        "url: {expected}, got {text:?}"
+    );
+    let authority = uri.authority().map_or("", |a| a.as_str());
+    ensure!(
+        !authority.contains('@'),
+        "url: must not hold a user and password; use bearer_token or headers"
+    );
+    let host = uri.host().unwrap_or_default();
+    ensure!(!host.is_empty(), "url: {expected}, got {text:?}");
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = literal.parse() {
+        Policy::Operator.check(address).context("url")?;
+    }
+    Ok(uri)
+}
+
+fn headers(webhook: &config::Webhook, read: &mut Vec<Vec<u8>>) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &webhook.headers {
+        let header: HeaderName = name
+            .parse()
+            .map_err(|_| anyhow!("headers: {name:?} is not a header name"))?;
+        if RESERVED_HEADERS.contains(&header) || header.as_str().starts_with("webhook-") {
+            bail!("headers: {name:?} is set by pulse");
+        }
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| anyhow!("headers: the value of {name:?} holds control characters"))?;
+        value.set_sensitive(true);
+        headers.insert(header, value);
+    }
+    if let Some(token) = secret("bearer_token", webhook.bearer_token.as_ref(), read)? {
+        ensure!(
+            !headers.contains_key(header::AUTHORIZATION),
+            "bearer_token: headers has an Authorization already, expected one of them"
+        );
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| anyhow!("bearer_token: holds control characters"))?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+fn signer(webhook: &config::Webhook, read: &mut Vec<Vec<u8>>) -> anyhow::Result<Signer> {
+    let current = secret("secret", webhook.secret.as_ref(), read)?;
+    let old = secret("secret_old", webhook.secret_old.as_ref(), read)?;
+    ensure!(
+        current.is_some() || old.is_none(),
+        "secret_old: expected a secret beside it"
+    );
+    for (field, text) in [("secret", &current), ("secret_old", &old)] {
+        Signer::new(text.as_deref()).map_err(|err| anyhow!("{field}: {err}"))?;
+    }
+    Signer::new(current.as_deref().into_iter().chain(old.as_deref()))
+        .map_err(|err| anyhow!("secret: {err}"))
+}
+
+fn secret(
+    field: &'static str,
+    secret: Option<&Secret>,
+    read: &mut Vec<Vec<u8>>,
+) -> anyhow::Result<Option<String>> {
+    let Some(secret) = secret else {
+        return Ok(None);
+    };
+    let text = secret.read().context(field)?;
+    read.push(text.clone().into_bytes());
+    Ok(Some(text))
+}
+
+/// TLS 1.2 and 1.3 by ring; the system's certificates are read only when none are named.
+fn tls(
+    tls: &config::Tls,
+    config: &Config,
+    read: &mut Vec<Vec<u8>>,
+) -> anyhow::Result<ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    match &tls.ca_file {
+        Some(path) => {
+            for certificate in certificates(&config.resolve(path), read).context("ca_file")? {
+                roots.add(certificate).context("ca_file")?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            ensure!(
+                !roots.is_empty(),
+                "ca_file: the system has no certificates, expected a file with those to trust"
+            );
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("no protocol version")?
+        .with_root_certificates(roots);
+    match (&tls.cert_file, &tls.key_file) {
+        (None, None) => Ok(builder.with_no_client_auth()),
+        (Some(cert), Some(key)) => {
+            let chain = certificates(&config.resolve(cert), read).context("cert_file")?;
+            let key = PrivateKeyDer::from_pem_slice(&file(&config.resolve(key), read)?)
+                .map_err(|err| anyhow!("key_file: no private key: {err}"))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .context("cert_file and key_file")
+        }
+        _ => bail!("cert_file and key_file: expected both or none"),
+    }
+}
+
+fn certificates(
+    path: &Path,
+    read: &mut Vec<Vec<u8>>,
+) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let pem = file(path, read)?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|err| anyhow!("{}: {err}", path.display()))?;
+    ensure!(
+        !certificates.is_empty(),
+        "{}: holds no certificate, expected PEM",
+        path.display()
+    );
+    Ok(certificates)
+}
+
+fn file(path: &Path, read: &mut Vec<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    read.push(bytes.clone());
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(text: &str) -> anyhow::Result<Vec<Options>> {
+        let text = format!("[[destination.webhook]]\nname = \"hook\"\n{text}");
+        Options::all(&Config::parse(&text, "c.toml").unwrap())
+    }
+
+    fn check_error(text: &str, wanted: &[&str]) {
+        let err = match options(text) {
+            Ok(_) => panic!("{text} was taken"),
+            Err(err) => format!("{err:#}"),
+        };
+        for part in ["[[destination.webhook]] \"hook\""].iter().chain(wanted) {
+            assert!(err.contains(part), "{part:?} not in {err}");
+        }
+    }
+
+    #[test]
+    fn every_error_names_its_field() {
+        let url = "url = \"http://h/\"\n";
+        check_error("url = \"ftp://h/\"", &["url: expected http://HOST"]);
+        check_error("url = \"/path\"", &["url: expected http://HOST"]);
+        check_error("url = \"http://u:p@h/\"", &["url: must not hold a user"]);
+        check_error("url = \"http://169.254.169.254/\"", &["url", "metadata"]);
+        check_error("url = \"http://[fe80::1]/\"", &["url", "link-local"]);
+        for (field, value, wanted) in [
+            ("concurrency", "0", "concurrency: expected 1 to 32"),
+            ("timeout", "\"0s\"", "timeout: expected more than 0s"),
+            ("timeout", "\"1h\"", "timeout: expected more than 0s"),
+            ("secret", "\"whsec_%\"", "secret: not base64"),
+            ("secret_old", "\"x\"", "secret_old: expected a secret"),
+            ("headers", "{ Host = \"x\" }", "\"Host\" is set by pulse"),
+            ("headers", "{ Webhook-Id = \"x\" }", "\"Webhook-Id\" is set"),
+            ("headers", "{ \"a b\" = \"x\" }", "is not a header name"),
+            ("tls", "{ ca_file = \"x\" }", "tls: only for https://"),
+            ("secret", "{ file = \"/none\" }", "secret: read secret from"),
+        ] {
+            check_error(&format!("{url}{field} = {value}"), &[wanted]);
+        }
+        let https = "url = \"https://h/\"\n";
+        check_error(
+            &format!("{https}tls = {{ ca_file = \"/none\" }}"),
+            &["tls: ca_file: cannot read /none"],
+        );
+    }
+
+    #[test]
+    fn a_changed_secret_is_a_changed_destination() {
+        let read = |secret: &str| {
+            options(&format!("url = \"http://h/\"\nsecret = \"{secret}\""))
+                .unwrap()
+                .remove(0)
+        };
+        assert!(read("a") == read("a"));
+        assert!(read("a") != read("b"));
+    }
+
+    #[test]
+    fn the_shown_url_has_no_query() {
+        let options = options("url = \"http://h:1/p?token=x\"").unwrap().remove(0);
+        assert_eq!(options.shown_url(), "http://h:1/p");
+    }
+
+    #[test]
+    fn ordered_means_one_at_a_time() {
+        let options = options("url = \"http://h/\"\nordered = true").unwrap();
+        assert_eq!(options[0].concurrency, 1);
+    }
+}

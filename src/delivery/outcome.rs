@@ -1,0 +1,196 @@
+//! What an attempt's end means for its row, and the transaction that says so.
+
+use std::time::Duration;
+
+use super::attempts::{self, Attempt, End, Ended};
+use super::queue::Row;
+use super::retry::{Next, Schedule};
+use super::webhook::{Outcome, Verdict};
+use crate::model::delivery::{DEAD_LETTER_DETAIL_BYTES_MAX, DEAD_LETTER_PAYLOAD_BYTES_MAX};
+use crate::model::{DeadLetter, DeliveryKind, StateRow, Timestamp};
+use crate::store::state::{encode_delivery, outbox_key};
+use crate::store::{self, StateOp, Store, Table, WriteBatch};
+
+/// A transaction is kept below about this size; bodies are what counts.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// What becomes of a row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It is off.
+    Delivered,
+    /// It stays for another attempt.
+    Retry,
+    /// It is given up for this reason.
+    Dead(&'static str),
+    /// The receiver wants no more: the row stays, the destination stops.
+    Disable,
+}
+
+impl Fate {
+    /// As `pulse_delivery_total` names it.
+    pub(super) fn result(&self) -> &'static str {
+        match self {
+            Fate::Delivered => "success",
+            Fate::Retry => "retry",
+            Fate::Dead(_) => "dlq",
+            Fate::Disable => "failed",
+        }
+    }
+
+    fn end(&self) -> Option<End> {
+        match self {
+            Fate::Delivered => Some(End::Delivered),
+            Fate::Dead(_) => Some(End::Dead),
+            Fate::Retry | Fate::Disable => None,
+        }
+    }
+}
+
+/// An attempt that ended, with its row as it has to be from now on.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Done {
+    pub(super) row: Row,
+    pub(super) attempt: Attempt,
+    pub(super) fate: Fate,
+}
+
+impl Done {
+    /// Decides what becomes of the row.
+    pub(super) fn new(
+        mut row: Row,
+        at: Timestamp,
+        duration: Duration,
+        outcome: Outcome,
+        schedule: &Schedule,
+        now: Timestamp,
+    ) -> Done {
+        let delivery = &mut row.delivery;
+        delivery.attempts = delivery.attempts.saturating_add(1);
+        let fate = match outcome.verdict {
+            Verdict::Delivered => Fate::Delivered,
+            Verdict::Gone => Fate::Disable,
+            Verdict::Failed(hint) => match schedule.next(delivery, hint, now) {
+                Next::At(at) => {
+                    delivery.next_at = at;
+                    Fate::Retry
+                }
+                Next::Exhausted => Fate::Dead(match delivery.kind {
+                    DeliveryKind::Telemetry => "exhausted",
+                    DeliveryKind::Notification => "expired",
+                }),
+            },
+        };
+        Done {
+            row,
+            attempt: Attempt {
+                at,
+                duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+                status: outcome.status,
+                error: outcome.error,
+                answer: outcome.answer,
+            },
+            fate,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let body = self.row.delivery.body.len();
+        match self.fate {
+            Fate::Delivered | Fate::Disable => 0,
+            Fate::Retry => body,
+            Fate::Dead(_) => body.min(DEAD_LETTER_PAYLOAD_BYTES_MAX),
+        }
+    }
+}
+
+/// The transaction for the first of `done`, and how many it covers: at least one.
+pub(super) fn batch(
+    store: &Store,
+    ended: &mut Ended,
+    done: &[Done],
+) -> Result<(WriteBatch, usize), store::Error> {
+    let mut ops = Vec::new();
+    let mut covered = 0;
+    let mut bytes = 0;
+    for one in done {
+        bytes += one.bytes();
+        if covered > 0 && bytes > BATCH_BYTES_MAX {
+            break;
+        }
+        covered += 1;
+        changes(store, one, &mut ops)?;
+    }
+    ops.extend(ended.trim());
+    Ok((WriteBatch::of_state(ops), covered))
+}
+
+fn changes(store: &Store, done: &Done, ops: &mut Vec<StateOp>) -> Result<(), store::Error> {
+    let Row { sequence, delivery } = &done.row;
+    let key = outbox_key(&delivery.destination, *sequence);
+    let delete = StateOp::Delete {
+        table: Table::Outbox,
+        key: key.clone().into(),
+    };
+    match done.fate {
+        Fate::Delivered => {
+            ops.push(delete);
+            ops.extend(delivery.on_success.iter().filter_map(on_success));
+        }
+        // The outbox may have dropped it meanwhile, into the dead letters.
+        Fate::Dead(_) | Fate::Retry if store.get(Table::Outbox, &key)?.is_none() => {}
+        Fate::Dead(reason) => {
+            ops.push(StateOp::Bury(Box::new(dead_letter(done, reason))));
+            ops.push(delete);
+        }
+        Fate::Retry if delivery.kind == DeliveryKind::Telemetry => ops.push(StateOp::Put {
+            table: Table::Outbox,
+            key: key.into(),
+            value: encode_delivery(delivery).into(),
+        }),
+        Fate::Retry | Fate::Disable => {}
+    }
+    ops.push(attempts::record(
+        store,
+        *sequence,
+        delivery,
+        done.attempt.clone(),
+        done.fate.end(),
+    )?);
+    Ok(())
+}
+
+fn on_success(row: &StateRow) -> Option<StateOp> {
+    let Some(table) = Table::from_name(&row.table) else {
+        // Written by a newer version; the delivery itself is what counts.
+        tracing::error!(table = row.table, "unknown table in an outbox row");
+        return None;
+    };
+    let key = row.key.clone().into();
+    Some(match &row.value {
+        Some(value) => StateOp::Put {
+            table,
+            key,
+            value: value.clone().into(),
+        },
+        None => StateOp::Delete { table, key },
+    })
+}
+
+fn dead_letter(done: &Done, reason: &str) -> DeadLetter {
+    let delivery = &done.row.delivery;
+    let kept = delivery.body.len().min(DEAD_LETTER_PAYLOAD_BYTES_MAX);
+    let mut detail = done.attempt.error.clone().unwrap_or_default();
+    detail.truncate(detail.floor_char_boundary(DEAD_LETTER_DETAIL_BYTES_MAX));
+    DeadLetter {
+        source: delivery.destination.clone(),
+        topic: delivery.route.clone(),
+        tenant_id: delivery.tenant_id.as_str().to_owned(),
+        received_at: delivery.created_at,
+        reason: reason.to_owned(),
+        detail,
+        attempts: delivery.attempts,
+        payload_bytes: u64::try_from(delivery.body.len()).unwrap_or(u64::MAX),
+        payload: delivery.body[..kept].to_vec(),
+    }
+}

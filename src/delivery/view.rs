@@ -1,0 +1,85 @@
+//! What pages see of the destinations.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+use crate::model::Timestamp;
+
+/// What a destination is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "until")]
+pub enum DestinationState {
+    /// It gets what there is for it.
+    Working,
+    /// The breaker is open: nothing is sent until then, when one probe goes out.
+    BreakerOpen(Timestamp),
+    /// It answered 410: nothing is sent until a reload; the rows stay.
+    Disabled,
+}
+
+/// One destination.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct DestinationView {
+    /// The configured name.
+    pub name: String,
+    /// `webhook`.
+    pub kind: &'static str,
+    /// Where it leads, without the query.
+    pub url: String,
+    /// Whether the order is kept.
+    pub ordered: bool,
+    /// What it is doing.
+    pub state: DestinationState,
+    /// Rows of the outbox, telemetry and notifications together.
+    pub backlog: u64,
+    /// How many of them are notifications.
+    pub notifications: u64,
+    /// Attempts under way.
+    pub in_flight: usize,
+    /// Events delivered since the start.
+    pub delivered: u64,
+    /// Attempts failed since the start.
+    pub failed: u64,
+    /// Events given up since the start.
+    pub dead: u64,
+    /// When the last event was delivered.
+    pub last_success: Option<Timestamp>,
+    /// When the last attempt failed.
+    pub last_failure: Option<Timestamp>,
+    /// Why.
+    pub last_error: Option<String>,
+    /// When the next attempt is due; `None` with nothing to send.
+    pub next_attempt: Option<Timestamp>,
+}
+
+/// The view that a worker keeps up to date.
+#[derive(Clone)]
+pub(super) struct Shown(Arc<Mutex<DestinationView>>);
+
+impl Shown {
+    pub(super) fn new(name: &str, url: String, ordered: bool) -> Shown {
+        Shown(Arc::new(Mutex::new(DestinationView {
+            name: name.to_owned(),
+            kind: "webhook",
+            url,
+            ordered,
+            state: DestinationState::Working,
+            backlog: 0,
+            notifications: 0,
+            in_flight: 0,
+            delivered: 0,
+            failed: 0,
+            dead: 0,
+            last_success: None,
+            last_failure: None,
+            last_error: None,
+            next_attempt: None,
+        })))
+    }
+
+    /// The view, for a moment; a panic elsewhere leaves it readable.
+    pub(super) fn lock(&self) -> MutexGuard<'_, DestinationView> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

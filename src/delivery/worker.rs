@@ -1,0 +1,429 @@
+//! The task of one destination: takes rows, makes attempts, commits what came of them.
+//!
+//! Results are committed together, 20 ms after the first of them, so that a busy
+//! destination costs few transactions and a crash repeats at most what one of them
+//! holds, with the same ids and bodies. An ordered destination has one row under way
+//! and commits at once: the next attempt begins when the last one's end is durable.
+//!
+//! A failed attempt at telemetry is written into its row. One at a notification is
+//! not: such a row may be replaced at any time by a newer flush, which a late write
+//! would undo; after a restart its tries begin anew, which is what one wants of a
+//! notification.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::attempts::Ended;
+use super::breaker::Breaker;
+use super::gauges::Gauges;
+use super::options::Options;
+use super::outcome::{Done, Fate, batch};
+use super::queue::{Queue, Row};
+use super::view::{DestinationState, Shown};
+use super::webhook::{Client, Outcome};
+use crate::model::{Clock, Timestamp};
+use crate::store::{self, Committed, Store, Table};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ServiceName;
+
+/// The kind of destination, as metrics name it.
+const KIND: &str = "webhook";
+/// Rows in memory: under way, or ended and not yet committed.
+const ROWS_MAX: usize = 64;
+/// How long an attempt's end waits for others before it is committed.
+const LINGER: Duration = Duration::from_millis(20);
+/// How often a row that waits is looked at, because the wall clock may jump.
+const CLOCK_CHECK: Duration = Duration::from_secs(1);
+/// With nothing to do the task still looks once in a while.
+const IDLE: Duration = Duration::from_secs(60);
+const COMMIT_RETRY_MIN: Duration = Duration::from_secs(1);
+const COMMIT_RETRY_MAX: Duration = Duration::from_secs(30);
+/// What a stop allows attempts under way, and then their commit.
+const STOP_ATTEMPTS: Duration = Duration::from_secs(3);
+const STOP_COMMIT: Duration = Duration::from_secs(3);
+
+/// What a worker is made of.
+#[derive(Clone)]
+pub(super) struct Seat {
+    pub(super) options: Arc<Options>,
+    pub(super) store: Store,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) shown: Shown,
+    pub(super) stop: CancellationToken,
+}
+
+type Attempts = FuturesUnordered<Pin<Box<dyn Future<Output = (Row, Attempted)> + Send>>>;
+type Commit = Pin<Box<dyn Future<Output = Result<Committed, store::Error>> + Send>>;
+
+struct Attempted {
+    at: Timestamp,
+    duration: Duration,
+    outcome: Outcome,
+}
+
+/// A running destination.
+pub(super) struct Worker {
+    seat: Seat,
+    client: Client,
+    queue: Queue,
+    breaker: Breaker,
+    gauges: Gauges,
+    ended: Ended,
+    attempts: Attempts,
+    /// Ended and not yet on the way to the store, oldest first.
+    done: Vec<Done>,
+    /// When those are committed.
+    commit_at: Instant,
+    commit_retry: Duration,
+    /// On the way to the store.
+    committing: Option<(Commit, Vec<Done>)>,
+    disabled: bool,
+    /// The store could not be read just now.
+    read_failed: bool,
+    /// What the breaker's times count from.
+    started: Instant,
+}
+
+impl Worker {
+    /// Reads which attempts are on record.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn new(seat: Seat) -> Result<Worker, store::Error> {
+        let Options {
+            name,
+            schedule,
+            ordered,
+            ..
+        } = &*seat.options;
+        Ok(Worker {
+            client: Client::new(Arc::clone(&seat.options)),
+            queue: Queue::new(seat.store.clone(), name, schedule.clone(), *ordered),
+            breaker: Breaker::new(),
+            gauges: Gauges::new(&seat.metrics, name),
+            ended: Ended::load(&seat.store, name)?,
+            attempts: FuturesUnordered::new(),
+            done: Vec::new(),
+            commit_at: Instant::now(),
+            commit_retry: COMMIT_RETRY_MIN,
+            committing: None,
+            disabled: false,
+            read_failed: false,
+            started: Instant::now(),
+            seat,
+        })
+    }
+
+    /// Works until it is told to stop or the store closes.
+    pub(super) async fn run(mut self) {
+        let stop = self.seat.stop.clone();
+        let mut changes = self.seat.store.changes(Table::Outbox);
+        loop {
+            changes.mark_unchanged();
+            self.advance();
+            let wake = self.wake();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = changes.changed() => if changed.is_err() { break },
+                Some((row, attempted)) = self.attempts.next() => self.ended_attempt(row, attempted),
+                result = committed(&mut self.committing) => {
+                    if self.ended_commit(result).is_break() {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep(wake) => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Does all that can be done now.
+    fn advance(&mut self) {
+        let started = self.queue.count_new().and_then(|()| self.start_attempts());
+        self.read_failed = started.is_err();
+        if let Err(err) = started {
+            self.log_store_error(&err);
+        }
+        self.start_commit();
+        self.show();
+    }
+
+    fn start_attempts(&mut self) -> Result<(), store::Error> {
+        while self.has_room() {
+            let elapsed = self.started.elapsed();
+            if !self.breaker.try_attempt(elapsed) {
+                break;
+            }
+            match self.queue.take(self.seat.clock.now()) {
+                Ok(Some(row)) => self.start_attempt(row),
+                nothing => {
+                    self.breaker.give_back(elapsed);
+                    return nothing.map(|_| ());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start_attempt(&mut self, row: Row) {
+        let client = self.client.clone();
+        let clock = self.seat.clock.clone();
+        self.attempts.push(Box::pin(async move {
+            let at = clock.now();
+            let began = Instant::now();
+            let outcome = client.post(&row.delivery, at).await;
+            let duration = began.elapsed();
+            let attempted = Attempted {
+                at,
+                duration,
+                outcome,
+            };
+            (row, attempted)
+        }));
+    }
+
+    fn ended_attempt(&mut self, row: Row, attempted: Attempted) {
+        let outcome = &attempted.outcome;
+        self.breaker
+            .record(outcome.receiver_failed, self.started.elapsed());
+        self.gauges.set_reached(!outcome.receiver_failed);
+        let now = self.seat.clock.now();
+        let done = Done::new(
+            row,
+            attempted.at,
+            attempted.duration,
+            attempted.outcome,
+            &self.seat.options.schedule,
+            now,
+        );
+        self.count(&done, attempted.duration);
+        if done.fate == Fate::Disable {
+            self.disabled = true;
+            let destination = self.seat.options.name.as_str();
+            tracing::error!(
+                destination,
+                "destination answered 410, disabled until a reload"
+            );
+        }
+        if self.done.is_empty() {
+            let linger = if self.seat.options.ordered {
+                Duration::ZERO
+            } else {
+                LINGER
+            };
+            self.commit_at = self.commit_at.max(Instant::now() + linger);
+        }
+        self.done.push(done);
+    }
+
+    fn count(&self, done: &Done, duration: Duration) {
+        let metrics = &self.seat.metrics;
+        let seconds = duration.as_secs_f64();
+        metrics
+            .delivery
+            .seconds
+            .with_label_values(&[KIND])
+            .observe(seconds);
+        metrics
+            .service
+            .observe(ServiceName::DeliveryWorker, "delivery_attempt")
+            .observe(seconds);
+        let tenant = metrics.tenants.label(done.row.delivery.tenant_id.as_str());
+        let result = done.fate.result();
+        metrics
+            .delivery
+            .total
+            .with_label_values(&[tenant, KIND, result])
+            .inc();
+        let mut shown = self.seat.shown.lock();
+        match &done.attempt.error {
+            None => shown.last_success = Some(done.attempt.at),
+            Some(error) => {
+                shown.failed += 1;
+                shown.last_failure = Some(done.attempt.at);
+                shown.last_error = Some(error.clone());
+            }
+        }
+    }
+
+    fn start_commit(&mut self) {
+        if self.committing.is_some() || self.done.is_empty() || Instant::now() < self.commit_at {
+            return;
+        }
+        match batch(&self.seat.store, &mut self.ended, &self.done) {
+            Ok((batch, covered)) => {
+                let store = self.seat.store.clone();
+                let write = Box::pin(async move { store.write(batch).await });
+                let rest = self.done.split_off(covered);
+                let covered = std::mem::replace(&mut self.done, rest);
+                self.committing = Some((write, covered));
+            }
+            Err(err) => self.commit_later(&err),
+        }
+    }
+
+    fn ended_commit(
+        &mut self,
+        result: Result<Committed, store::Error>,
+    ) -> std::ops::ControlFlow<()> {
+        let (_, mut covered) = self.committing.take().expect("a commit has just ended");
+        match result {
+            Ok(_) => {
+                self.commit_retry = COMMIT_RETRY_MIN;
+                covered.drain(..).for_each(|done| self.settle(done));
+                std::ops::ControlFlow::Continue(())
+            }
+            Err(err) => {
+                covered.append(&mut self.done);
+                self.done = covered;
+                self.commit_later(&err);
+                match err {
+                    store::Error::Closed => std::ops::ControlFlow::Break(()),
+                    _ => std::ops::ControlFlow::Continue(()),
+                }
+            }
+        }
+    }
+
+    /// The end of an attempt is durable.
+    fn settle(&mut self, done: Done) {
+        let mut shown = self.seat.shown.lock();
+        match done.fate {
+            Fate::Delivered => shown.delivered += 1,
+            Fate::Dead(_) => shown.dead += 1,
+            Fate::Retry | Fate::Disable => {
+                drop(shown);
+                return self.queue.put_back(done.row);
+            }
+        }
+        drop(shown);
+        if matches!(done.fate, Fate::Dead(_)) {
+            let metrics = &self.seat.metrics;
+            let tenant = metrics.tenants.label(done.row.delivery.tenant_id.as_str());
+            metrics.delivery.dlq.with_label_values(&[tenant]).inc();
+        }
+        self.queue.forget(done.row.sequence);
+        self.ended.push(done.row.sequence);
+    }
+
+    fn commit_later(&mut self, err: &store::Error) {
+        self.log_store_error(err);
+        self.commit_at = Instant::now() + self.commit_retry;
+        self.commit_retry = (self.commit_retry * 2).min(COMMIT_RETRY_MAX);
+    }
+
+    fn log_store_error(&self, err: &store::Error) {
+        if !matches!(err, store::Error::Closed) {
+            let destination = self.seat.options.name.as_str();
+            tracing::warn!(destination, error = %err, "outbox cannot be read or written");
+        }
+    }
+
+    /// After how long something is due that nothing else wakes the task for.
+    fn wake(&self) -> Duration {
+        if self.read_failed {
+            return CLOCK_CHECK;
+        }
+        if self.queue.has_more() {
+            return Duration::ZERO;
+        }
+        let mut wake = IDLE;
+        if !self.done.is_empty() && self.committing.is_none() {
+            wake = self.commit_at.saturating_duration_since(Instant::now());
+        }
+        if let Some(until) = self.breaker.open_until() {
+            wake = wake.min(until.saturating_sub(self.started.elapsed()));
+        } else if let Some(at) = self.queue.next_at()
+            && self.has_room()
+            && !self.breaker.is_open()
+        {
+            let ms = at.ms_since(self.seat.clock.now()).max(1);
+            let wait = Duration::from_millis(ms.unsigned_abs());
+            wake = wake.min(wait).min(CLOCK_CHECK);
+        }
+        wake
+    }
+
+    /// Whether another row may be under way.
+    fn has_room(&self) -> bool {
+        let rows_max = if self.seat.options.ordered {
+            1
+        } else {
+            ROWS_MAX
+        };
+        !self.disabled
+            && self.attempts.len() < self.seat.options.concurrency
+            && self.queue.taken() < rows_max
+    }
+
+    fn show(&mut self) {
+        let now = self.seat.clock.now();
+        let depth = self.queue.depth();
+        self.gauges.set_depth(depth);
+        self.gauges.set_state(self.breaker.is_open(), self.disabled);
+        let open_until = self.breaker.open_until().map(|until| {
+            let left = until.saturating_sub(self.started.elapsed());
+            now.plus_ms(i64::try_from(left.as_millis()).unwrap_or(i64::MAX))
+        });
+        let mut shown = self.seat.shown.lock();
+        shown.backlog = depth.telemetry + depth.notifications;
+        shown.notifications = depth.notifications;
+        shown.in_flight = self.attempts.len();
+        shown.state = match open_until {
+            _ if self.disabled => DestinationState::Disabled,
+            Some(until) => DestinationState::BreakerOpen(until),
+            None => DestinationState::Working,
+        };
+        shown.next_attempt = match open_until {
+            _ if self.disabled || shown.backlog == 0 => None,
+            Some(until) => Some(until),
+            None => Some(self.queue.next_at().map_or(now, |at| at.max(now))),
+        };
+    }
+
+    /// Lets attempts under way end, commits what ended, leaves the rest on disk.
+    async fn finish(mut self) {
+        let deadline = Instant::now() + STOP_ATTEMPTS;
+        while let Ok(Some((row, attempted))) =
+            tokio::time::timeout_at(deadline, self.attempts.next()).await
+        {
+            self.ended_attempt(row, attempted);
+        }
+        let deadline = Instant::now() + STOP_COMMIT;
+        loop {
+            self.commit_at = Instant::now();
+            self.start_commit();
+            if self.committing.is_none() {
+                break;
+            }
+            match tokio::time::timeout_at(deadline, committed(&mut self.committing)).await {
+                Ok(Ok(written)) => {
+                    if self.ended_commit(Ok(written)).is_break() {
+                        break;
+                    }
+                }
+                // What is not on record is sent again after the next start.
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        self.show();
+    }
+}
+
+/// The end of the commit under way; never, when there is none.
+async fn committed(
+    committing: &mut Option<(Commit, Vec<Done>)>,
+) -> Result<Committed, store::Error> {
+    match committing {
+        Some((write, _)) => write.await,
+        None => std::future::pending().await,
+    }
+}
