@@ -32,6 +32,8 @@ pub mod tasks;
 
 pub mod telemetry;
 
+pub mod gotmpl;
+
 pub mod promql;
 
 pub mod store;
