@@ -6,6 +6,11 @@
 //! It must never answer a message before the transaction that holds its samples
 //! or its dead letter is durable.
 
+pub mod decode;
+pub mod map;
+pub mod time;
+pub mod topic;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

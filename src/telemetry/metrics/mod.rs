@@ -6,6 +6,8 @@
 mod delivery;
 mod http;
 mod ingest;
+mod onboarding;
+mod relay;
 mod rules;
 mod service;
 mod sources;
@@ -20,7 +22,9 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, 
 
 pub use delivery::Delivery;
 pub use http::Http;
-pub use ingest::Ingest;
+pub use ingest::{Ending, Ingest, Meter, Reason, UNKNOWN_TENANT};
+pub use onboarding::{Onboarding, Registered, Registrations};
+pub use relay::{Kind, Relay};
 pub use rules::Rules;
 pub use service::{Service, ServiceName};
 pub use sources::Sources;
