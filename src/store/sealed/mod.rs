@@ -10,6 +10,13 @@
 
 pub mod column;
 pub mod file;
+mod intpack;
+mod ints;
+pub mod page;
+mod pco;
 pub mod times;
+mod varint;
+mod xor;
 
+pub use column::Malformed;
 pub use file::{Error, Generation, L0, SealedSeries};
