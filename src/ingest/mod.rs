@@ -43,7 +43,8 @@ pub struct Message {
     /// The tenant that the credential is bound to; a topic or payload that says
     /// otherwise is refused.
     pub tenant: Option<TenantId>,
-    /// Rows that the source wants written in the same transaction.
+    /// Rows to write in the same transaction when a sample takes the stamp: what
+    /// keeps the stamp stable over a redelivery.
     pub state: Vec<crate::store::StateOp>,
 }
 
@@ -81,6 +82,11 @@ pub struct Ingest {
 pub struct Stopped;
 
 impl Ingest {
+    /// Puts messages into this queue.
+    pub fn with_queue(queue: mpsc::Sender<Hand>) -> Ingest {
+        Ingest { queue }
+    }
+
     /// Hands messages over and gives a receiver for their verdicts. Waits for
     /// room in the queue; cancel-safe, nothing is handed over when cancelled.
     ///

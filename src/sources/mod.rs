@@ -5,6 +5,16 @@
 //! It must never acknowledge before ingest's verdict, or wait without polling
 //! its broker.
 
+mod address;
+mod backoff;
+mod handover;
+mod link;
+pub mod mqtt;
+pub mod nats;
+mod stamps;
+mod start;
 pub mod status;
+mod tls;
 
+pub use start::{Context, Plan, Sources, check};
 pub use status::{Board, SourceState, SourceView, Status};

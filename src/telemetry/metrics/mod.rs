@@ -27,7 +27,7 @@ pub use onboarding::{Onboarding, Registered, Registrations};
 pub use relay::{Kind, Relay};
 pub use rules::Rules;
 pub use service::{Service, ServiceName};
-pub use sources::Sources;
+pub use sources::{Consumer, Mqtt, Nats, Sources};
 pub use store::Store;
 pub use tenants::Tenants;
 
