@@ -122,6 +122,8 @@ pub enum Refusal {
     TooOld,
     /// The tenant or the store has as many series as it may.
     SeriesLimit,
+    /// The id is of a series that has left the store; resolve its labels again.
+    UnknownSeries,
 }
 
 /// What became of an item's rows.

@@ -6,16 +6,43 @@
 //! It must never acknowledge before the transaction is durable, wait for
 //! another part of the process, or let a redb type out.
 
-pub mod batch;
-pub mod sealed;
-pub mod state;
+#![expect(dead_code, reason = "the sealer comes next")]
 
+pub mod batch;
+mod disk;
+mod head;
+mod index;
+mod intake;
+mod ledger;
+mod paged;
+mod parts;
+mod postings;
+mod replay;
+mod rows;
+pub mod sealed;
+mod select;
+mod series;
+mod shared;
+pub mod state;
+mod symbols;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod token;
+mod transaction;
+mod varint;
+mod wal;
+mod writer;
+
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use batch::{
     CommitSeq, Committed, Item, ItemOutcome, Refusal, Row, SeriesId, SeriesKey, StateOp, Urgency,
@@ -27,6 +54,13 @@ use crate::config;
 use crate::model::{Clock, Labels, Matcher, Timestamp};
 use crate::promql::{QueryError, Queryable, SelectHints, Series};
 use crate::telemetry::Metrics;
+
+use disk::{Backends, DirLock, io_error};
+use intake::Load;
+use ledger::Ledger;
+use shared::{Opened, Shared};
+use tables::Hot;
+use writer::{Job, Writer};
 
 /// What the store needs to know to open.
 #[derive(Clone, Debug)]
@@ -71,9 +105,13 @@ pub enum Error {
     Commit(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A handle to the open store. Cloning gives another handle.
+/// A handle to the open store. Cloning gives another handle. When the last one
+/// goes, the writer commits what it has and ends.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
 
 /// Figures for pages and `/api/v1/status/tsdb`.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +128,6 @@ pub struct Stats {
     pub disk_bytes: u64,
 }
 
-#[expect(clippy::todo, unused_variables, reason = "skeleton")]
 impl Store {
     /// Opens the directory, replays the log and starts the writer and the sealer.
     /// Blocking; call it off the runtime's workers.
@@ -98,7 +135,57 @@ impl Store {
     /// # Errors
     /// When the directory is held by another process or cannot be read.
     pub fn open(options: Options, clock: Clock, metrics: Arc<Metrics>) -> Result<Store, Error> {
-        todo!()
+        let store = &metrics.store;
+        let files = disk::counted_files(store.bytes_written.clone(), store.syncs.clone());
+        Store::open_on(files, options, clock, metrics)
+    }
+
+    /// As [`Store::open`], on other bytes than files.
+    fn open_on(
+        backends: Backends,
+        options: Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Store, Error> {
+        let dir = &options.dir;
+        std::fs::create_dir_all(dir).map_err(|err| io_error("create", dir, err))?;
+        let lock = DirLock::take(dir)?;
+        disk::check_format(dir)?;
+        let cache = options.store.hot_cache.as_usize();
+        let (hot, meta) = Hot::open(dir, backends, cache)?;
+        let db = hot.database()?;
+        let fail = |err| io_error("read", hot.path(), err);
+        let replayed = replay::replay(&db, meta, &replay::NothingSealed, &metrics).map_err(fail)?;
+        let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;
+        drop(db);
+        let sequence = replayed.sequence.max(last_key);
+        let log = wal::Builder::after(replayed.resets);
+        let shared = Arc::new(Shared::new(Opened {
+            options,
+            clock,
+            metrics,
+            hot,
+            index: replayed.index,
+            head: replayed.head,
+            parts: replayed.parts,
+            ledger,
+            committed: replayed.seq,
+            lock,
+        }));
+        let (jobs, queue) = mpsc::channel(writer::QUEUE_BATCHES_MAX);
+        let writer = Writer::new(Arc::clone(&shared), queue, log, sequence)
+            .map_err(|err| io_error("open", &shared.dir, err))?;
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn({
+                let notice = writer::EndNotice(Arc::clone(&shared.ended));
+                move || {
+                    let _notice = notice;
+                    writer.run();
+                }
+            })
+            .map_err(|err| io_error("open", &shared.dir, err))?;
+        Ok(Store { shared, jobs })
     }
 
     /// Hands a batch to the writer and waits as its urgency says. Waits for room
@@ -108,12 +195,32 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`] when the store stops.
     pub async fn write(&self, batch: WriteBatch) -> Result<Committed, Error> {
-        todo!()
+        let load = Load::of(&batch);
+        let (reply, answer) = oneshot::channel();
+        {
+            let _caller = Caller::new(&self.shared);
+            let bytes = u32::try_from(load.bytes).unwrap_or(u32::MAX);
+            let room = Arc::clone(&self.shared.room)
+                .acquire_many_owned(bytes.clamp(1, shared::QUEUE_BYTES_MAX))
+                .await
+                .map_err(|_| Error::Closed)?;
+            let slot = self.jobs.reserve().await.map_err(|_| Error::Closed)?;
+            load.enter(&self.shared.metrics.store);
+            slot.send(Job::Write(Box::new(writer::Write {
+                batch,
+                reply,
+                room,
+                load,
+                sent: Instant::now(),
+            })));
+        }
+        answer.await.map_err(|_| Error::Closed)
     }
 
-    /// The id of a series that is in the index.
+    /// The id of a series that is in the index. It stays valid at least for the
+    /// retention after the series' last sample.
     pub fn resolve(&self, labels: &Labels) -> Option<SeriesId> {
-        todo!()
+        self.shared.index().lookup(labels).map(SeriesId)
     }
 
     /// The label sets of series that fulfil one of the selectors (each a list of
@@ -125,7 +232,7 @@ impl Store {
         end: Timestamp,
         limit: usize,
     ) -> Result<Vec<Labels>, QueryError> {
-        todo!()
+        Ok(select::series(&self.shared, selectors, start, end, limit))
     }
 
     /// The label names of those series; of all series when `selectors` is empty.
@@ -136,7 +243,13 @@ impl Store {
         end: Timestamp,
         limit: usize,
     ) -> Result<Vec<String>, QueryError> {
-        todo!()
+        Ok(select::label_names(
+            &self.shared,
+            selectors,
+            start,
+            end,
+            limit,
+        ))
     }
 
     /// The values of `name` in those series; of all series when `selectors` is empty.
@@ -148,53 +261,123 @@ impl Store {
         end: Timestamp,
         limit: usize,
     ) -> Result<Vec<String>, QueryError> {
-        todo!()
+        Ok(select::label_values(
+            &self.shared,
+            name,
+            selectors,
+            start,
+            end,
+            limit,
+        ))
     }
 
     /// One row of a state table.
+    ///
+    /// # Errors
+    /// When it cannot be read or does not match its checksum.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        todo!()
+        rows::get(&self.shared, table, key)
     }
 
-    /// Rows of a state table in key order, at most `limit`.
+    /// Rows of a state table in key order, at most `limit`. A row that does not
+    /// match its checksum is left out and counted.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
     pub fn scan(
         &self,
         table: Table,
         range: (Bound<&[u8]>, Bound<&[u8]>),
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        todo!()
+        rows::scan(&self.shared, table, range, limit)
     }
 
     /// Turns to a new number after each commit that changed `table`.
     pub fn changes(&self, table: Table) -> watch::Receiver<u64> {
-        todo!()
+        self.shared.changes(table).subscribe()
+    }
+
+    /// How many rows of a destination wait in the outbox.
+    pub fn outbox_len(&self, destination: &str) -> u64 {
+        self.shared.ledger().destination(destination).rows
+    }
+
+    /// How many bytes the outbox has on disk, all destinations together.
+    pub fn outbox_bytes(&self) -> u64 {
+        self.shared.ledger().bytes(ledger::Kind::Outbox)
+    }
+
+    /// Dead letters by tenant. A tenant that had some since the start stays, with 0.
+    pub fn dead_letters(&self) -> BTreeMap<String, u64> {
+        self.shared.ledger().dead()
+    }
+
+    /// Whether the disk refuses transactions at the moment. Nothing is lost
+    /// meanwhile, but nothing is acknowledged either.
+    pub fn is_failing(&self) -> bool {
+        self.shared.metrics.store.failing.get() != 0
     }
 
     /// Figures for pages.
     pub fn stats(&self) -> Stats {
-        todo!()
+        let (min, max) = self
+            .shared
+            .parts()
+            .all()
+            .fold((i64::MAX, i64::MIN), |(min, max), part| {
+                (min.min(part.min_t), max.max(part.max_t))
+            });
+        let time = |ms: i64| (min <= max).then_some(Timestamp::from_ms(ms));
+        Stats {
+            series: self.shared.index().len() as u64,
+            head_samples: self.shared.head.samples(),
+            min_time: time(min),
+            max_time: time(max),
+            disk_bytes: disk::disk_bytes(&self.shared.dir),
+        }
     }
 
     /// Ends when the writer has ended, expectedly or not.
     pub async fn closed(&self) {
-        todo!()
+        let mut ended = self.shared.ended.subscribe();
+        // The sender lives in what this handle holds.
+        drop(ended.wait_for(|ended| *ended).await);
     }
 
     /// Commits what there is and ends the threads. Further writes are refused.
     pub async fn close(&self) {
-        todo!()
+        self.shared.closing.store(true, Ordering::Relaxed);
+        // When the writer has ended already there is nothing to tell it.
+        drop(self.jobs.send(Job::Close).await);
+        self.closed().await;
+    }
+}
+
+/// Counts a caller from its first wait to its hand-over.
+struct Caller<'a>(&'a Shared);
+
+impl<'a> Caller<'a> {
+    fn new(shared: &'a Shared) -> Caller<'a> {
+        shared.callers.fetch_add(1, Ordering::Relaxed);
+        Caller(shared)
+    }
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.0.callers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Queryable for Store {
     fn select(
         &self,
-        _start: Timestamp,
-        _end: Timestamp,
-        _matchers: &[Matcher],
-        _hints: &SelectHints,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError> {
-        Ok(Vec::new())
+        select::select(&self.shared, start, end, matchers, hints)
     }
 }

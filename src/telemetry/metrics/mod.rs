@@ -29,6 +29,8 @@ pub use rules::Rules;
 pub use service::{Service, ServiceName};
 pub use sources::{Consumer, Mqtt, Nats, Sources};
 pub use store::Store;
+#[cfg(test)]
+pub(crate) use store::TABLES as STORE_TABLES;
 pub use tenants::Tenants;
 
 /// The default buckets of the Python client, which the documents' code uses.

@@ -1,12 +1,262 @@
 //! Instruments of the store.
 
-use prometheus::Registry;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry,
+};
+
+use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
+
+/// The tables of the store, in its own words: `table` of the `db_` families.
+pub(crate) const TABLES: [&str; 16] = [
+    "samples",
+    "series",
+    "outbox",
+    "attempt",
+    "dead",
+    "dedupe",
+    "inflight",
+    "cursor",
+    "device",
+    "rule_group",
+    "alert",
+    "alert_history",
+    "agg_group",
+    "notify_state",
+    "metadata",
+    "kv",
+];
+
+/// Rows of one table in one transaction.
+const BATCH_BUCKETS: [f64; 9] = [
+    1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0,
+];
+
+/// A commit is mostly one sync of the disk: from below a millisecond to a stall.
+const COMMIT_BUCKETS: [f64; 13] = [
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 5.0,
+];
 
 /// Instruments of the store.
-pub struct Store {}
+pub struct Store {
+    /// Durable transactions.
+    pub commits: IntCounter,
+    /// Time of one durable transaction.
+    pub commit_seconds: Histogram,
+    /// Transactions that the disk refused; each is kept and tried again.
+    pub commit_failures: IntCounter,
+    /// 1 while the disk refuses transactions.
+    pub failing: IntGauge,
+    /// Bytes handed to the file system.
+    pub bytes_written: IntCounter,
+    /// Syncs of files.
+    pub syncs: IntCounter,
+    /// Series in the index.
+    pub series: IntGauge,
+    /// Series with samples in memory.
+    pub head_series: IntGauge,
+    /// Samples in memory.
+    pub head_samples: IntGauge,
+    /// Bytes of the series and samples in memory.
+    pub head_bytes: IntGauge,
+    /// Time of the last replay.
+    pub replay_seconds: prometheus::Gauge,
+    /// Samples that the last replay read.
+    pub replay_samples: IntGauge,
+    /// Bytes of log records that are not sealed.
+    pub wal_bytes: IntGauge,
+    /// Stored bytes that did not match their checksum.
+    pub checksum_failures: IntCounter,
+    /// Rows refused because their series has another value at their time.
+    pub conflicts: IntCounter,
+    /// Rows that were there already.
+    pub duplicates: IntCounter,
+    /// Rows refused because they were too old.
+    pub too_old: IntCounter,
+    /// Rows refused because of a series limit.
+    pub series_limited: IntCounter,
+    /// Rows refused because their series has left the store.
+    pub unknown_series: IntCounter,
+    /// Outbox rows that became dead letters for want of room.
+    pub outbox_evicted: IntCounter,
+    /// Dead letters that were removed for want of room.
+    pub dead_letters_dropped: IntCounter,
+    /// Windows that were sealed.
+    pub seals: IntCounter,
+    /// Seals that failed; each is tried again.
+    pub seal_failures: IntCounter,
+    /// Time of sealing one window.
+    pub seal_seconds: Histogram,
+    /// Days that retention removed.
+    pub days_expired: IntCounter,
+    /// Rows written by `table`.
+    pub db_writes: IntCounterVec,
+    /// Time of the transactions that wrote to a table, by `table`.
+    pub db_write_duration: HistogramVec,
+    /// Rows of a table in one transaction, by `table`.
+    pub db_batch_size: HistogramVec,
+    /// Rows that were handed over and are not durable yet, by `table`.
+    pub pending_writes: IntGaugeVec,
+}
 
 impl Store {
-    pub(super) fn new(_r: &Registry) -> Store {
-        Store {}
+    #[expect(clippy::too_many_lines, reason = "one table of instruments")]
+    pub(super) fn new(r: &Registry) -> Store {
+        let store = Store {
+            commits: counter(r, "pulse_store_commits_total", "Durable transactions."),
+            commit_seconds: histogram(
+                r,
+                "pulse_store_commit_seconds",
+                "Time of one durable transaction.",
+            ),
+            commit_failures: counter(
+                r,
+                "pulse_store_commit_failures_total",
+                "Transactions that the disk refused. Each is kept and tried again.",
+            ),
+            failing: gauge(
+                r,
+                "pulse_store_failing",
+                "Whether the disk refuses transactions at the moment.",
+            ),
+            bytes_written: counter(
+                r,
+                "pulse_store_bytes_written_total",
+                "Bytes that the store handed to the file system.",
+            ),
+            syncs: counter(r, "pulse_store_syncs_total", "Syncs of the store's files."),
+            series: gauge(r, "pulse_store_series", "Series in the index."),
+            head_series: gauge(
+                r,
+                "pulse_store_head_series",
+                "Series with samples or recent samples in memory.",
+            ),
+            head_samples: gauge(r, "pulse_store_head_samples", "Samples in memory."),
+            head_bytes: gauge(
+                r,
+                "pulse_store_head_bytes",
+                "Bytes of the series and samples in memory.",
+            ),
+            replay_seconds: registered(
+                r,
+                prometheus::Gauge::new(
+                    "pulse_store_replay_seconds",
+                    "Time that the last start took to read the log.",
+                )
+                .expect("BUG: a bad metric name"),
+            ),
+            replay_samples: gauge(
+                r,
+                "pulse_store_replay_samples",
+                "Samples that the last start read from the log.",
+            ),
+            wal_bytes: gauge(
+                r,
+                "pulse_store_wal_bytes",
+                "Bytes of log records that are not sealed.",
+            ),
+            checksum_failures: counter(
+                r,
+                "pulse_store_checksum_failures_total",
+                "Stored values that did not match their checksum.",
+            ),
+            conflicts: counter(
+                r,
+                "pulse_store_conflicts_total",
+                "Rows refused because another value is stored at their time.",
+            ),
+            duplicates: counter(
+                r,
+                "pulse_store_duplicates_total",
+                "Rows that were stored already with the same value.",
+            ),
+            too_old: counter(
+                r,
+                "pulse_store_too_old_total",
+                "Rows refused because they were too old.",
+            ),
+            series_limited: counter(
+                r,
+                "pulse_store_series_limited_total",
+                "Rows refused because of a series limit.",
+            ),
+            unknown_series: counter(
+                r,
+                "pulse_store_unknown_series_total",
+                "Rows refused because their series has left the store.",
+            ),
+            outbox_evicted: counter(
+                r,
+                "pulse_store_outbox_evicted_total",
+                "Outbox rows that became dead letters because the outbox was full.",
+            ),
+            dead_letters_dropped: counter(
+                r,
+                "pulse_store_dead_letters_dropped_total",
+                "Dead letters removed because there was no room for more.",
+            ),
+            seals: counter(r, "pulse_store_seals_total", "Windows that were sealed."),
+            seal_failures: counter(
+                r,
+                "pulse_store_seal_failures_total",
+                "Seals that failed. Each is tried again.",
+            ),
+            seal_seconds: histogram(r, "pulse_store_seal_seconds", "Time of sealing one window."),
+            days_expired: counter(
+                r,
+                "pulse_store_days_expired_total",
+                "Days whose samples were removed by the retention.",
+            ),
+            db_writes: counters(r, "db_writes_total", "Rows written.", &["table"]),
+            db_write_duration: histograms(
+                r,
+                "db_write_duration_seconds",
+                "Time of the transactions that wrote to a table.",
+                &PYTHON_BUCKETS,
+                &["table"],
+            ),
+            db_batch_size: histograms(
+                r,
+                "db_batch_size",
+                "Rows of a table in one transaction.",
+                &BATCH_BUCKETS,
+                &["table"],
+            ),
+            pending_writes: gauges(
+                r,
+                "pending_writes",
+                "Rows that were handed over and are not durable yet.",
+                &["table"],
+            ),
+        };
+        for table in TABLES {
+            store.db_writes.with_label_values(&[table]);
+            store.db_write_duration.with_label_values(&[table]);
+            store.db_batch_size.with_label_values(&[table]);
+            store.pending_writes.with_label_values(&[table]);
+        }
+        store
     }
+}
+
+fn counter(r: &Registry, name: &str, help: &str) -> IntCounter {
+    registered(
+        r,
+        IntCounter::new(name, help).expect("BUG: a bad metric name"),
+    )
+}
+
+fn gauge(r: &Registry, name: &str, help: &str) -> IntGauge {
+    registered(
+        r,
+        IntGauge::new(name, help).expect("BUG: a bad metric name"),
+    )
+}
+
+fn histogram(r: &Registry, name: &str, help: &str) -> Histogram {
+    let opts = HistogramOpts::new(name, help).buckets(COMMIT_BUCKETS.to_vec());
+    registered(
+        r,
+        Histogram::with_opts(opts).expect("BUG: a bad metric name"),
+    )
 }

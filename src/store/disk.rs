@@ -1,0 +1,255 @@
+//! The bytes under redb: counted on their way, and replaceable by a fake disk.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use prometheus::IntCounter;
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use super::Error;
+
+/// Opens the bytes of a file, making it when it is missing.
+pub(super) type Backends = Arc<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
+
+/// Real files whose written bytes and syncs are counted.
+pub(super) fn counted_files(bytes: IntCounter, syncs: IntCounter) -> Backends {
+    Arc::new(move |path| {
+        let new = !path.exists();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        if new && let Some(parent) = path.parent() {
+            sync_dir(parent)?;
+        }
+        forget_cached(&file);
+        let inner = FileBackend::new(file).map_err(io::Error::other)?;
+        Ok(Box::new(Counted {
+            inner: Box::new(inner),
+            bytes: bytes.clone(),
+            syncs: syncs.clone(),
+        }))
+    })
+}
+
+/// After a failed sync the kernel may show pages in its cache that never reached
+/// the disk, and calls them clean. So what is read at open comes from the disk.
+fn forget_cached(file: &File) {
+    let advice = rustix::fs::Advice::DontNeed;
+    if let Err(err) = rustix::fs::fadvise(file, 0, None, advice) {
+        tracing::debug!(error = %err, "no fadvise on this file system");
+    }
+}
+
+/// Makes a new or removed name in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    })?
+    .sync_all()
+}
+
+/// A backend that counts. It leaves redb's own file locks out: the directory's
+/// `LOCK` stands for all files, and a reopen need not wait for old readers.
+struct Counted {
+    inner: Box<dyn StorageBackend>,
+    bytes: IntCounter,
+    syncs: IntCounter,
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counted").field(&self.inner).finish()
+    }
+}
+
+impl StorageBackend for Counted {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.syncs.inc();
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.bytes.inc_by(data.len() as u64);
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), io::Error> {
+        self.inner.close()
+    }
+}
+
+/// A boxed backend as a backend: redb takes a concrete type.
+#[derive(Debug)]
+pub(super) struct Boxed(pub(super) Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), io::Error> {
+        self.0.close()
+    }
+}
+
+/// The directory's lock, held until it is dropped. The file says who has it.
+#[derive(Debug)]
+pub(super) struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process has it.
+    pub(super) fn take(dir: &Path) -> Result<DirLock, Error> {
+        let path = dir.join("LOCK");
+        let io = |action| {
+            let path = path.clone();
+            move |source: io::Error| io_error(action, &path, source)
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io("open"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid).map_err(io("read"))?;
+                return Err(Error::Locked {
+                    dir: dir.to_owned(),
+                    pid: pid.trim().to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(io_error("lock", &path, source)),
+        }
+        file.set_len(0).map_err(io("write"))?;
+        file.rewind().map_err(io("write"))?;
+        writeln!(file, "{}", std::process::id()).map_err(io("write"))?;
+        Ok(DirLock { _file: file })
+    }
+}
+
+/// An error about a path.
+pub(super) fn io_error(
+    action: &'static str,
+    path: &Path,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    Error::Io {
+        action,
+        path: path.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// Bytes that the files of a directory take on disk. The files of redb are
+/// sparse, so their length says nothing.
+pub(super) fn disk_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| entry.metadata().ok());
+    files.map(|meta| meta.blocks() * 512).sum()
+}
+
+/// Checks or writes the `FORMAT` file.
+///
+/// # Errors
+/// When a newer version wrote the directory, or it is not one of ours.
+pub(super) fn check_format(dir: &Path) -> Result<(), Error> {
+    let path: PathBuf = dir.join("FORMAT");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text == FORMAT => Ok(()),
+        Ok(text) => Err(io_error(
+            "open",
+            &path,
+            format!(
+                "the data directory has format {:?}, this version reads {:?}",
+                text.trim(),
+                FORMAT.trim()
+            ),
+        )),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            write_format(&path).map_err(|err| io_error("write", &path, err))
+        }
+        Err(err) => Err(io_error("read", &path, err)),
+    }
+}
+
+const FORMAT: &str = "pulse data version 1\n";
+
+fn write_format(path: &Path) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(FORMAT.as_bytes())?;
+    file.sync_all()?;
+    sync_dir(path.parent().unwrap_or(Path::new("")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_the_pid() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::take(dir.path()).unwrap();
+        let err = DirLock::take(dir.path()).unwrap_err().to_string();
+        let pid = std::process::id();
+        assert!(err.contains(&format!("in use by process {pid}")), "{err}");
+        drop(lock);
+        DirLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn another_format_is_refused_with_a_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        check_format(dir.path()).unwrap();
+        check_format(dir.path()).unwrap();
+        std::fs::write(dir.path().join("FORMAT"), "pulse data version 2\n").unwrap();
+        let err = check_format(dir.path()).unwrap_err();
+        let cause = std::error::Error::source(&err).unwrap().to_string();
+        assert!(cause.contains("\"pulse data version 2\""), "{cause}");
+    }
+}

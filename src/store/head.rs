@@ -1,0 +1,168 @@
+//! All series with samples in memory, in shards with a lock each.
+//!
+//! Blocks of 256 neighbouring refs share a shard, so that the writer, whose rows
+//! mostly come in the order of their refs, seldom changes locks. A reader holds
+//! one shard for the time of decoding one series.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::paged::Paged;
+use super::series::{HeadSeries, PartId};
+use crate::model::Sample;
+
+const SHARDS: u32 = 64;
+const SHARD_BITS: u32 = SHARDS.trailing_zeros();
+const BLOCK_BITS: u32 = 8;
+
+/// A shard's series by its own dense numbers.
+pub(super) type Shard = Paged<HeadSeries>;
+
+/// The head.
+#[derive(Debug)]
+pub(super) struct Head {
+    shards: Vec<RwLock<Shard>>,
+    samples: AtomicU64,
+}
+
+impl Default for Head {
+    fn default() -> Head {
+        Head {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            samples: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Where a series lives: its shard and its number there.
+#[inline]
+pub(super) fn place_of(series: u32) -> (usize, u32) {
+    let block = series >> BLOCK_BITS;
+    let local = ((block >> SHARD_BITS) << BLOCK_BITS) | (series & ((1 << BLOCK_BITS) - 1));
+    ((block % SHARDS) as usize, local)
+}
+
+fn series_at(shard: usize, local: u32) -> u32 {
+    let shard = u32::try_from(shard).expect("there are 64 shards");
+    let block = ((local >> BLOCK_BITS) << SHARD_BITS) | shard;
+    (block << BLOCK_BITS) | (local & ((1 << BLOCK_BITS) - 1))
+}
+
+impl Head {
+    /// A shard to change. Only the writer and the sealer do.
+    pub(super) fn write(&self, shard: usize) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[shard]
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_shard(&self, shard: usize) -> RwLockReadGuard<'_, Shard> {
+        self.shards[shard]
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `with` on a series in memory.
+    pub(super) fn with<R>(&self, series: u32, with: impl FnOnce(&HeadSeries) -> R) -> Option<R> {
+        let (shard, local) = place_of(series);
+        self.read_shard(shard).get(local).map(with)
+    }
+
+    /// Appends the samples of a series in the closed range to `out`.
+    pub(super) fn read(&self, series: u32, start: i64, end: i64, out: &mut Vec<Sample>) {
+        self.with(series, |s| s.read(start, end, out));
+    }
+
+    /// Whether a series may have a sample in the closed range.
+    pub(super) fn overlaps(&self, series: u32, start: i64, end: i64) -> bool {
+        self.with(series, |s| s.overlaps(start, end))
+            .unwrap_or(false)
+    }
+
+    /// Visits every series; no lock is held for longer than 256 of them.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(u32, &HeadSeries)) {
+        for shard in 0..self.shards.len() {
+            let pages = self.read_shard(shard).page_count();
+            for page in 0..pages {
+                for (local, series) in self.read_shard(shard).page(page) {
+                    visit(series_at(shard, local), series);
+                }
+            }
+        }
+    }
+
+    /// Forgets the samples of a sealed part that ends at `max_t`, and the series
+    /// that have none left and got none since `idle_before`.
+    pub(super) fn drop_part(&self, part: PartId, max_t: i64, idle_before: i64) {
+        for shard in 0..self.shards.len() {
+            let pages = self.read_shard(shard).page_count();
+            for page in 0..pages {
+                self.write(shard).retain_page(page, |_, series| {
+                    if series.has_part(part) {
+                        series.drop_part(part, max_t);
+                    }
+                    !series.is_empty() || series.max_t() >= idle_before
+                });
+            }
+        }
+    }
+
+    /// How many series are in memory.
+    pub(super) fn series(&self) -> usize {
+        (0..self.shards.len())
+            .map(|shard| self.read_shard(shard).len())
+            .sum()
+    }
+
+    /// Bytes of all series. Walks them.
+    pub(super) fn bytes(&self) -> usize {
+        let mut bytes = 0;
+        self.for_each(|_, series| bytes += series.bytes());
+        bytes
+    }
+
+    /// How many samples are in memory.
+    pub(super) fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// Counts samples that came.
+    pub(super) fn add_samples(&self, n: u64) {
+        self.samples.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Counts samples that left.
+    pub(super) fn remove_samples(&self, n: u64) {
+        self.samples.fetch_sub(n, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ref_has_a_place_of_its_own() {
+        for series in (0..200_000).chain([u32::MAX - 1, u32::MAX]) {
+            let (shard, local) = place_of(series);
+            assert_eq!(series_at(shard, local), series);
+        }
+        assert_eq!(place_of(0).0, place_of(255).0);
+        assert_ne!(place_of(255).0, place_of(256).0);
+    }
+
+    #[test]
+    fn idle_series_leave_with_their_last_sample() {
+        let head = Head::default();
+        for series in [1_u32, 300, 70_000] {
+            let (shard, local) = place_of(series);
+            let mut shard = head.write(shard);
+            let s = shard.get_or_insert_with(local, || HeadSeries::new(i64::MIN));
+            s.place(Sample::new(i64::from(series), 1.0), 9, series, || None);
+        }
+        head.drop_part(9, 70_000, 100);
+        assert_eq!(head.series(), 2);
+        assert!(head.with(300, HeadSeries::is_empty).unwrap());
+        assert!(!head.overlaps(300, 0, 1_000));
+    }
+}

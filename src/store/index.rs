@@ -1,0 +1,517 @@
+//! Labels to series and matchers to series, in memory.
+//!
+//! Label texts are symbols; a series is its sorted symbol pairs. For each name
+//! and value there is the set of series that carry it. All of it is rebuilt from
+//! the catalog tables at start, which is quicker than reading stored sets.
+
+use std::collections::HashMap;
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+use roaring::RoaringBitmap;
+
+use super::paged::Paged;
+use super::postings::Postings;
+use super::symbols::{Hashed, Symbols};
+use super::varint::{self, Reader};
+use crate::model::labels::METRIC_NAME;
+use crate::model::tenant::TENANT_LABEL;
+use crate::model::{Labels, MatchOp, Matcher};
+
+/// A map keyed by symbol numbers.
+type ById<T> = HashMap<u32, T, RandomState>;
+
+/// The index. The writer alone changes it; readers hold its lock briefly.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    symbols: Symbols,
+    series: Paged<Entry>,
+    by_labels: HashTable<Hashed>,
+    hasher: RandomState,
+    names: ById<ById<Postings>>,
+    all: RoaringBitmap,
+    tenants: ById<usize>,
+    last_ref: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Name and value symbols, sorted by the name's text.
+    pairs: Box<[(u32, u32)]>,
+    /// The value of `tenant_id`, 0 for the operator's own series.
+    tenant: u32,
+}
+
+/// What the catalog tables have to get for a new series.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Added {
+    pub(super) series: u32,
+    pub(super) symbols: Vec<(u32, Box<str>)>,
+    pub(super) row: Vec<u8>,
+}
+
+/// What the catalog tables have to lose.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Removed {
+    pub(super) series: Vec<u32>,
+    pub(super) symbols: Vec<u32>,
+}
+
+impl Index {
+    /// The series of these labels.
+    pub(super) fn lookup(&self, labels: &Labels) -> Option<u32> {
+        let hash = self.hash(labels).spread();
+        let found = self.by_labels.find(hash, |e| self.has_labels(e.id, labels));
+        found.map(|entry| entry.id)
+    }
+
+    fn hash(&self, labels: &Labels) -> Hashed {
+        Hashed::new(0, self.hasher.hash_one(labels.as_encoded()))
+    }
+
+    fn has_labels(&self, series: u32, labels: &Labels) -> bool {
+        let Some(entry) = self.series.get(series) else {
+            return false;
+        };
+        let mut pairs = entry.pairs.iter();
+        let same = labels.iter().all(|(name, value)| {
+            pairs.next().is_some_and(|(n, v)| {
+                self.symbols.text(*v) == value && self.symbols.text(*n) == name
+            })
+        });
+        same && pairs.next().is_none()
+    }
+
+    /// Adds a series that is not there; `first_seen_s` goes to its catalog row.
+    pub(super) fn add(&mut self, labels: &Labels, first_seen_s: u64) -> Added {
+        let mut symbols = Vec::new();
+        let mut take = |text: &str, all: &mut Symbols| {
+            let (id, new) = all.take(text);
+            if new {
+                symbols.push((id, text.into()));
+            }
+            id
+        };
+        let pairs: Box<[(u32, u32)]> = labels
+            .iter()
+            .map(|(n, v)| (take(n, &mut self.symbols), take(v, &mut self.symbols)))
+            .collect();
+        let series = self.last_ref + 1;
+        let tenant = self.tenant_of(&pairs);
+        let row = encode_row(tenant, first_seen_s, &pairs);
+        self.link(series, pairs, labels);
+        Added {
+            series,
+            symbols,
+            row,
+        }
+    }
+
+    fn tenant_of(&self, pairs: &[(u32, u32)]) -> u32 {
+        let label = self.symbols.get(TENANT_LABEL);
+        let pair = pairs.iter().find(|(n, _)| Some(*n) == label);
+        pair.map_or(0, |(_, value)| *value)
+    }
+
+    fn link(&mut self, series: u32, pairs: Box<[(u32, u32)]>, labels: &Labels) {
+        for (name, value) in &pairs {
+            let values = self.names.entry(*name).or_default();
+            values.entry(*value).or_default().insert(series);
+        }
+        let entry = self.hash(labels).with_id(series);
+        self.by_labels
+            .insert_unique(entry.spread(), entry, |entry| entry.spread());
+        let tenant = self.tenant_of(&pairs);
+        *self.tenants.entry(tenant).or_default() += 1;
+        self.all.insert(series);
+        self.series
+            .get_or_insert_with(series, || Entry { pairs, tenant });
+        self.last_ref = self.last_ref.max(series);
+    }
+
+    /// Puts a stored symbol back.
+    pub(super) fn restore_symbol(&mut self, id: u32, text: &str) {
+        self.symbols.restore(id, text);
+    }
+
+    /// Puts a stored series back; its symbols must be there. `None` when the row
+    /// is damaged.
+    pub(super) fn restore_series(&mut self, series: u32, row: &[u8]) -> Option<()> {
+        let pairs = decode_row(row)?;
+        let known = |id: &u32| self.symbols.contains(*id);
+        if !pairs.iter().all(|(n, v)| known(n) && known(v)) {
+            return None;
+        }
+        for (name, value) in &pairs {
+            self.symbols.use_once_more(*name);
+            self.symbols.use_once_more(*value);
+        }
+        let labels = self.labels_of(&pairs);
+        self.link(series, pairs, &labels);
+        Some(())
+    }
+
+    /// Never gives a ref or a symbol number up to these again.
+    pub(super) fn skip_to(&mut self, last_ref: u32, last_symbol: u32) {
+        self.last_ref = self.last_ref.max(last_ref);
+        self.symbols.skip_to(last_symbol);
+    }
+
+    /// The last ref and the last symbol number that were given.
+    pub(super) fn last(&self) -> (u32, u32) {
+        (self.last_ref, self.symbols.last())
+    }
+
+    /// Removes series, and the symbols that nothing uses any more.
+    pub(super) fn remove(&mut self, series: &RoaringBitmap) -> Removed {
+        let mut removed = Removed::default();
+        for id in series {
+            let Some(labels) = self.labels(id) else {
+                continue;
+            };
+            let hash = self.hash(&labels).spread();
+            if let Ok(entry) = self.by_labels.find_entry(hash, |entry| entry.id == id) {
+                entry.remove();
+            }
+            let entry = self.series.remove(id).expect("it has labels");
+            for (name, value) in &entry.pairs {
+                self.unlink(*name, *value, id);
+                removed.symbols.extend(
+                    [*name, *value]
+                        .into_iter()
+                        .filter(|s| self.symbols.release(*s)),
+                );
+            }
+            if let Some(count) = self.tenants.get_mut(&entry.tenant) {
+                *count -= 1;
+            }
+            self.all.remove(id);
+            removed.series.push(id);
+        }
+        self.tenants.retain(|_, count| *count > 0);
+        removed
+    }
+
+    fn unlink(&mut self, name: u32, value: u32, series: u32) {
+        let Some(values) = self.names.get_mut(&name) else {
+            return;
+        };
+        if values.get_mut(&value).is_some_and(|p| p.remove(series)) {
+            values.remove(&value);
+        }
+        if values.is_empty() {
+            self.names.remove(&name);
+        }
+    }
+
+    /// How many series there are.
+    pub(super) fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether the series is known.
+    pub(super) fn contains(&self, series: u32) -> bool {
+        self.series.get(series).is_some()
+    }
+
+    /// How many series the tenant of these labels has.
+    pub(super) fn tenant_series(&self, labels: &Labels) -> usize {
+        let tenant = labels.get(TENANT_LABEL);
+        let symbol = tenant.map_or(Some(0), |text| self.symbols.get(text));
+        symbol
+            .and_then(|symbol| self.tenants.get(&symbol))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// The labels of a series.
+    pub(super) fn labels(&self, series: u32) -> Option<Labels> {
+        let entry = self.series.get(series)?;
+        Some(self.labels_of(&entry.pairs))
+    }
+
+    fn labels_of(&self, pairs: &[(u32, u32)]) -> Labels {
+        let texts = pairs.iter();
+        Labels::from_sorted(texts.map(|(n, v)| (self.symbols.text(*n), self.symbols.text(*v))))
+    }
+
+    /// The symbol of a series' metric name; 0 when it has none.
+    pub(super) fn metric_symbol(&self, series: u32) -> u32 {
+        let name = self.symbols.get(METRIC_NAME);
+        let entry = self.series.get(series);
+        let mut pairs = entry.iter().flat_map(|entry| entry.pairs.iter());
+        pairs
+            .find(|(n, _)| Some(*n) == name)
+            .map_or(0, |(_, value)| *value)
+    }
+
+    /// All series.
+    pub(super) fn all(&self) -> &RoaringBitmap {
+        &self.all
+    }
+
+    /// The series that fulfil every matcher.
+    pub(super) fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        let (optional, required): (Vec<&Matcher>, Vec<&Matcher>) =
+            matchers.iter().partition(|m| m.matches(""));
+        let mut set: Option<RoaringBitmap> = None;
+        for matcher in required {
+            set = Some(self.narrowed(set, matcher));
+        }
+        let mut set = set.unwrap_or_else(|| self.all.clone());
+        for matcher in optional {
+            set -= self.carrying(matcher, false);
+        }
+        set
+    }
+
+    fn narrowed(&self, set: Option<RoaringBitmap>, matcher: &Matcher) -> RoaringBitmap {
+        match (set, matcher.op) {
+            (Some(mut set), MatchOp::Equal) => {
+                match self.postings(&matcher.name, &matcher.value) {
+                    Some(postings) => postings.intersect_into(&mut set),
+                    None => set.clear(),
+                }
+                set
+            }
+            (Some(set), _) => set & self.carrying(matcher, true),
+            (None, _) => self.carrying(matcher, true),
+        }
+    }
+
+    /// The series that carry the label with a value for which the matcher says `want`.
+    fn carrying(&self, matcher: &Matcher, want: bool) -> RoaringBitmap {
+        if let Some(values) = listed_values(matcher, want) {
+            let mut set = RoaringBitmap::new();
+            for value in values.filter(|value| !value.is_empty()) {
+                if let Some(postings) = self.postings(&matcher.name, value) {
+                    set |= postings;
+                }
+            }
+            return set;
+        }
+        let mut set = RoaringBitmap::new();
+        for (value, postings) in self.values(&matcher.name) {
+            if matcher.matches(self.symbols.text(*value)) == want {
+                set |= postings;
+            }
+        }
+        set
+    }
+
+    fn postings(&self, name: &str, value: &str) -> Option<&Postings> {
+        let values = self.names.get(&self.symbols.get(name)?)?;
+        values.get(&self.symbols.get(value)?)
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = (&u32, &Postings)> {
+        let id = self.symbols.get(name);
+        id.and_then(|id| self.names.get(&id)).into_iter().flatten()
+    }
+
+    /// The label names that the series of `set` carry, unsorted.
+    pub(super) fn names_in(&self, set: &RoaringBitmap) -> Vec<String> {
+        let used = |values: &ById<Postings>| values.values().any(|postings| postings.meets(set));
+        self.names
+            .iter()
+            .filter(|(_, values)| used(values))
+            .map(|(name, _)| self.symbols.text(*name).to_owned())
+            .collect()
+    }
+
+    /// The values that the series of `set` have for a label, unsorted.
+    pub(super) fn values_in(&self, name: &str, set: &RoaringBitmap) -> Vec<String> {
+        self.values(name)
+            .filter(|(_, postings)| postings.meets(set))
+            .map(|(value, _)| self.symbols.text(*value).to_owned())
+            .collect()
+    }
+}
+
+/// The values that decide a matcher without looking at all values of the label:
+/// of `=`, of `!=` when the others are wanted, and of a pattern that is a plain
+/// list such as `a|b`.
+fn listed_values(matcher: &Matcher, want: bool) -> Option<impl Iterator<Item = &str>> {
+    let positive = match matcher.op {
+        MatchOp::Equal => true,
+        MatchOp::NotEqual => false,
+        MatchOp::Regex | MatchOp::NotRegex => {
+            let special = |c: char| "\\.+*?()[]{}^$".contains(c);
+            if matcher.value.contains(special) {
+                return None;
+            }
+            matcher.op == MatchOp::Regex
+        }
+    };
+    let is_list = matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex);
+    let values = matcher.value.split(move |c| is_list && c == '|');
+    (positive == want).then_some(values)
+}
+
+/// A catalog row: tenant, group (0: none yet), first seen in seconds, pairs.
+fn encode_row(tenant: u32, first_seen_s: u64, pairs: &[(u32, u32)]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(8 + pairs.len() * 4);
+    varint::put(&mut row, u64::from(tenant));
+    varint::put(&mut row, 0);
+    varint::put(&mut row, first_seen_s);
+    for (name, value) in pairs {
+        varint::put(&mut row, u64::from(*name));
+        varint::put(&mut row, u64::from(*value));
+    }
+    row
+}
+
+fn decode_row(row: &[u8]) -> Option<Box<[(u32, u32)]>> {
+    let mut reader = Reader(row);
+    for _ in 0..3 {
+        reader.number()?;
+    }
+    let mut pairs = Vec::new();
+    while !reader.is_empty() {
+        pairs.push((reader.number32()?, reader.number32()?));
+    }
+    Some(pairs.into_boxed_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn index(sets: &[&[(&str, &str)]]) -> Index {
+        let mut index = Index::default();
+        for set in sets {
+            index.add(&Labels::from_pairs(set.iter().copied()), 0);
+        }
+        index
+    }
+
+    #[test]
+    fn series_are_found_by_their_labels() {
+        let index = index(&[&[("a", "1")], &[("a", "1"), ("b", "2")], &[]]);
+        let find = |pairs: &[(&str, &str)]| index.lookup(&Labels::from_pairs(pairs.to_vec()));
+        assert_eq!(find(&[("a", "1")]), Some(1));
+        assert_eq!(find(&[("b", "2"), ("a", "1")]), Some(2));
+        assert_eq!(find(&[]), Some(3));
+        assert_eq!(find(&[("a", "2")]), None);
+        assert_eq!(find(&[("b", "2")]), None);
+    }
+
+    #[test]
+    fn matchers_meet_missing_labels_as_prometheus_does() {
+        let index = index(&[
+            &[("__name__", "m"), ("job", "a"), ("env", "x")],
+            &[("__name__", "m"), ("job", "b")],
+            &[("__name__", "m"), ("job", "c"), ("env", "y")],
+            &[("__name__", "n"), ("job", "a")],
+        ]);
+        let check = |matchers: &[(&str, MatchOp, &str)], want: &[u32]| {
+            let matchers: Vec<_> = matchers
+                .iter()
+                .map(|(n, op, v)| Matcher::new(n, *op, v).unwrap())
+                .collect();
+            let got: Vec<u32> = index.matching(&matchers).iter().collect();
+            assert_eq!(got, want, "{matchers:?}");
+        };
+        use MatchOp::{Equal, NotEqual, NotRegex, Regex};
+        let m = ("__name__", Equal, "m");
+        check(&[], &[1, 2, 3, 4]);
+        check(&[m], &[1, 2, 3]);
+        check(&[m, ("env", Equal, "")], &[2]);
+        check(&[m, ("env", NotEqual, "")], &[1, 3]);
+        check(&[m, ("env", NotEqual, "x")], &[2, 3]);
+        check(&[m, ("env", Regex, "x|")], &[1, 2]);
+        check(&[m, ("env", Regex, "x|y|z")], &[1, 3]);
+        check(&[m, ("env", NotRegex, "x|y")], &[2]);
+        check(&[m, ("env", Regex, ".*")], &[1, 2, 3]);
+        check(&[m, ("env", Regex, ".+")], &[1, 3]);
+        check(&[m, ("env", NotRegex, ".+")], &[2]);
+        check(&[m, ("env", NotRegex, "x.*|")], &[3]);
+        check(&[("job", Regex, "[ab]")], &[1, 2, 4]);
+        check(&[m, ("job", Equal, "zzz")], &[]);
+        check(&[("nope", NotEqual, "q")], &[1, 2, 3, 4]);
+        check(&[("nope", Equal, "q")], &[]);
+    }
+
+    #[test]
+    fn removed_series_leave_nothing_behind() {
+        let mut index = index(&[
+            &[("__name__", "m"), ("tenant_id", "t"), ("id", "1")],
+            &[("__name__", "m"), ("tenant_id", "t"), ("id", "2")],
+        ]);
+        let one = Labels::from_pairs([("__name__", "m"), ("tenant_id", "t"), ("id", "1")]);
+        assert_eq!(index.tenant_series(&one), 2);
+        let removed = index.remove(&[1].into_iter().collect());
+        assert_eq!(removed.series, [1]);
+        // Only the text "1" was used by nothing else.
+        assert_eq!(removed.symbols.len(), 1);
+        assert_eq!(index.lookup(&one), None);
+        assert_eq!(index.tenant_series(&one), 1);
+        assert_eq!(index.values_in("id", index.all()), ["2"]);
+        // A new series never takes the old number.
+        assert_eq!(index.add(&one, 0).series, 3);
+        index.remove(&[2, 3].into_iter().collect());
+        assert_eq!(index.names_in(&[2, 3].into_iter().collect()), [""; 0]);
+        assert!(index.names.is_empty() && index.len() == 0);
+    }
+
+    #[test]
+    fn a_rebuilt_index_is_the_same() {
+        let mut index = Index::default();
+        let labels: Vec<Labels> = (0..50)
+            .map(|i| Labels::from_pairs([("i", i.to_string()), ("m", (i % 5).to_string())]))
+            .collect();
+        let rows: Vec<Added> = labels.iter().map(|l| index.add(l, 7)).collect();
+        let mut again = Index::default();
+        for (id, text) in rows.iter().flat_map(|row| &row.symbols) {
+            again.restore_symbol(*id, text);
+        }
+        for row in &rows {
+            again.restore_series(row.series, &row.row).unwrap();
+        }
+        for (label_set, row) in labels.iter().zip(&rows) {
+            assert_eq!(again.lookup(label_set), Some(row.series));
+            assert_eq!(again.labels(row.series).as_ref(), Some(label_set));
+        }
+        assert_eq!(again.last(), index.last());
+        assert!(again.restore_series(99, &[0, 0, 0, 200, 1]).is_none());
+        assert!(again.restore_series(99, &[0, 0, 0x80]).is_none());
+    }
+
+    fn patterns() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "", "x", "y", "xy", "x|y", "x|", "xx|yy|z", ".*", ".+", "[xy]*", "x.?", "(x|z).*",
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn matching_is_what_looking_at_each_series_gives(
+            sets in prop::collection::vec(prop::collection::btree_map("[a-c]", "[x-z]{0,2}", 0..4), 0..30),
+            wanted in prop::collection::vec(("[a-d]", 0..4_usize, patterns()), 0..4),
+        ) {
+            let mut index = Index::default();
+            let mut all = Vec::new();
+            for set in &sets {
+                let labels = Labels::from_pairs(set);
+                if index.lookup(&labels).is_none() {
+                    let series = index.add(&labels, 0).series;
+                    all.push((series, labels));
+                }
+            }
+            let ops = [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex];
+            let matchers: Vec<_> = wanted
+                .iter()
+                .map(|(name, op, value)| Matcher::new(name, ops[*op], value).unwrap())
+                .collect();
+            let got: Vec<u32> = index.matching(&matchers).iter().collect();
+            let want: Vec<u32> = all
+                .iter()
+                .filter(|(_, labels)| matchers.iter().all(|m| m.matches_labels(labels)))
+                .map(|(series, _)| *series)
+                .collect();
+            prop_assert_eq!(got, want);
+        }
+    }
+}

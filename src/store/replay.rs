@@ -1,0 +1,205 @@
+//! The way back at start: catalog, then the log, record by record, through the
+//! code that took the samples in. Memory is that of the running store.
+
+use std::time::Instant;
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+
+use super::head::{Head, place_of};
+use super::index::Index;
+use super::parts::{Parts, window_of};
+use super::series::{HeadSeries, Placed};
+use super::tables::{Meta, SERIES, SYMBOLS, WAL};
+use super::wal::{Record, Rows, Unreadable};
+use crate::model::Sample;
+use crate::telemetry::Metrics;
+
+/// Which samples of the log are in sealed files already.
+pub(super) trait Sealed {
+    /// The last transaction whose samples of this window are sealed.
+    fn sealed_seq(&self, window: u32) -> u64;
+    /// No sealed sample is newer than this.
+    fn max_t(&self) -> i64;
+}
+
+/// Without sealed files everything comes from the log.
+pub(super) struct NothingSealed;
+
+impl Sealed for NothingSealed {
+    fn sealed_seq(&self, _window: u32) -> u64 {
+        0
+    }
+
+    fn max_t(&self) -> i64 {
+        i64::MIN
+    }
+}
+
+/// What the start found.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    pub(super) index: Index,
+    pub(super) head: Head,
+    pub(super) parts: Parts,
+    /// The last transaction.
+    pub(super) seq: u64,
+    /// The last number given to an outbox row or dead letter.
+    pub(super) sequence: u64,
+    /// How many resets of the value coders were read.
+    pub(super) resets: u32,
+    /// The transactions that begin with one.
+    pub(super) reset_seqs: Vec<u64>,
+    /// Bytes of the log.
+    pub(super) bytes: u64,
+    samples: u64,
+    added: u64,
+    /// A record was damaged: rows up to the next reset cannot be decoded.
+    broken: bool,
+}
+
+/// Why the log cannot be read.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Reads catalog and log.
+///
+/// # Errors
+/// When redb cannot read, or a newer version wrote the log. A damaged record is
+/// counted and left out, with what depends on it.
+pub(super) fn replay(
+    db: &Database,
+    meta: Meta,
+    sealed: &impl Sealed,
+    metrics: &Metrics,
+) -> Result<Replayed, Failure> {
+    let begun = Instant::now();
+    let mut replayed = Replayed {
+        seq: meta.wal_sealed_seq,
+        sequence: meta.sequence,
+        ..Replayed::default()
+    };
+    replayed.read_catalog(db, meta, metrics)?;
+    replayed.read_log(db, meta.wal_sealed_seq + 1, sealed, metrics)?;
+    replayed.head.add_samples(replayed.added);
+    let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let store = &metrics.store;
+    store.replay_seconds.set(begun.elapsed().as_secs_f64());
+    store.replay_samples.set(gauge(replayed.samples));
+    store.wal_bytes.set(gauge(replayed.bytes));
+    store.series.set(gauge(replayed.index.len() as u64));
+    store.head_samples.set(gauge(replayed.head.samples()));
+    Ok(replayed)
+}
+
+impl Replayed {
+    fn read_catalog(
+        &mut self,
+        db: &Database,
+        meta: Meta,
+        metrics: &Metrics,
+    ) -> Result<(), Failure> {
+        let txn = db.begin_read()?;
+        for row in txn.open_table(SYMBOLS)?.iter()? {
+            let (id, text) = row?;
+            self.index.restore_symbol(id.value(), text.value());
+        }
+        for row in txn.open_table(SERIES)?.iter()? {
+            let (id, row) = row?;
+            if self.index.restore_series(id.value(), row.value()).is_none() {
+                metrics.store.checksum_failures.inc();
+                tracing::error!(series = id.value(), "damaged catalog row, series left out");
+            }
+        }
+        let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        self.index
+            .skip_to(number(meta.last_ref), number(meta.last_symbol));
+        Ok(())
+    }
+
+    fn read_log(
+        &mut self,
+        db: &Database,
+        from: u64,
+        sealed: &impl Sealed,
+        metrics: &Metrics,
+    ) -> Result<(), Failure> {
+        let mut record = Vec::new();
+        let mut current = None;
+        for row in db.begin_read()?.open_table(WAL)?.range((from, 0)..)? {
+            let (key, piece) = row?;
+            let (seq, _) = key.value();
+            if let Some(done) = current.filter(|current| *current != seq) {
+                self.read_record(done, &record, sealed, metrics)?;
+                record.clear();
+            }
+            current = Some(seq);
+            record.extend_from_slice(piece.value());
+        }
+        if let Some(last) = current {
+            self.read_record(last, &record, sealed, metrics)?;
+        }
+        Ok(())
+    }
+
+    fn read_record(
+        &mut self,
+        seq: u64,
+        bytes: &[u8],
+        sealed: &impl Sealed,
+        metrics: &Metrics,
+    ) -> Result<(), Failure> {
+        self.seq = seq;
+        self.bytes += bytes.len() as u64;
+        match Record::parse(bytes) {
+            Ok(record) => {
+                self.sequence = self.sequence.max(record.sequence);
+                if record.resets {
+                    self.resets += 1;
+                    self.reset_seqs.push(seq);
+                    self.broken = false;
+                }
+                if !self.broken && self.read_rows(seq, record.rows, sealed).is_ok() {
+                    return Ok(());
+                }
+            }
+            Err(Unreadable::Damaged) => {}
+            Err(newer) => return Err(newer.into()),
+        }
+        self.broken = true;
+        metrics.store.checksum_failures.inc();
+        tracing::error!(
+            commit_seq = seq,
+            "damaged log record, its samples are left out"
+        );
+        Ok(())
+    }
+
+    fn read_rows(
+        &mut self,
+        seq: u64,
+        mut rows: Rows<'_>,
+        sealed: &impl Sealed,
+    ) -> Result<(), Unreadable> {
+        while let Some(row) = rows.head()? {
+            let (shard, local) = place_of(row.series);
+            let mut shard = self.head.write(shard);
+            let series = shard.get_or_insert_with(local, || HeadSeries::new(sealed.max_t()));
+            let v = rows.value(row, self.resets, &mut series.log)?;
+            self.samples += 1;
+            let Some(window) = window_of(row.t) else {
+                continue;
+            };
+            if sealed.sealed_seq(window) >= seq {
+                series.note_sealed(row.t);
+                continue;
+            }
+            let part = self.parts.id_of(window, seq);
+            let sample = Sample::new(row.t, v);
+            let placed = series.place(sample, part, row.series, || None);
+            if matches!(placed, Placed::Newest | Placed::Between) {
+                self.parts.count_in(window, row.t, seq);
+                self.added += 1;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Reads of the state tables.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use redb::ReadableDatabase as _;
+
+use super::disk::io_error;
+use super::shared::Shared;
+use super::tables::{open_value, state_table};
+use super::{Error, Table};
+
+/// See [`super::Store::get`].
+pub(super) fn get(shared: &Shared, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
+    let db = shared.hot.database()?;
+    let read = || -> Result<_, redb::Error> {
+        Ok(db.begin_read()?.open_table(state_table(table))?.get(key)?)
+    };
+    let row = read().map_err(|err| io_error("read", shared.hot.path(), err))?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    match open_value(row.value()) {
+        Some(value) => Ok(Some(Bytes::copy_from_slice(value))),
+        None => {
+            shared.metrics.store.checksum_failures.inc();
+            let what = format!("a row of {} does not match its checksum", table.name());
+            Err(io_error("read", shared.hot.path(), what))
+        }
+    }
+}
+
+/// See [`super::Store::scan`].
+pub(super) fn scan(
+    shared: &Shared,
+    table: Table,
+    range: (Bound<&[u8]>, Bound<&[u8]>),
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    if is_empty(range) {
+        return Ok(Vec::new());
+    }
+    let db = shared.hot.database()?;
+    let read = || -> Result<_, redb::Error> {
+        let rows = db.begin_read()?.open_table(state_table(table))?;
+        let mut found = Vec::new();
+        for row in rows.range::<&[u8]>(range)? {
+            if found.len() >= limit {
+                break;
+            }
+            let (key, stored) = row?;
+            match open_value(stored.value()) {
+                Some(value) => found.push((
+                    Bytes::copy_from_slice(key.value()),
+                    Bytes::copy_from_slice(value),
+                )),
+                None => {
+                    shared.metrics.store.checksum_failures.inc();
+                    tracing::error!(table = table.name(), "damaged row left out");
+                }
+            }
+        }
+        Ok(found)
+    };
+    read().map_err(|err| io_error("read", shared.hot.path(), err))
+}
+
+/// Whether no key can lie in the range; redb takes that for a mistake.
+fn is_empty(range: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
+    match range {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (
+            Bound::Included(from) | Bound::Excluded(from),
+            Bound::Included(to) | Bound::Excluded(to),
+        ) => from >= to,
+        _ => false,
+    }
+}

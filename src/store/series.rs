@@ -1,0 +1,473 @@
+//! One series' recent samples in memory.
+//!
+//! New samples go to a byte-coded tail; a full tail is frozen into a chunk. What
+//! comes out of order goes to a small sorted side buffer, which is frozen alike.
+//! Each piece belongs to one *part*: the samples that will be sealed together.
+
+use super::token::Coder;
+use super::varint::{self, Reader};
+use super::wal::LogState;
+use crate::model::Sample;
+
+/// A tail or side buffer of this many samples is frozen.
+const CHUNK_SAMPLES: u16 = 120;
+
+/// Which samples are sealed together; see [`super::parts`].
+pub(super) type PartId = u32;
+
+/// What became of a sample.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Placed {
+    /// New, and newer than all before.
+    Newest,
+    /// New, between others.
+    Between,
+    /// There already, with the same bits.
+    Duplicate,
+    /// There already, with other bits; the first one is kept.
+    Conflict,
+}
+
+/// The series. About 140 bytes and the encoded samples.
+#[derive(Debug)]
+pub(super) struct HeadSeries {
+    /// The state of the log's coder.
+    pub(super) log: LogState,
+    /// The newest time that was placed.
+    max_t: i64,
+    /// No sealed sample is newer than this.
+    sealed_max: i64,
+    tail: Tail,
+    chunks: Vec<Chunk>,
+    side: Option<Box<Side>>,
+}
+
+/// Samples in time order, still growing: the first one raw, then per sample the
+/// change of the step with an "unchanged value" bit, and the value's token.
+#[derive(Debug, Default)]
+struct Tail {
+    bytes: Vec<u8>,
+    last_t: i64,
+    last_step: i64,
+    coder: Coder,
+    part: PartId,
+    len: u16,
+}
+
+/// Samples in time order that do not change any more.
+#[derive(Debug)]
+struct Chunk {
+    part: PartId,
+    len: u16,
+    min_t: i64,
+    max_t: i64,
+    bytes: Box<[u8]>,
+}
+
+/// Samples that came between others, sorted by time.
+#[derive(Debug, Default)]
+struct Side {
+    samples: Vec<(Sample, PartId)>,
+}
+
+impl HeadSeries {
+    /// An empty one; no sealed sample of it is newer than `sealed_max`.
+    pub(super) fn new(sealed_max: i64) -> HeadSeries {
+        HeadSeries {
+            log: LogState::default(),
+            max_t: i64::MIN,
+            sealed_max,
+            tail: Tail::default(),
+            chunks: Vec::new(),
+            side: None,
+        }
+    }
+
+    /// Takes a sample in, unless its time is taken. `sealed` looks the time up in
+    /// the sealed files; it is called only where they may have it.
+    #[inline]
+    pub(super) fn place(
+        &mut self,
+        sample: Sample,
+        part: PartId,
+        stagger: u32,
+        sealed: impl FnOnce() -> Option<f64>,
+    ) -> Placed {
+        let t = sample.t.as_ms();
+        if t > self.max_t && t > self.sealed_max {
+            self.push(sample, part, stagger);
+            return Placed::Newest;
+        }
+        let stored = self.find(t).or_else(|| {
+            let may_be_sealed = t <= self.sealed_max;
+            may_be_sealed.then(sealed).flatten().map(f64::to_bits)
+        });
+        match stored {
+            Some(bits) if bits == sample.v.to_bits() => Placed::Duplicate,
+            Some(_) => Placed::Conflict,
+            None if t > self.max_t => {
+                self.push(sample, part, stagger);
+                Placed::Newest
+            }
+            None => {
+                self.insert_between(sample, part);
+                Placed::Between
+            }
+        }
+    }
+
+    fn push(&mut self, sample: Sample, part: PartId, stagger: u32) {
+        if self.tail.len > 0 && self.tail.part != part {
+            self.freeze_tail();
+        }
+        self.tail.push(sample, part);
+        self.max_t = sample.t.as_ms();
+        if self.tail.len >= self.tail_max(stagger) {
+            self.freeze_tail();
+        }
+    }
+
+    /// The first tail of a series is shorter by an amount that differs among
+    /// neighbours, so that they do not all freeze in the same scrape.
+    fn tail_max(&self, stagger: u32) -> u16 {
+        if self.chunks.is_empty() {
+            let less = u16::try_from(stagger % 64).expect("below 64");
+            CHUNK_SAMPLES - less
+        } else {
+            CHUNK_SAMPLES
+        }
+    }
+
+    fn freeze_tail(&mut self) {
+        let tail = std::mem::take(&mut self.tail);
+        let mut samples = Vec::with_capacity(usize::from(tail.len));
+        tail.read(i64::MIN, i64::MAX, &mut samples);
+        self.chunks.push(Chunk::new(tail.part, &samples));
+    }
+
+    fn insert_between(&mut self, sample: Sample, part: PartId) {
+        let side = self.side.get_or_insert_default();
+        let at = side.samples.partition_point(|(s, _)| s.t < sample.t);
+        side.samples.insert(at, (sample, part));
+        if side.samples.len() >= usize::from(CHUNK_SAMPLES) {
+            let side = self.side.take().expect("it was just filled");
+            self.freeze_side(side.samples);
+        }
+    }
+
+    fn freeze_side(&mut self, mut samples: Vec<(Sample, PartId)>) {
+        samples.sort_by_key(|(sample, part)| (*part, sample.t));
+        for run in samples.chunk_by(|a, b| a.1 == b.1) {
+            let only: Vec<Sample> = run.iter().map(|(sample, _)| *sample).collect();
+            self.chunks.push(Chunk::new(run[0].1, &only));
+        }
+    }
+
+    /// The bits stored at `t`.
+    fn find(&self, t: i64) -> Option<u64> {
+        if self.tail.len > 0 && t == self.tail.last_t {
+            return Some(self.tail.coder.bits);
+        }
+        let mut found = Vec::new();
+        self.read(t, t, &mut found);
+        found.first().map(|sample| sample.v.to_bits())
+    }
+
+    /// Appends the samples of the closed range to `out`, in time order.
+    pub(super) fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
+        let from = out.len();
+        for chunk in &self.chunks {
+            if chunk.min_t <= end && chunk.max_t >= start {
+                chunk.read(start, end, out);
+            }
+        }
+        self.tail.read(start, end, out);
+        if let Some(side) = &self.side {
+            let within = |s: &Sample| (start..=end).contains(&s.t.as_ms());
+            out.extend(side.samples.iter().map(|(s, _)| *s).filter(within));
+        }
+        sort(&mut out[from..]);
+    }
+
+    /// Appends the samples of a part to `out`, in time order.
+    pub(super) fn read_part(&self, part: PartId, out: &mut Vec<Sample>) {
+        let from = out.len();
+        for chunk in self.chunks.iter().filter(|chunk| chunk.part == part) {
+            chunk.read(i64::MIN, i64::MAX, out);
+        }
+        if self.tail.part == part {
+            self.tail.read(i64::MIN, i64::MAX, out);
+        }
+        if let Some(side) = &self.side {
+            let own = side.samples.iter().filter(|(_, p)| *p == part);
+            out.extend(own.map(|(sample, _)| *sample));
+        }
+        sort(&mut out[from..]);
+    }
+
+    /// Whether it has samples of the part.
+    pub(super) fn has_part(&self, part: PartId) -> bool {
+        (self.tail.len > 0 && self.tail.part == part)
+            || self.chunks.iter().any(|chunk| chunk.part == part)
+            || self
+                .side
+                .as_ref()
+                .is_some_and(|side| side.samples.iter().any(|(_, p)| *p == part))
+    }
+
+    /// Forgets the samples of a part, which is sealed now and ends at `max_t`.
+    pub(super) fn drop_part(&mut self, part: PartId, max_t: i64) {
+        self.sealed_max = self.sealed_max.max(max_t);
+        self.chunks.retain(|chunk| chunk.part != part);
+        if self.chunks.is_empty() {
+            self.chunks = Vec::new();
+        }
+        if self.tail.part == part {
+            self.tail = Tail::default();
+        }
+        if let Some(side) = &mut self.side {
+            side.samples.retain(|(_, p)| *p != part);
+            if side.samples.is_empty() {
+                self.side = None;
+            }
+        }
+    }
+
+    /// Notes that a sample at `t` is sealed.
+    pub(super) fn note_sealed(&mut self, t: i64) {
+        self.sealed_max = self.sealed_max.max(t);
+    }
+
+    /// Whether it has no samples.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tail.len == 0 && self.chunks.is_empty() && self.side.is_none()
+    }
+
+    /// The newest time that was placed since the series is in memory.
+    pub(super) fn max_t(&self) -> i64 {
+        self.max_t
+    }
+
+    /// Whether a sample may lie in the closed range, without decoding.
+    pub(super) fn overlaps(&self, start: i64, end: i64) -> bool {
+        let side = self.side.iter().flat_map(|side| &side.samples);
+        self.chunks
+            .iter()
+            .any(|chunk| chunk.min_t <= end && chunk.max_t >= start)
+            || self.tail.overlaps(start, end)
+            || side
+                .map(|(sample, _)| sample.t.as_ms())
+                .any(|t| (start..=end).contains(&t))
+    }
+
+    /// Bytes it takes, the struct included.
+    pub(super) fn bytes(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        let side = self.side.as_ref().map_or(0, |side| {
+            side.samples.capacity() * size_of::<(Sample, PartId)>()
+        });
+        size_of::<HeadSeries>()
+            + self.tail.bytes.capacity()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + chunks
+            + side
+    }
+}
+
+/// Sorts by time where that is needed; most reads are sorted already.
+fn sort(samples: &mut [Sample]) {
+    if !samples.is_sorted_by_key(|sample| sample.t) {
+        samples.sort_by_key(|sample| sample.t);
+    }
+}
+
+impl Tail {
+    #[inline]
+    fn push(&mut self, sample: Sample, part: PartId) {
+        let t = sample.t.as_ms();
+        if self.len == 0 {
+            self.bytes.extend_from_slice(&t.to_le_bytes());
+            self.bytes
+                .extend_from_slice(&sample.v.to_bits().to_le_bytes());
+            self.coder = Coder::starting_at(sample.v);
+            self.last_step = 0;
+            self.part = part;
+        } else {
+            let step = t - self.last_t;
+            let same = sample.v.to_bits() == self.coder.bits;
+            let change = varint::zigzag(step - self.last_step);
+            varint::put(&mut self.bytes, (change << 1) | u64::from(same));
+            if !same {
+                self.coder.encode(sample.v, &mut self.bytes);
+            }
+            self.last_step = step;
+        }
+        self.last_t = t;
+        self.len += 1;
+    }
+
+    fn overlaps(&self, start: i64, end: i64) -> bool {
+        let first = Reader(&self.bytes).fixed64().map(u64::cast_signed);
+        first.is_some_and(|first| first <= end && self.last_t >= start)
+    }
+
+    fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
+        if self.overlaps(start, end) {
+            read_tail(&self.bytes, self.len, start, end, out)
+                .expect("BUG: a tail that cannot be decoded");
+        }
+    }
+}
+
+/// Decodes a tail; `None` when its bytes are not those of one.
+fn read_tail(bytes: &[u8], len: u16, start: i64, end: i64, out: &mut Vec<Sample>) -> Option<()> {
+    let mut reader = Reader(bytes);
+    let mut t = reader.fixed64()?.cast_signed();
+    let mut coder = Coder::starting_at(f64::from_bits(reader.fixed64()?));
+    let mut step = 0;
+    for i in 0..len {
+        if i > 0 {
+            let head = reader.number()?;
+            step += varint::unzigzag(head >> 1);
+            t += step;
+            if head & 1 == 0 {
+                coder.decode(&mut reader)?;
+            }
+        }
+        if t > end {
+            break;
+        }
+        if t >= start {
+            out.push(Sample::new(t, f64::from_bits(coder.bits)));
+        }
+    }
+    Some(())
+}
+
+impl Chunk {
+    /// Encodes samples that ascend in time.
+    fn new(part: PartId, samples: &[Sample]) -> Chunk {
+        let mut tail = Tail::default();
+        for sample in samples {
+            tail.push(*sample, part);
+        }
+        Chunk {
+            part,
+            len: tail.len,
+            min_t: samples[0].t.as_ms(),
+            max_t: tail.last_t,
+            bytes: tail.bytes.into_boxed_slice(),
+        }
+    }
+
+    fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
+        read_tail(&self.bytes, self.len, start, end, out)
+            .expect("BUG: a chunk that cannot be decoded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn place(series: &mut HeadSeries, t: i64, v: f64, part: PartId) -> Placed {
+        series.place(Sample::new(t, v), part, 7, || None)
+    }
+
+    fn all(series: &HeadSeries) -> Vec<Sample> {
+        let mut out = Vec::new();
+        series.read(i64::MIN, i64::MAX, &mut out);
+        out
+    }
+
+    #[test]
+    fn the_first_value_of_a_time_is_kept() {
+        let mut series = HeadSeries::new(i64::MIN);
+        assert_eq!(place(&mut series, 10, 1.0, 1), Placed::Newest);
+        assert_eq!(place(&mut series, 10, 1.0, 1), Placed::Duplicate);
+        assert_eq!(place(&mut series, 10, 2.0, 1), Placed::Conflict);
+        assert_eq!(place(&mut series, 5, 3.0, 1), Placed::Between);
+        assert_eq!(place(&mut series, 5, 3.0, 1), Placed::Duplicate);
+        assert_eq!(place(&mut series, 5, -3.0, 1), Placed::Conflict);
+        assert_eq!(all(&series), [Sample::new(5, 3.0), Sample::new(10, 1.0)]);
+    }
+
+    #[test]
+    fn zero_and_minus_zero_conflict_and_nan_repeats() {
+        let mut series = HeadSeries::new(i64::MIN);
+        place(&mut series, 1, 0.0, 1);
+        assert_eq!(place(&mut series, 1, -0.0, 1), Placed::Conflict);
+        place(&mut series, 2, f64::NAN, 1);
+        assert_eq!(place(&mut series, 2, f64::NAN, 1), Placed::Duplicate);
+    }
+
+    #[test]
+    fn sealed_times_are_asked_for_only_where_they_may_be() {
+        let mut series = HeadSeries::new(100);
+        let sealed = |want: Option<f64>| move || want;
+        let mut at = |t, v, found| series.place(Sample::new(t, v), 1, 0, sealed(found));
+        assert_eq!(at(100, 1.0, Some(1.0)), Placed::Duplicate);
+        assert_eq!(at(100, 2.0, Some(1.0)), Placed::Conflict);
+        assert_eq!(at(50, 1.0, None), Placed::Newest);
+        // Above the sealed ones nobody looks.
+        assert_eq!(at(101, 1.0, Some(5.0)), Placed::Newest);
+    }
+
+    #[test]
+    fn dropping_a_part_leaves_the_others() {
+        let mut series = HeadSeries::new(i64::MIN);
+        for t in 0..300_i64 {
+            place(&mut series, t * 10, 0.5, if t < 200 { 1 } else { 2 });
+        }
+        place(&mut series, 15, 9.0, 1);
+        place(&mut series, 2_995, 9.0, 2);
+        place(&mut series, 2_985, 9.0, 2);
+        let mut first = Vec::new();
+        series.read_part(1, &mut first);
+        assert_eq!(first.len(), 201);
+        assert!(first.is_sorted_by_key(|s| s.t));
+        assert!(series.has_part(1));
+        series.drop_part(1, 1_990);
+        assert!(!series.has_part(1));
+        assert_eq!(all(&series).len(), 102);
+        series.drop_part(2, 2_995);
+        assert!(series.is_empty());
+        assert_eq!(series.max_t(), 2_995);
+    }
+
+    proptest! {
+        #[test]
+        fn reads_give_what_a_sorted_map_gives(
+            samples in prop::collection::vec((0_i64..2_000, prop_oneof![any::<u64>(), 0_u64..3]), 0..600),
+            range in (0_i64..2_000, 0_i64..2_000),
+        ) {
+            let mut series = HeadSeries::new(i64::MIN);
+            let mut model: BTreeMap<i64, u64> = BTreeMap::new();
+            for (t, bits) in samples {
+                let placed = place(&mut series, t, f64::from_bits(bits), u32::try_from(t / 700).unwrap());
+                match model.get(&t) {
+                    Some(old) if *old == bits => prop_assert_eq!(placed, Placed::Duplicate),
+                    Some(_) => prop_assert_eq!(placed, Placed::Conflict),
+                    None => {
+                        prop_assert!(matches!(placed, Placed::Newest | Placed::Between));
+                        model.insert(t, bits);
+                    }
+                }
+            }
+            let mut got = Vec::new();
+            series.read(range.0, range.1, &mut got);
+            let got: Vec<_> = got.iter().map(|s| (s.t.as_ms(), s.v.to_bits())).collect();
+            let want: Vec<_> = model
+                .iter()
+                .filter(|(t, _)| (range.0..=range.1).contains(*t))
+                .map(|(t, bits)| (*t, *bits))
+                .collect();
+            prop_assert_eq!(got.is_empty() || series.overlaps(range.0, range.1), true);
+            prop_assert_eq!(got, want);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the handles, the writer and the sealer share.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::disk::DirLock;
+use super::head::Head;
+use super::index::Index;
+use super::ledger::Ledger;
+use super::parts::Parts;
+use super::tables::Hot;
+use super::{Options, Table};
+use crate::model::Clock;
+use crate::telemetry::Metrics;
+
+/// Bytes of batches that may wait for the writer.
+pub(super) const QUEUE_BYTES_MAX: u32 = 16 << 20;
+
+/// The state of an open store.
+pub(super) struct Shared {
+    pub(super) dir: PathBuf,
+    pub(super) options: Options,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) hot: Hot,
+    pub(super) head: Head,
+    index: RwLock<Index>,
+    parts: Mutex<Parts>,
+    ledger: Mutex<Ledger>,
+    /// The last durable transaction.
+    pub(super) committed: AtomicU64,
+    /// Bytes of the queue that are free.
+    pub(super) room: Arc<Semaphore>,
+    /// Callers that are about to hand a batch over.
+    pub(super) callers: AtomicUsize,
+    /// Set when the store shall stop, so that the writer gives up on a dead disk.
+    pub(super) closing: AtomicBool,
+    /// Turns true when the writer has ended.
+    pub(super) ended: Arc<watch::Sender<bool>>,
+    changes: [watch::Sender<u64>; Table::ALL.len()],
+    /// The last field: other processes may come in when all the rest is gone.
+    _lock: DirLock,
+}
+
+/// What [`Shared::new`] is made of.
+pub(super) struct Opened {
+    pub(super) options: Options,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) hot: Hot,
+    pub(super) index: Index,
+    pub(super) head: Head,
+    pub(super) parts: Parts,
+    pub(super) ledger: Ledger,
+    pub(super) committed: u64,
+    pub(super) lock: DirLock,
+}
+
+impl Shared {
+    /// The state after replay.
+    pub(super) fn new(opened: Opened) -> Shared {
+        Shared {
+            dir: opened.options.dir.clone(),
+            options: opened.options,
+            clock: opened.clock,
+            metrics: opened.metrics,
+            hot: opened.hot,
+            head: opened.head,
+            index: RwLock::new(opened.index),
+            parts: Mutex::new(opened.parts),
+            ledger: Mutex::new(opened.ledger),
+            committed: AtomicU64::new(opened.committed),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
+            callers: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            ended: Arc::new(watch::Sender::new(false)),
+            changes: [(); Table::ALL.len()].map(|()| watch::Sender::new(0)),
+            _lock: opened.lock,
+        }
+    }
+
+    /// The index to read. Hold it briefly: the writer waits for it with new series.
+    pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index to change. Only the writer does.
+    pub(super) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The parts that are not sealed.
+    pub(super) fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The depths of outbox and dead letters.
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number that turns after commits that changed `table`.
+    pub(super) fn changes(&self, table: Table) -> &watch::Sender<u64> {
+        &self.changes[table as usize]
+    }
+
+    /// Whether the store shall stop.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// The oldest time that is taken in, in ms.
+    pub(super) fn oldest_ms(&self) -> i64 {
+        let store = &self.options.store;
+        let late = store.max_late.as_ms().min(store.retention.as_ms());
+        self.clock.now().minus_ms(late).as_ms()
+    }
+}

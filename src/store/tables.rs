@@ -1,0 +1,287 @@
+//! The tables of `hot.redb`: the file format.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | name | see [`Meta`]'s fields |
+//! | `wal` | commit (u64), part (u16) | a piece of a log record, at most 16,300 bytes |
+//! | `sym` | symbol (u32) | the text |
+//! | `series` | ref (u32) | tenant, group, first seen (s), name and value symbols; all varints |
+//! | a state table | as its owner says | the value, then its xxh3-64 (LE) |
+//!
+//! Values of more than 16,300 bytes would take and write up to twice their size.
+//! The number of the last commit is the key of the last log record, or
+//! `wal_sealed_seq` when the log is empty: every transaction writes a record.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::{
+    Database, ReadableDatabase as _, TableDefinition, TableError, TableHandle as _,
+    WriteTransaction,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::disk::{Backends, Boxed, io_error};
+use super::{Error, Table};
+
+/// Single values by name.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// The log.
+pub(super) const WAL: TableDefinition<'_, (u64, u16), &[u8]> = TableDefinition::new("wal");
+/// Label texts.
+pub(super) const SYMBOLS: TableDefinition<'_, u32, &str> = TableDefinition::new("sym");
+/// Series.
+pub(super) const SERIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("series");
+
+/// The longest value that redb stores without rounding its page up.
+pub(super) const VALUE_BYTES_MAX: usize = 16_300;
+
+/// The version of the file's form.
+const VERSION: u64 = 1;
+
+/// The redb table of a state table.
+pub(super) fn state_table(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
+}
+
+/// The numbers in `meta`, each a u64 (LE). What is not there is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Meta {
+    /// The version of the file's form.
+    pub(super) version: u64,
+    /// Log records up to this one are sealed.
+    pub(super) wal_sealed_seq: u64,
+    /// The last number given to an outbox row or dead letter, as of `wal_sealed_seq`.
+    pub(super) sequence: u64,
+    /// Refs and symbols up to these were given out, deleted ones included.
+    pub(super) last_ref: u64,
+    pub(super) last_symbol: u64,
+}
+
+impl Meta {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 5] {
+        [
+            ("version", &mut self.version),
+            ("wal_sealed_seq", &mut self.wal_sealed_seq),
+            ("sequence", &mut self.sequence),
+            ("last_ref", &mut self.last_ref),
+            ("last_symbol", &mut self.last_symbol),
+        ]
+    }
+
+    /// Writes all of it.
+    pub(super) fn write(mut self, txn: &WriteTransaction) -> Result<(), redb::Error> {
+        let mut table = txn.open_table(META)?;
+        for (name, value) in self.fields() {
+            table.insert(name, value.to_le_bytes().as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Reads all of it.
+    pub(super) fn read(db: &Database) -> Result<Meta, redb::Error> {
+        let mut meta = Meta::default();
+        let table = db.begin_read()?.open_table(META)?;
+        for (name, field) in meta.fields() {
+            if let Some(value) = table.get(name)? {
+                *field = value.value().try_into().map_or(0, u64::from_le_bytes);
+            }
+        }
+        Ok(meta)
+    }
+}
+
+/// `hot.redb`, which the writer may close and open again after an I/O error.
+pub(super) struct Hot {
+    path: PathBuf,
+    backends: Backends,
+    cache_bytes: usize,
+    open: RwLock<Option<Arc<Database>>>,
+}
+
+impl Hot {
+    /// Opens the file, makes it when it is missing, and checks its form.
+    pub(super) fn open(
+        dir: &Path,
+        backends: Backends,
+        cache_bytes: usize,
+    ) -> Result<(Hot, Meta), Error> {
+        let path = dir.join("hot.redb");
+        let hot = Hot {
+            path,
+            backends,
+            cache_bytes,
+            open: RwLock::new(None),
+        };
+        let db = hot.reopen()?;
+        let meta = hot
+            .check(&db)
+            .map_err(|source| io_error("open", &hot.path, source))?;
+        Ok((hot, meta))
+    }
+
+    /// Opens the file again. Waits until no reader uses the old handle, because
+    /// closing that may still write.
+    pub(super) fn reopen(&self) -> Result<Arc<Database>, Error> {
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = slot.take() {
+            while Arc::strong_count(&old) > 1 {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        let fail = |source| io_error("open", &self.path, source);
+        let backend =
+            (self.backends)(&self.path).map_err(|err| io_error("open", &self.path, err))?;
+        let db = Database::builder()
+            .set_cache_size(self.cache_bytes)
+            .create_with_backend(Boxed(backend))
+            .map_err(|err| fail(redb::Error::from(err)))?;
+        let db = Arc::new(db);
+        *slot = Some(Arc::clone(&db));
+        Ok(db)
+    }
+
+    /// The open database.
+    ///
+    /// # Errors
+    /// While it cannot be opened again after an I/O error.
+    pub(super) fn database(&self) -> Result<Arc<Database>, Error> {
+        let slot = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        slot.clone()
+            .ok_or_else(|| io_error("read", &self.path, "closed after an I/O error"))
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes all tables in a new file; refuses one that a newer version wrote.
+    fn check(&self, db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>> {
+        let names: Vec<String> = db
+            .begin_read()?
+            .list_tables()?
+            .map(|table| table.name().to_owned())
+            .collect();
+        for name in &names {
+            let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
+            if !own.contains(&name.as_str()) && Table::from_name(name).is_none() {
+                return Err(format!("unknown table {name:?}: written by a newer pulse").into());
+            }
+        }
+        let mut meta = match Meta::read(db) {
+            Ok(meta) => meta,
+            Err(redb::Error::TableDoesNotExist(_)) => Meta::default(),
+            Err(err) => return Err(err.into()),
+        };
+        match meta.version {
+            0 => {
+                meta.version = VERSION;
+                make_tables(db, meta)?;
+            }
+            VERSION if names.len() == 4 + Table::ALL.len() => {}
+            VERSION => make_tables(db, meta)?,
+            other => {
+                return Err(format!(
+                    "format {other}, expected {VERSION}: written by a newer pulse"
+                )
+                .into());
+            }
+        }
+        Ok(meta)
+    }
+}
+
+fn make_tables(db: &Database, meta: Meta) -> Result<(), redb::Error> {
+    let txn = db.begin_write()?;
+    meta.write(&txn)?;
+    txn.open_table(WAL)?;
+    txn.open_table(SYMBOLS)?;
+    txn.open_table(SERIES)?;
+    for table in Table::ALL {
+        txn.open_table(state_table(table))?;
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+/// Whether the log has the record of this commit.
+pub(super) fn has_commit(db: &Database, seq: u64) -> Result<bool, redb::Error> {
+    match db.begin_read()?.open_table(WAL) {
+        Ok(table) => Ok(table.get((seq, 0))?.is_some()),
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Appends a state value's checksum.
+pub(super) fn seal_value(value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(value.len() + 8);
+    sealed.extend_from_slice(value);
+    sealed.extend_from_slice(&xxh3_64(value).to_le_bytes());
+    sealed
+}
+
+/// Takes the checksum off; `None` when it is wrong.
+pub(super) fn open_value(stored: &[u8]) -> Option<&[u8]> {
+    let (value, hash) = stored.split_at_checked(stored.len().checked_sub(8)?)?;
+    (hash == xxh3_64(value).to_le_bytes()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::counted_files;
+    use prometheus::IntCounter;
+
+    fn files() -> Backends {
+        let counter = || IntCounter::new("c", "c").unwrap();
+        counted_files(counter(), counter())
+    }
+
+    fn open_error(dir: &Path) -> String {
+        let err = Hot::open(dir, files(), 1 << 20).err().unwrap();
+        std::error::Error::source(&err).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_new_file_has_all_tables_and_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hot, meta) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
+        assert_eq!(meta.version, 1);
+        drop(hot);
+        let (hot, again) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
+        assert_eq!(again, meta);
+        assert!(!has_commit(&hot.database().unwrap(), 1).unwrap());
+    }
+
+    #[test]
+    fn newer_versions_and_unknown_tables_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hot, mut meta) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
+        meta.version = 2;
+        let txn = hot.database().unwrap().begin_write().unwrap();
+        meta.write(&txn).unwrap();
+        txn.commit().unwrap();
+        drop(hot);
+        assert!(open_error(dir.path()).contains("format 2, expected 1"));
+
+        let dir = tempfile::tempdir().unwrap();
+        let (hot, _) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
+        let txn = hot.database().unwrap().begin_write().unwrap();
+        let table: TableDefinition<'_, u32, u32> = TableDefinition::new("histograms");
+        txn.open_table(table).unwrap();
+        txn.commit().unwrap();
+        drop(hot);
+        assert!(open_error(dir.path()).contains("unknown table \"histograms\""));
+    }
+
+    #[test]
+    fn a_changed_value_is_seen() {
+        let mut sealed = seal_value(b"abc");
+        assert_eq!(open_value(&sealed), Some(&b"abc"[..]));
+        sealed[1] ^= 1;
+        assert_eq!(open_value(&sealed), None);
+        assert_eq!(open_value(b"short"), None);
+    }
+}
