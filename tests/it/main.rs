@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod promql_scripts;
 mod requirements;
 mod tidy;
