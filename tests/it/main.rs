@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-mod promql_scripts;
+mod broker;
+mod mqtt;
+mod nats;
 mod requirements;
 mod tidy;

@@ -190,12 +190,20 @@ impl Writer {
         self.unflushed = false;
         Ok(())
     }
+}
 
-    /// Ends the connection after what was collected is written.
-    pub(super) async fn close(&mut self) {
-        if self.write().await.is_ok() {
-            // The broker closes as well; there is nothing to do about an error.
-            let _ = self.stream.shutdown().await;
-        }
+/// Writes what was collected, says that it was the last, and reads until the
+/// broker has closed too. A socket that is closed while the broker still sends
+/// is reset, and then mosquitto drops acknowledgements that it has not read.
+pub(super) async fn close(mut reader: Reader, mut writer: Writer) {
+    let ended = async {
+        writer.write().await?;
+        writer.stream.shutdown().await
+    };
+    if ended.await.is_err() {
+        return;
+    }
+    while reader.fill().await.is_ok() {
+        reader.input.clear();
     }
 }

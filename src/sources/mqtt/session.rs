@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Error, Reader, Writer};
+use super::connection::{self, Error, Reader, Writer};
 use super::inflight::Inflight;
 use super::options::Options;
 use super::subscription::{Changes, Subscription};
@@ -36,9 +36,9 @@ use crate::store::{self, Committed, StateOp, Store, WriteBatch};
 use crate::telemetry::metrics;
 
 /// For the verdicts of what was received, and their acknowledgements.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
+const DRAIN_TIME_MAX: Duration = Duration::from_millis(2_500);
 /// For the last bytes and the clean end.
-const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a refused filter is tried again.
 const RESUBSCRIBE_AFTER: Duration = Duration::from_secs(60);
 /// What a message costs beside its bytes.
@@ -208,8 +208,9 @@ impl<'a> Session<'a> {
         };
         if matches!(end, End::Stopped) {
             wire::disconnect(&mut self.writer.out);
-            // The session survives also when the broker does not hear it.
-            let _ = tokio::time::timeout(CLOSE_TIME_MAX, self.writer.close()).await;
+            // Without it the broker has to find out, and sends again what it did not read.
+            let close = connection::close(self.reader, self.writer);
+            let _ = tokio::time::timeout(CLOSE_TIME_MAX, close).await;
         }
         end
     }
@@ -224,7 +225,7 @@ impl<'a> Session<'a> {
                 self.take_packets()?;
             }
             self.observe();
-            if deadline.is_some() && self.source.handover.messages() == 0 {
+            if deadline.is_some() && self.is_done() {
                 return Ok(());
             }
             let may_read = deadline.is_none() && !self.source.handover.is_full();
@@ -247,6 +248,11 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// Whether a stop has nothing to wait for.
+    fn is_done(&self) -> bool {
+        self.source.handover.messages() == 0 && self.saving.is_none()
     }
 
     /// Takes what was read as far as there is room for it.
