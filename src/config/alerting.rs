@@ -5,11 +5,28 @@ use serde::Deserialize;
 use super::Span;
 
 /// `[rules]`: Prometheus rule files.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
     /// Paths or globs (`*` in the last part) of rule files.
     pub files: Vec<String>,
+    /// After a restart, a pending alert with at least this `for` waits at least this long.
+    pub for_grace_period: Span,
+    /// After a longer restart, pending alerts begin anew.
+    pub for_outage_tolerance: Span,
+    /// How often changed annotations of an alert are written and told again.
+    pub resend_delay: Span,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            files: Vec::new(),
+            for_grace_period: Span::secs(600),
+            for_outage_tolerance: Span::secs(3_600),
+            resend_delay: Span::secs(60),
+        }
+    }
 }
 
 /// `[alerting]`: how alerts become notifications, in Alertmanager's words.

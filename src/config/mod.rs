@@ -100,6 +100,18 @@ impl Config {
         self.base_dir.join(path)
     }
 
+    /// The address under which people reach us, without a slash at the end.
+    pub fn external_url(&self) -> String {
+        let configured = self.global.external_url.trim_end_matches('/');
+        if !configured.is_empty() {
+            return configured.to_owned();
+        }
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let port = self.server.listen.first().map_or(8080, |at| at.port());
+        format!("http://{host}:{port}")
+    }
+
     /// Whether the optional view of own metrics is switched on.
     pub fn has_view(&self, view: &str) -> bool {
         self.metrics.views.iter().any(|v| v == view)

@@ -5,6 +5,7 @@
 //!
 //! It must never do I/O, log, or read the time (only [`clock`] does).
 
+pub mod alert;
 pub mod clock;
 pub mod delivery;
 pub mod duration;

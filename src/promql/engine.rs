@@ -1,13 +1,18 @@
-//! Evaluates expressions.
+//! The entrance: a parsed query in, a value out.
+//!
+//! The work is done in [`super::eval`]; here are the limits, the two kinds of
+//! query and the shape of their answers.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::ast::Expr;
+use super::ast::{Expr, Type};
+use super::eval::{Computed, Evaluator};
+use super::grid::{Grid, Scalar, Steps, is_absent};
 use super::queryable::{QueryError, Queryable};
-use super::value::Output;
-use crate::model::Timestamp;
+use super::value::{Output, RangeSeries, Value, VectorSample};
+use crate::model::{Labels, Sample, Timestamp};
 
 /// Limits and defaults of the engine.
 #[derive(Clone, Debug)]
@@ -22,8 +27,20 @@ pub struct Options {
     pub series_max: usize,
 }
 
+/// As Prometheus: 5 minutes, 1 minute, 50 million samples.
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            lookback: Duration::from_secs(300),
+            subquery_step: Duration::from_secs(60),
+            samples_max: 50_000_000,
+            series_max: 1_000_000,
+        }
+    }
+}
+
 /// The evaluator. Cheap to clone; holds no state between queries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Engine {
     /// Limits and defaults.
     pub options: Options,
@@ -40,34 +57,140 @@ pub enum EvalError {
     Query(#[from] QueryError),
 }
 
+impl EvalError {
+    pub(super) fn execution(message: impl Into<String>) -> EvalError {
+        EvalError::Execution(message.into())
+    }
+}
+
 impl Engine {
-    /// The value at one time.
+    /// The value at one time. A vector is in the order that the expression gives
+    /// it, which `sort` and `topk` make use of; else it is sorted by labels.
     ///
     /// # Errors
     /// See [`EvalError`].
     pub fn instant(
         &self,
-        _data: &dyn Queryable,
-        _expr: &Expr,
-        _t: Timestamp,
-        _cancel: &Arc<AtomicBool>,
+        data: &dyn Queryable,
+        expr: &Expr,
+        t: Timestamp,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<Output, EvalError> {
-        Err(EvalError::Execution("not built yet".to_owned()))
+        let steps = Steps::one(t);
+        let mut evaluator = Evaluator::new(data, &self.options, cancel, steps, false);
+        let value = if expr.value_type() == Type::Matrix {
+            Value::Matrix(evaluator.raw(expr, steps)?)
+        } else {
+            match evaluator.eval(expr, steps)? {
+                Computed::Scalar(scalar) => Value::Scalar { t, v: scalar.at(0) },
+                Computed::String(v) => Value::String { t, v },
+                Computed::Grid(grid) => Value::Vector {
+                    t,
+                    samples: elements(&grid),
+                },
+            }
+        };
+        distinct(&value)?;
+        Ok(evaluator.output(value))
     }
 
-    /// The values at `start`, `start + step`, ... up to `end`, as a matrix.
+    /// The values at `start`, `start + step`, ... up to `end`, as a matrix
+    /// sorted by labels. A step of zero, or an end before the start, is one step.
     ///
     /// # Errors
-    /// See [`EvalError`].
+    /// See [`EvalError`]. A query that gives a text or a range vector has no
+    /// value over time.
     pub fn range(
         &self,
-        _data: &dyn Queryable,
-        _expr: &Expr,
-        _start: Timestamp,
-        _end: Timestamp,
-        _step: Duration,
-        _cancel: &Arc<AtomicBool>,
+        data: &dyn Queryable,
+        expr: &Expr,
+        start: Timestamp,
+        end: Timestamp,
+        step: Duration,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<Output, EvalError> {
-        Err(EvalError::Execution("not built yet".to_owned()))
+        let kind = expr.value_type();
+        if matches!(kind, Type::String | Type::Matrix) {
+            return Err(EvalError::execution(format!(
+                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+                kind.as_str()
+            )));
+        }
+        let steps = range_steps(start, end, step);
+        if steps.count > self.options.samples_max {
+            return Err(QueryError::TooManySamples.into());
+        }
+        let mut evaluator = Evaluator::new(data, &self.options, cancel, steps, true);
+        let mut series = match evaluator.eval(expr, steps)? {
+            Computed::Scalar(scalar) => vec![scalar_series(&scalar, steps)],
+            Computed::String(_) => Vec::new(),
+            Computed::Grid(grid) => grid_series(&grid, steps),
+        };
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let value = Value::Matrix(series);
+        distinct(&value)?;
+        Ok(evaluator.output(value))
+    }
+}
+
+fn range_steps(start: Timestamp, end: Timestamp, step: Duration) -> Steps {
+    let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
+    let span = end.ms_since(start).max(0);
+    Steps {
+        start: start.as_ms(),
+        step,
+        count: usize::try_from(span / step).map_or(usize::MAX, |n| n.saturating_add(1)),
+    }
+}
+
+fn elements(grid: &Grid) -> Vec<VectorSample> {
+    let rows = grid.rows().iter().enumerate();
+    rows.map(|(i, row)| VectorSample {
+        labels: row.labels(),
+        v: grid.value(i, 0),
+    })
+    .collect()
+}
+
+fn scalar_series(scalar: &Scalar, steps: Steps) -> RangeSeries {
+    let samples = (0..steps.count).map(|i| Sample::new(steps.time(i), scalar.at(i)));
+    RangeSeries {
+        labels: Labels::empty(),
+        samples: samples.collect(),
+    }
+}
+
+fn grid_series(grid: &Grid, steps: Steps) -> Vec<RangeSeries> {
+    let rows = grid.rows().iter().enumerate();
+    rows.map(|(i, row)| RangeSeries {
+        labels: row.labels(),
+        samples: samples(grid, i, steps),
+    })
+    .collect()
+}
+
+/// A row's values with their times.
+pub(super) fn samples(grid: &Grid, row: usize, steps: Steps) -> Vec<Sample> {
+    let first = grid.rows()[row].first;
+    grid.cells(row)
+        .iter()
+        .enumerate()
+        .filter(|(_, v)| !is_absent(**v))
+        .map(|(i, v)| Sample::new(steps.time(first + i), *v))
+        .collect()
+}
+
+/// A result names each series once.
+fn distinct(value: &Value) -> Result<(), EvalError> {
+    let labels: Vec<&Labels> = match value {
+        Value::Vector { samples, .. } => samples.iter().map(|s| &s.labels).collect(),
+        Value::Matrix(series) => series.iter().map(|s| &s.labels).collect(),
+        _ => return Ok(()),
+    };
+    let mut seen = hashbrown::HashSet::with_capacity(labels.len());
+    if labels.into_iter().all(|l| seen.insert(l)) {
+        Ok(())
+    } else {
+        Err(super::eval::same_labels())
     }
 }

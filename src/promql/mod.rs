@@ -4,16 +4,27 @@
 //! script tests implement it on series written in a text file.
 //!
 //! It must never do I/O, read a clock or know tokio; a caller that wants to stop
-//! a query sets the cancel flag of [`engine::Context`].
+//! a query sets the flag that it passed in.
 
+mod annotations;
 pub mod ast;
+mod date;
 pub mod engine;
+mod eval;
+mod grid;
+mod histogram;
+mod lexer;
+mod literal;
+mod math;
 pub mod parser;
+mod printer;
 pub mod queryable;
+pub mod signature;
 pub mod value;
+mod window;
 
 pub use ast::Expr;
-pub use engine::{Engine, EvalError};
-pub use parser::{ParseError, parse};
+pub use engine::{Engine, EvalError, Options};
+pub use parser::{ParseError, parse, parse_selector};
 pub use queryable::{QueryError, Queryable, SelectHints, Series};
 pub use value::{Output, RangeSeries, Value, VectorSample};

@@ -52,6 +52,9 @@ pub enum QueryError {
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What is done with each series of a selection.
+pub type Take<'a> = dyn FnMut(&Labels, &[Sample]) -> Result<(), QueryError> + 'a;
+
 /// Something that holds series.
 pub trait Queryable: Send + Sync {
     /// All series that fulfil every matcher, with their samples in the CLOSED
@@ -67,4 +70,24 @@ pub trait Queryable: Send + Sync {
         matchers: &[Matcher],
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError>;
+
+    /// Hands the same series to `take` one by one, in the same order. The engine
+    /// reads through this, so a store that decodes series by series never holds
+    /// the samples of more than one.
+    ///
+    /// # Errors
+    /// As [`Queryable::select`], and the first error of `take`, which ends the reading.
+    fn for_each(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        take: &mut Take<'_>,
+    ) -> Result<(), QueryError> {
+        for series in self.select(start, end, matchers, hints)? {
+            take(&series.labels, &series.samples)?;
+        }
+        Ok(())
+    }
 }

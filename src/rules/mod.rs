@@ -1,9 +1,25 @@
 //! Rule files, groups, recording rules and the alert state machine.
 //!
-//! Owns one task for each group, and the tables `rule_group`, `alert` and `alert_history`.
+//! Owns one task for each group, one for upkeep, and the tables `rule_group`, `alert`
+//! and `alert_history`. An evaluation of a group is one transaction: its samples, the
+//! alerts that changed, and their transitions.
 //!
-//! It must never send a notification itself: alerting reads the alert rows.
+//! It must never send a notification itself (alerting reads the alert rows), make up
+//! for evaluations that were missed, or let a failed query change an alert.
 
+mod alert;
+pub mod file;
+mod group;
+mod load;
+mod manager;
+mod overlay;
+mod rows;
+pub mod spec;
+#[cfg(test)]
+mod tests;
+mod upkeep;
 pub mod view;
 
+pub use load::{Loaded, Settings, check, load};
+pub use manager::{Rules, start};
 pub use view::{AlertState, AlertView, GroupView, RuleKind, RuleView};

@@ -5,5 +5,6 @@
 mod broker;
 mod mqtt;
 mod nats;
+mod promql_scripts;
 mod requirements;
 mod tidy;

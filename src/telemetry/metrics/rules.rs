@@ -1,11 +1,12 @@
-//! Instruments of rule groups and alerts.
+//! Instruments of rule groups, alerts and notifications.
 
-use prometheus::{IntCounterVec, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use super::counters;
+use super::{counters, gauges, registered};
 use crate::model::tenant::DEFAULT_TENANT;
 
-/// Rule groups and alerts.
+/// Rule groups, alerts and notifications. What public alert rules ask for has
+/// the names of Prometheus and Alertmanager.
 pub struct Rules {
     /// Rules evaluated by `tenant_id`.
     pub evaluated: IntCounterVec,
@@ -13,33 +14,146 @@ pub struct Rules {
     pub alerts_created: IntCounterVec,
     /// Evaluations that failed by `tenant_id`.
     pub errors: IntCounterVec,
+    /// Rules evaluated by `rule_group`.
+    pub evaluations: IntCounterVec,
+    /// Evaluations that failed by `rule_group`.
+    pub failures: IntCounterVec,
+    /// Evaluations of the whole group by `rule_group`.
+    pub iterations: IntCounterVec,
+    /// Evaluations that were left out by `rule_group`.
+    pub missed: IntCounterVec,
+    /// How long the last evaluation took by `rule_group`.
+    pub last_duration: GaugeVec,
+    /// When the last evaluation was by `rule_group`.
+    pub last_evaluation: GaugeVec,
+    /// The interval by `rule_group`.
+    pub interval: GaugeVec,
+    /// The number of rules by `rule_group`.
+    pub rules: IntGaugeVec,
+    /// Alerts that alerting knows by `state`.
+    pub alerts: IntGaugeVec,
+    /// Notifications handed to the outbox by `integration`.
+    pub notifications: IntCounterVec,
+    /// Flushes that could not be written by `integration`.
+    pub notifications_failed: IntCounterVec,
 }
 
 impl Rules {
     pub(super) fn new(r: &Registry) -> Rules {
+        let tenant = |name, help| counters(r, name, help, &["tenant_id"]);
+        let group = |name, help| counters(r, name, help, &["rule_group"]);
+        let integration = |name, help| counters(r, name, help, &["integration"]);
         let rules = Rules {
-            evaluated: counters(
-                r,
-                "evaluator_rules_evaluated_total",
-                "Rules evaluated.",
-                &["tenant_id"],
-            ),
-            alerts_created: counters(
-                r,
+            evaluated: tenant("evaluator_rules_evaluated_total", "Rules evaluated."),
+            alerts_created: tenant(
                 "evaluator_alerts_created_total",
                 "Alerts that began to fire.",
-                &["tenant_id"],
             ),
-            errors: counters(
-                r,
+            errors: tenant(
                 "evaluator_evaluation_errors_total",
                 "Rule evaluations that failed.",
-                &["tenant_id"],
+            ),
+            evaluations: group(
+                "prometheus_rule_evaluations_total",
+                "The total number of rule evaluations.",
+            ),
+            failures: group(
+                "prometheus_rule_evaluation_failures_total",
+                "The total number of rule evaluation failures.",
+            ),
+            iterations: group(
+                "prometheus_rule_group_iterations_total",
+                "The total number of scheduled rule group evaluations.",
+            ),
+            missed: group(
+                "prometheus_rule_group_iterations_missed_total",
+                "The total number of rule group evaluations missed due to slow rule group evaluation.",
+            ),
+            last_duration: seconds(
+                r,
+                "prometheus_rule_group_last_duration_seconds",
+                "The duration of the last rule group evaluation.",
+            ),
+            last_evaluation: seconds(
+                r,
+                "prometheus_rule_group_last_evaluation_timestamp_seconds",
+                "The timestamp of the last rule group evaluation in seconds.",
+            ),
+            interval: seconds(
+                r,
+                "prometheus_rule_group_interval_seconds",
+                "The interval of a rule group.",
+            ),
+            rules: gauges(
+                r,
+                "prometheus_rule_group_rules",
+                "The number of rules.",
+                &["rule_group"],
+            ),
+            alerts: gauges(
+                r,
+                "alertmanager_alerts",
+                "How many alerts by state.",
+                &["state"],
+            ),
+            notifications: integration(
+                "alertmanager_notifications_total",
+                "The total number of notifications handed to delivery.",
+            ),
+            notifications_failed: integration(
+                "alertmanager_notifications_failed_total",
+                "The total number of notifications that could not be written.",
             ),
         };
         for family in [&rules.evaluated, &rules.alerts_created, &rules.errors] {
             family.with_label_values(&[DEFAULT_TENANT]);
         }
+        for state in ["active", "suppressed", "unprocessed"] {
+            rules.alerts.with_label_values(&[state]);
+        }
+        for family in [&rules.notifications, &rules.notifications_failed] {
+            family.with_label_values(&["webhook"]);
+        }
         rules
     }
+
+    /// Makes a group's children, so that its zeros are visible.
+    pub fn add_group(&self, key: &str, interval_secs: f64, rules: usize) {
+        let label = &[key];
+        for family in [
+            &self.evaluations,
+            &self.failures,
+            &self.iterations,
+            &self.missed,
+        ] {
+            family.with_label_values(label);
+        }
+        self.interval.with_label_values(label).set(interval_secs);
+        self.last_duration.with_label_values(label);
+        self.last_evaluation.with_label_values(label);
+        let rules = i64::try_from(rules).unwrap_or(i64::MAX);
+        self.rules.with_label_values(label).set(rules);
+    }
+
+    /// Takes away the children of a group that is gone.
+    pub fn remove_group(&self, key: &str) {
+        let label = &[key];
+        for family in [
+            &self.evaluations,
+            &self.failures,
+            &self.iterations,
+            &self.missed,
+        ] {
+            drop(family.remove_label_values(label));
+        }
+        for family in [&self.last_duration, &self.last_evaluation, &self.interval] {
+            drop(family.remove_label_values(label));
+        }
+        drop(self.rules.remove_label_values(label));
+    }
+}
+
+fn seconds(r: &Registry, name: &str, help: &str) -> GaugeVec {
+    let gauge = GaugeVec::new(Opts::new(name, help), &["rule_group"]);
+    registered(r, gauge.expect("BUG: a bad metric name"))
 }

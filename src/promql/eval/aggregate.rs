@@ -1,0 +1,438 @@
+//! Aggregations: rows into groups, then one group after the other.
+//!
+//! A group's sums need one accumulator for each step, whatever the number of
+//! its rows, and the accumulators are used again for the next group.
+
+use std::borrow::Cow;
+
+use super::super::ast::{Aggregate, AggregateOp, Span};
+use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
+use super::super::math::{self, Kahan, Mean};
+use super::sort::nan_last;
+use super::{EvalError, Evaluator, Result};
+use crate::model::labels::METRIC_NAME;
+use crate::model::{Labels, LabelsBuilder};
+
+/// The labels by which rows are grouped.
+struct Grouping<'a> {
+    without: bool,
+    labels: &'a [String],
+}
+
+/// Rows that are aggregated together.
+struct Group {
+    labels: Labels,
+    rows: Vec<usize>,
+}
+
+impl Evaluator<'_> {
+    pub(super) fn aggregate(&mut self, aggregate: &Aggregate, steps: Steps) -> Result<Grid> {
+        let op = aggregate.op;
+        let span = aggregate.param.as_ref().map(|p| p.span).unwrap_or_default();
+        let grouping = Grouping {
+            without: aggregate.without,
+            labels: &aggregate.labels,
+        };
+        if let (AggregateOp::CountValues, Some(param)) = (op, &aggregate.param) {
+            let label = self.text(param, steps)?;
+            let grid = self.vector(&aggregate.expr, steps)?;
+            return count_values(&grid, &grouping, &label);
+        }
+        let param = match &aggregate.param {
+            Some(param) => self.scalar(param, steps)?,
+            None => Scalar::Same(0.0),
+        };
+        let grid = self.vector(&aggregate.expr, steps)?;
+        let groups = grouping.groups(&grid);
+        match op {
+            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
+                let counts = counts(&param, &grid)?;
+                self.select(op, &grid, &groups, steps, &counts)
+            }
+            AggregateOp::LimitRatio => self.limit_ratio(&grid, &param, span),
+            AggregateOp::Quantile => {
+                for q in param.values() {
+                    self.annotations.quantile(*q, span);
+                }
+                self.per_step(&grid, &groups, steps, |step, values| {
+                    math::quantile(param.at(step), values)
+                })
+            }
+            _ => self.fold(op, &grid, &groups, steps),
+        }
+    }
+
+    /// The operators that need one accumulator for each step.
+    fn fold(
+        &mut self,
+        op: AggregateOp,
+        grid: &Grid,
+        groups: &[Group],
+        steps: Steps,
+    ) -> Result<Grid> {
+        match op {
+            AggregateOp::Sum => self.accumulate(
+                (grid, groups, steps),
+                Kahan::default(),
+                |sum, v| sum.add(v),
+                |sum| sum.value(),
+            ),
+            AggregateOp::Avg => self.accumulate(
+                (grid, groups, steps),
+                Mean::default(),
+                |mean, v| mean.add(v),
+                Mean::value,
+            ),
+            AggregateOp::Min => self.accumulate(
+                (grid, groups, steps),
+                f64::NAN,
+                |min, v| {
+                    if *min > v || min.is_nan() {
+                        *min = v;
+                    }
+                },
+                |min| *min,
+            ),
+            AggregateOp::Max => self.accumulate(
+                (grid, groups, steps),
+                f64::NAN,
+                |max, v| {
+                    if *max < v || max.is_nan() {
+                        *max = v;
+                    }
+                },
+                |max| *max,
+            ),
+            AggregateOp::Count => self.accumulate(
+                (grid, groups, steps),
+                0.0,
+                |count, _| *count += 1.0,
+                |count| *count,
+            ),
+            AggregateOp::Group => self.accumulate((grid, groups, steps), (), |(), _| {}, |()| 1.0),
+            AggregateOp::Stdvar => self.accumulate(
+                (grid, groups, steps),
+                Spread::default(),
+                Spread::add,
+                Spread::variance,
+            ),
+            AggregateOp::Stddev => self.accumulate(
+                (grid, groups, steps),
+                Spread::default(),
+                Spread::add,
+                |spread| spread.variance().sqrt(),
+            ),
+            _ => unreachable!("BUG: {op:?} is no fold"),
+        }
+    }
+
+    /// Adds every value of a group to its step's accumulator.
+    fn accumulate<A: Clone>(
+        &mut self,
+        (grid, groups, steps): (&Grid, &[Group], Steps),
+        empty: A,
+        add: impl Fn(&mut A, f64),
+        finish: impl Fn(&A) -> f64,
+    ) -> Result<Grid> {
+        let mut accumulators = vec![empty.clone(); steps.count];
+        let mut seen = vec![false; steps.count];
+        let mut result = Grid::default();
+        for group in groups {
+            self.check_cancel()?;
+            accumulators.fill(empty.clone());
+            seen.fill(false);
+            for row in &group.rows {
+                let steps = grid.rows()[*row].steps();
+                let slots = accumulators[steps.clone()].iter_mut().zip(&mut seen[steps]);
+                for ((slot, seen), v) in slots.zip(grid.cells(*row)) {
+                    if !is_absent(*v) {
+                        add(slot, *v);
+                        *seen = true;
+                    }
+                }
+            }
+            let values = accumulators.iter().zip(&seen);
+            result.push(Cow::Borrowed(&group.labels), 0, |cells| {
+                cells.extend(values.map(|(a, seen)| if *seen { finish(a) } else { absent() }));
+            });
+        }
+        Ok(result)
+    }
+
+    /// The operators that need all values of a step at once.
+    fn per_step(
+        &mut self,
+        grid: &Grid,
+        groups: &[Group],
+        steps: Steps,
+        f: impl Fn(usize, &mut Vec<f64>) -> f64,
+    ) -> Result<Grid> {
+        let mut result = Grid::default();
+        let mut values = Vec::new();
+        for group in groups {
+            self.check_cancel()?;
+            result.push(Cow::Borrowed(&group.labels), 0, |cells| {
+                for step in 0..steps.count {
+                    values.clear();
+                    let all = group.rows.iter().map(|row| grid.value(*row, step));
+                    values.extend(all.filter(|v| !is_absent(*v)));
+                    cells.push(if values.is_empty() {
+                        absent()
+                    } else {
+                        f(step, &mut values)
+                    });
+                }
+            });
+        }
+        Ok(result)
+    }
+
+    /// `topk`, `bottomk`, `limitk`: some elements of each group and step, as they are.
+    fn select(
+        &mut self,
+        op: AggregateOp,
+        grid: &Grid,
+        groups: &[Group],
+        steps: Steps,
+        counts: &Counts,
+    ) -> Result<Grid> {
+        let mut kept = vec![Vec::new(); grid.rows().len()];
+        let mut order = Vec::new();
+        let mut candidates: Vec<(f64, usize)> = Vec::new();
+        for group in groups {
+            self.check_cancel()?;
+            for step in 0..steps.count {
+                let count = counts.at(step).min(group.rows.len());
+                if count == 0 {
+                    continue;
+                }
+                candidates.clear();
+                let all = group.rows.iter().map(|row| (grid.value(*row, step), *row));
+                candidates.extend(all.filter(|(v, _)| !is_absent(*v)));
+                if op != AggregateOp::Limitk {
+                    best_first(&mut candidates, count, op == AggregateOp::Topk);
+                }
+                candidates.truncate(count);
+                for (_, row) in &candidates {
+                    kept[*row].push(step);
+                }
+                if steps.count == 1 {
+                    order.extend(candidates.iter().map(|(_, row)| *row));
+                }
+            }
+        }
+        if steps.count > 1 {
+            order = (0..grid.rows().len()).collect();
+        }
+        Ok(keep_steps(grid, &order, &kept))
+    }
+
+    /// A fixed share of the elements, chosen by their labels; a negative ratio
+    /// gives those that the positive complement leaves out.
+    fn limit_ratio(&mut self, grid: &Grid, ratio: &Scalar, span: Span) -> Result<Grid> {
+        for v in ratio.values() {
+            if v.is_nan() {
+                return Err(EvalError::execution("Ratio value is NaN"));
+            }
+            let used = v.clamp(-1.0, 1.0);
+            if used != *v {
+                self.annotations.ratio(*v, used, span);
+            }
+        }
+        let mut result = grid.clone();
+        let hashes: Vec<f64> = grid
+            .rows()
+            .iter()
+            .map(|row| row.labels().fingerprint() as f64 / u64::MAX as f64)
+            .collect();
+        result.map_rows(|row, step, v| {
+            let ratio = ratio.at(step).clamp(-1.0, 1.0);
+            let chosen = if ratio >= 0.0 {
+                hashes[row] < ratio
+            } else {
+                hashes[row] >= 1.0 + ratio
+            };
+            if chosen { v } else { absent() }
+        });
+        Ok(result)
+    }
+}
+
+impl Grouping<'_> {
+    /// The groups in label order.
+    fn groups(&self, grid: &Grid) -> Vec<Group> {
+        let mut index = Groups::new();
+        let mut groups: Vec<Group> = Vec::new();
+        for (i, row) in grid.rows().iter().enumerate() {
+            let at = index.assign(|key| self.write_key(row, key));
+            if at == groups.len() {
+                groups.push(Group {
+                    labels: self.labels(row),
+                    rows: Vec::new(),
+                });
+            }
+            groups[at].rows.push(i);
+        }
+        groups.sort_by(|a, b| a.labels.cmp(&b.labels));
+        groups
+    }
+
+    fn write_key(&self, row: &Row, key: &mut String) {
+        if self.without {
+            for (name, value) in row.pairs().filter(|(name, _)| self.keeps(name)) {
+                write_pair(key, name, value);
+            }
+        } else {
+            for name in self.labels {
+                write_pair(key, "", row.value(name));
+            }
+        }
+    }
+
+    fn labels(&self, row: &Row) -> Labels {
+        Labels::from_sorted(row.pairs().filter(|(name, _)| self.keeps(name)))
+    }
+
+    fn keeps(&self, name: &str) -> bool {
+        let listed = self.labels.iter().any(|label| label == name);
+        if self.without {
+            !listed && name != METRIC_NAME
+        } else {
+            listed
+        }
+    }
+}
+
+/// How many elements are kept at each step.
+struct Counts(Vec<usize>);
+
+impl Counts {
+    fn at(&self, step: usize) -> usize {
+        self.0[step.min(self.0.len() - 1)]
+    }
+}
+
+/// The parameter of `topk` and its like; it must be a number that fits.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "negative counts were lifted to zero, and the cast saturates"
+)]
+fn counts(param: &Scalar, grid: &Grid) -> Result<Counts> {
+    if grid.rows().is_empty() {
+        return Ok(Counts(vec![0]));
+    }
+    for v in param.values() {
+        let problem = if v.is_nan() {
+            "Parameter value is NaN".to_owned()
+        } else if *v >= i64::MAX as f64 {
+            format!("Scalar value {v} overflows int64")
+        } else if *v <= i64::MIN as f64 {
+            format!("Scalar value {v} underflows int64")
+        } else {
+            continue;
+        };
+        return Err(EvalError::execution(problem));
+    }
+    let count = |v: &f64| v.max(0.0) as usize;
+    Ok(Counts(param.values().iter().map(count).collect()))
+}
+
+/// Puts the `count` best candidates first and in order; NaN is the worst.
+fn best_first(candidates: &mut [(f64, usize)], count: usize, descending: bool) {
+    let compare = |a: &(f64, usize), b: &(f64, usize)| {
+        nan_last(a.0, b.0, descending).then_with(|| a.1.cmp(&b.1))
+    };
+    if count < candidates.len() {
+        candidates.select_nth_unstable_by(count - 1, compare);
+        candidates[..count].sort_unstable_by(compare);
+    } else {
+        candidates.sort_unstable_by(compare);
+    }
+}
+
+/// The rows in `order`, each with its values at the kept steps only.
+fn keep_steps(grid: &Grid, order: &[usize], kept: &[Vec<usize>]) -> Grid {
+    let mut result = Grid::default();
+    for row in order {
+        let (Some(first), Some(last)) = (kept[*row].first(), kept[*row].last()) else {
+            continue;
+        };
+        result.push_like(&grid.rows()[*row], *first, |cells| {
+            let start = cells.len();
+            cells.resize(start + last - first + 1, absent());
+            for step in &kept[*row] {
+                cells[start + step - first] = grid.value(*row, *step);
+            }
+        });
+    }
+    result
+}
+
+/// How often each value occurs at each step, with the value as a label.
+fn count_values(grid: &Grid, grouping: &Grouping<'_>, label: &str) -> Result<Grid> {
+    if label.is_empty() {
+        return Err(EvalError::execution(format!(
+            "invalid label name \"{label}\""
+        )));
+    }
+    let mut index = Groups::new();
+    let mut groups: Vec<(Labels, Vec<f64>)> = Vec::new();
+    let steps = grid.rows().iter().map(|r| r.steps().end).max().unwrap_or(0);
+    for (i, row) in grid.rows().iter().enumerate() {
+        let base = grouping.labels(row);
+        for (step, v) in row.steps().zip(grid.cells(i)) {
+            if is_absent(*v) {
+                continue;
+            }
+            let text = value_text(*v);
+            let at = index.assign(|key| {
+                key.push_str(base.as_encoded());
+                write_pair(key, label, &text);
+            });
+            if at == groups.len() {
+                let mut builder: LabelsBuilder = base.to_builder();
+                let labels = builder.set(label, &text).build();
+                groups.push((labels, vec![absent(); steps]));
+            }
+            let slot = &mut groups[at].1[step];
+            *slot = if is_absent(*slot) { 1.0 } else { *slot + 1.0 };
+        }
+    }
+    groups.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut result = Grid::default();
+    for (labels, counts) in groups {
+        result.push(Cow::Owned(labels), 0, |cells| cells.extend(counts));
+    }
+    Ok(result.join_same()?)
+}
+
+/// Go's shortest form without an exponent.
+fn value_text(v: f64) -> String {
+    if v.is_infinite() {
+        let sign = if v > 0.0 { "+" } else { "-" };
+        return format!("{sign}Inf");
+    }
+    v.to_string()
+}
+
+/// Welford's variance without compensation, as Prometheus aggregates it.
+#[derive(Clone, Copy, Default)]
+struct Spread {
+    count: f64,
+    mean: f64,
+    sum: f64,
+}
+
+impl Spread {
+    fn add(&mut self, v: f64) {
+        self.count += 1.0;
+        let delta = v - self.mean;
+        self.mean += delta / self.count;
+        self.sum += delta * (v - self.mean);
+    }
+
+    fn variance(&self) -> f64 {
+        self.sum / self.count
+    }
+}

@@ -1,0 +1,407 @@
+//! Binary operators.
+//!
+//! Rows of two vectors are matched once, by their labels; the steps of matched
+//! rows are then combined as columns. Only where a group has several rows on
+//! a side can a step break the rules of matching, and only there are the
+//! steps looked at one by one.
+
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+
+use super::super::ast::{Binary, BinaryOp, Card, ExprKind, Matching};
+use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
+use super::super::math;
+use super::{Computed, EvalError, Evaluator, Result};
+use crate::model::Labels;
+use crate::model::labels::METRIC_NAME;
+
+impl Evaluator<'_> {
+    /// Evaluates a chain of operators, which leans to the left, in a loop: its
+    /// length must not cost stack.
+    pub(super) fn binary(&mut self, binary: &Binary, steps: Steps) -> Result<Computed> {
+        let before = self.held;
+        let mut chain = vec![binary];
+        let mut first = &binary.lhs;
+        while let ExprKind::Binary(inner) = &first.kind {
+            chain.push(inner);
+            first = &inner.lhs;
+        }
+        let mut lhs = self.eval(first, steps)?;
+        for binary in chain.into_iter().rev() {
+            let rhs = self.eval(&binary.rhs, steps)?;
+            lhs = self.operate(binary, lhs, rhs, steps)?;
+            self.held = before;
+            self.hold(lhs.size())?;
+        }
+        Ok(lhs)
+    }
+
+    fn operate(
+        &mut self,
+        binary: &Binary,
+        lhs: Computed,
+        rhs: Computed,
+        steps: Steps,
+    ) -> Result<Computed> {
+        let op = binary.op;
+        let grid = match (lhs, rhs) {
+            (Computed::Scalar(a), Computed::Scalar(b)) => {
+                return Ok(Computed::Scalar(scalars(op, &a, &b, steps)));
+            }
+            (Computed::Grid(grid), Computed::Scalar(scalar)) => {
+                with_scalar(binary, grid, |step, v| (v, scalar.at(step)))?
+            }
+            (Computed::Scalar(scalar), Computed::Grid(grid)) => {
+                with_scalar(binary, grid, |step, v| (scalar.at(step), v))?
+            }
+            (Computed::Grid(lhs), Computed::Grid(rhs)) => match op {
+                BinaryOp::And => filter(&binary.matching, lhs, &rhs, steps, true),
+                BinaryOp::Unless => filter(&binary.matching, lhs, &rhs, steps, false),
+                BinaryOp::Or => union(&binary.matching, &lhs, &rhs, steps)?,
+                _ => self.vectors(binary, &lhs, &rhs)?,
+            },
+            _ => return Err(EvalError::execution("operand of a wrong type")),
+        };
+        Ok(Computed::Grid(grid))
+    }
+
+    fn vectors(&mut self, binary: &Binary, lhs: &Grid, rhs: &Grid) -> Result<Grid> {
+        let swapped = binary.matching.card == Card::OneToMany;
+        let (many, one) = if swapped { (rhs, lhs) } else { (lhs, rhs) };
+        let join = Join {
+            binary,
+            many,
+            one,
+            swapped,
+        };
+        let (groups, one_groups) = join.groups();
+        join.check_one(&groups, &one_groups)?;
+        let mut result = Grid::default();
+        for group in groups {
+            self.check_cancel()?;
+            join.check_many(&group)?;
+            for m in &group.many {
+                for o in &group.one {
+                    join.pair(*m, *o, &mut result);
+                }
+            }
+        }
+        result
+            .join_same()
+            .map_err(|_| EvalError::execution(NOT_UNIQUE))
+    }
+}
+
+const NOT_UNIQUE: &str = "multiple matches for labels: grouping labels must ensure unique matches";
+
+fn scalars(op: BinaryOp, a: &Scalar, b: &Scalar, steps: Steps) -> Scalar {
+    let apply = |a: f64, b: f64| {
+        if op.is_comparison() {
+            f64::from(u8::from(math::compare(op, a, b)))
+        } else {
+            math::arithmetic(op, a, b)
+        }
+    };
+    match (a, b) {
+        (Scalar::Same(a), Scalar::Same(b)) => Scalar::Same(apply(*a, *b)),
+        _ => Scalar::Each((0..steps.count).map(|i| apply(a.at(i), b.at(i))).collect()),
+    }
+}
+
+/// A vector and a scalar; `sides` puts them in the order of the operator. A
+/// comparison that holds gives the vector's value.
+fn with_scalar(
+    binary: &Binary,
+    mut grid: Grid,
+    sides: impl Fn(usize, f64) -> (f64, f64),
+) -> Result<Grid> {
+    let op = binary.op;
+    if !op.is_comparison() {
+        grid.map_steps(|step, v| {
+            let (a, b) = sides(step, v);
+            math::arithmetic(op, a, b)
+        });
+        return Ok(grid.drop_names()?);
+    }
+    grid.map_steps(|step, v| {
+        let (a, b) = sides(step, v);
+        let holds = math::compare(op, a, b);
+        if binary.returns_bool {
+            f64::from(u8::from(holds))
+        } else if holds {
+            v
+        } else {
+            absent()
+        }
+    });
+    if binary.returns_bool {
+        return Ok(grid.drop_names()?);
+    }
+    Ok(grid)
+}
+
+/// Two vectors whose rows are brought together.
+struct Join<'a> {
+    binary: &'a Binary,
+    /// The side of which many rows may belong to one of the other.
+    many: &'a Grid,
+    one: &'a Grid,
+    /// Whether the many side is the right one.
+    swapped: bool,
+}
+
+/// Rows of both sides that match each other.
+struct MatchGroup {
+    many: Vec<usize>,
+    one: Vec<usize>,
+}
+
+impl Join<'_> {
+    /// The groups that have rows of both sides, and the groups of the one side.
+    fn groups(&self) -> (Vec<MatchGroup>, Vec<Vec<usize>>) {
+        let matching = &self.binary.matching;
+        let mut index = Groups::new();
+        let mut one: Vec<Vec<usize>> = Vec::new();
+        for (i, row) in self.one.rows().iter().enumerate() {
+            let at = index.assign(|key| write_signature(matching, row, key));
+            if at == one.len() {
+                one.push(Vec::new());
+            }
+            one[at].push(i);
+        }
+        let mut many: Vec<Vec<usize>> = vec![Vec::new(); one.len()];
+        let mut order = Vec::new();
+        for (i, row) in self.many.rows().iter().enumerate() {
+            let Some(at) = index.find(|key| write_signature(matching, row, key)) else {
+                continue;
+            };
+            if many[at].is_empty() {
+                order.push(at);
+            }
+            many[at].push(i);
+        }
+        let groups = order.into_iter().map(|at| MatchGroup {
+            many: std::mem::take(&mut many[at]),
+            one: one[at].clone(),
+        });
+        (groups.collect(), one)
+    }
+
+    /// At no step may two rows of the one side match the same, whether or not
+    /// there is anything on the other side that they match.
+    fn check_one(&self, _groups: &[MatchGroup], one: &[Vec<usize>]) -> Result<()> {
+        for rows in one.iter().filter(|rows| rows.len() > 1) {
+            let clash = clash(self.one, rows, |step| self.many_has_any(step));
+            if let Some((a, b)) = clash {
+                return Err(self.duplicate(a, b));
+            }
+        }
+        Ok(())
+    }
+
+    /// Prometheus looks at no side of a step when the other is empty.
+    fn many_has_any(&self, step: usize) -> bool {
+        (0..self.many.rows().len()).any(|row| !is_absent(self.many.value(row, step)))
+    }
+
+    /// One to one: at no step may two rows of the many side match.
+    fn check_many(&self, group: &MatchGroup) -> Result<()> {
+        if self.binary.matching.card != Card::OneToOne || group.many.len() < 2 {
+            return Ok(());
+        }
+        let matched = |step| {
+            let mut ones = group.one.iter();
+            ones.any(|row| !is_absent(self.one.value(*row, step)))
+        };
+        match clash(self.many, &group.many, matched) {
+            Some(_) => Err(EvalError::execution(
+                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn duplicate(&self, a: usize, b: usize) -> EvalError {
+        let side = if self.swapped { "left" } else { "right" };
+        let (a, b) = (&self.one.rows()[a], &self.one.rows()[b]);
+        let matching = &self.binary.matching;
+        let group = Labels::from_sorted(a.pairs().filter(|(name, _)| counts(matching, name)));
+        EvalError::execution(format!(
+            "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
+            Braced(&group),
+            Braced(&b.labels()),
+            Braced(&a.labels()),
+        ))
+    }
+
+    /// Combines a row of each side at the steps that both have.
+    fn pair(&self, m: usize, o: usize, result: &mut Grid) {
+        let (many, one) = (&self.many.rows()[m], &self.one.rows()[o]);
+        let start = many.first.max(one.first);
+        let end = many.steps().end.min(one.steps().end);
+        if start >= end {
+            return;
+        }
+        let values = self.many.cells(m)[start - many.first..end - many.first].iter();
+        let values = values.zip(&self.one.cells(o)[start - one.first..]);
+        result.push(Cow::Owned(self.labels(many, one)), start, |cells| {
+            cells.extend(values.map(|(m, o)| self.combine(*m, *o)));
+        });
+    }
+
+    fn combine(&self, many: f64, one: f64) -> f64 {
+        if is_absent(many) || is_absent(one) {
+            return absent();
+        }
+        let op = self.binary.op;
+        let (a, b) = if self.swapped {
+            (one, many)
+        } else {
+            (many, one)
+        };
+        if !op.is_comparison() {
+            return math::arithmetic(op, a, b);
+        }
+        let holds = math::compare(op, a, b);
+        if self.binary.returns_bool {
+            f64::from(u8::from(holds))
+        } else if holds {
+            a
+        } else {
+            absent()
+        }
+    }
+
+    /// The labels of the result of a pair.
+    fn labels(&self, many: &Row, one: &Row) -> Labels {
+        let matching = &self.binary.matching;
+        let op = self.binary.op;
+        let drops_name = !op.is_comparison() || self.binary.returns_bool;
+        let mut labels = many.labels().to_builder();
+        labels.retain(|name, _| {
+            let listed = matching.labels.iter().any(|label| label == name);
+            let kept = matching.card != Card::OneToOne || listed == matching.on;
+            kept && !(drops_name && name == METRIC_NAME)
+        });
+        for name in &matching.include {
+            labels.set(name, one.value(name));
+        }
+        labels.build()
+    }
+}
+
+/// Two rows that have values at one step for which `counts` holds.
+fn clash(grid: &Grid, rows: &[usize], counts: impl Fn(usize) -> bool) -> Option<(usize, usize)> {
+    let mut holder: HashMap<usize, usize> = HashMap::new();
+    for row in rows {
+        for (step, v) in grid.rows()[*row].steps().zip(grid.cells(*row)) {
+            if is_absent(*v) {
+                continue;
+            }
+            if let Some(first) = holder.insert(step, *row)
+                && counts(step)
+            {
+                return Some((first, *row));
+            }
+        }
+    }
+    None
+}
+
+/// Rows of the left side at the steps where the right side has a match, or has none.
+fn filter(matching: &Matching, mut lhs: Grid, rhs: &Grid, steps: Steps, keep: bool) -> Grid {
+    let presence = Presence::of(matching, rhs, steps);
+    let mut found = presence.finder();
+    let matches: Vec<Option<usize>> = lhs.rows().iter().map(&mut found).collect();
+    lhs.map_rows(|row, step, v| {
+        let there = matches[row].is_some_and(|at| presence.steps[at][step]);
+        if there == keep { v } else { absent() }
+    });
+    lhs
+}
+
+/// All rows of the left side, and those of the right at the steps where the left has no match.
+fn union(matching: &Matching, lhs: &Grid, rhs: &Grid, steps: Steps) -> Result<Grid> {
+    let rest = filter(matching, rhs.clone(), lhs, steps, false);
+    let mut result = lhs.clone();
+    for (i, row) in rest.rows().iter().enumerate() {
+        result.push_like(row, row.first, |cells| {
+            cells.extend_from_slice(rest.cells(i));
+        });
+    }
+    Ok(result.join_same()?)
+}
+
+/// At which steps each match group of a side has a value.
+struct Presence<'a> {
+    matching: &'a Matching,
+    index: std::cell::RefCell<Groups>,
+    steps: Vec<Vec<bool>>,
+}
+
+impl<'a> Presence<'a> {
+    fn of(matching: &'a Matching, grid: &Grid, steps: Steps) -> Presence<'a> {
+        let mut index = Groups::new();
+        let mut presence: Vec<Vec<bool>> = Vec::new();
+        for (i, row) in grid.rows().iter().enumerate() {
+            let at = index.assign(|key| write_signature(matching, row, key));
+            if at == presence.len() {
+                presence.push(vec![false; steps.count]);
+            }
+            for (step, v) in row.steps().zip(grid.cells(i)) {
+                presence[at][step] |= !is_absent(*v);
+            }
+        }
+        Presence {
+            matching,
+            index: index.into(),
+            steps: presence,
+        }
+    }
+
+    /// Finds the group of a row of the other side.
+    fn finder(&self) -> impl FnMut(&Row) -> Option<usize> {
+        |row| {
+            self.index
+                .borrow_mut()
+                .find(|key| write_signature(self.matching, row, key))
+        }
+    }
+}
+
+/// Whether a label takes part in the matching.
+fn counts(matching: &Matching, name: &str) -> bool {
+    let listed = matching.labels.iter().any(|label| label == name);
+    if matching.on {
+        listed
+    } else {
+        !listed && name != METRIC_NAME
+    }
+}
+
+fn write_signature(matching: &Matching, row: &Row, key: &mut String) {
+    if matching.on {
+        for name in &matching.labels {
+            write_pair(key, "", row.value(name));
+        }
+    } else {
+        for (name, value) in row.pairs().filter(|(name, _)| counts(matching, name)) {
+            write_pair(key, name, value);
+        }
+    }
+}
+
+/// All labels in braces, the name among them, as in Prometheus' matching errors.
+struct Braced<'a>(&'a Labels);
+
+impl std::fmt::Display for Braced<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("{")?;
+        for (i, (name, value)) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{name}={}", crate::model::labels::Quoted(value))?;
+        }
+        f.write_str("}")
+    }
+}

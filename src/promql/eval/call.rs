@@ -1,0 +1,266 @@
+//! Function calls.
+
+use std::borrow::Cow;
+
+use super::super::ast::{Call, Expr, ExprKind, Selector, Span, Type};
+use super::super::date::DatePart;
+use super::super::grid::{Grid, Scalar, Steps, absent, is_absent};
+use super::super::math;
+use super::super::signature::Kind;
+use super::super::window::WindowFunction;
+use super::select::WindowCall;
+use super::{Computed, EvalError, Evaluator, Result};
+use crate::model::labels::METRIC_NAME;
+use crate::model::{Labels, LabelsBuilder, MatchOp};
+
+impl Evaluator<'_> {
+    pub(super) fn call(&mut self, call: &Call, span: Span, steps: Steps) -> Result<Computed> {
+        let args = &call.args;
+        let grid = match call.function.kind {
+            Kind::Time => return Ok(Computed::Scalar(seconds(steps))),
+            Kind::Pi => return Ok(Computed::Scalar(Scalar::Same(std::f64::consts::PI))),
+            Kind::Scalar => return self.only_element(&args[0], steps).map(Computed::Scalar),
+            Kind::Vector => self.one_element(&args[0], steps)?,
+            Kind::Math(f) => {
+                let mut grid = self.vector(&args[0], steps)?;
+                grid.map(f);
+                grid.drop_names()?
+            }
+            Kind::Round => self.round(args, steps)?,
+            Kind::Clamp => self.clamp(args, steps)?,
+            Kind::ClampMin => self.clamp_one(args, steps, math::max)?,
+            Kind::ClampMax => self.clamp_one(args, steps, math::min)?,
+            Kind::Date(part) => self.date(part, args.first(), steps)?,
+            Kind::Timestamp => self.timestamp(&args[0], steps)?,
+            Kind::Absent => self.absent(&args[0], steps)?,
+            Kind::AbsentOverTime => self.absent_over_time(&args[0], steps)?,
+            Kind::Sort { descending } => self.sort(&args[0], descending, span, steps)?,
+            Kind::SortByLabel { descending } => {
+                self.sort_by_label(args, descending, span, steps)?
+            }
+            Kind::LabelReplace => self.label_replace(args, steps)?,
+            Kind::LabelJoin => self.label_join(args, steps)?,
+            Kind::HistogramQuantile => self.histogram_quantile(args, steps)?,
+            Kind::HistogramFraction => self.histogram_fraction(args, steps)?,
+            Kind::NativeHistogram => {
+                self.vector(&args[0], steps)?;
+                Grid::default()
+            }
+            Kind::Window(function) => self.window_function(function, args, steps)?,
+        };
+        Ok(Computed::Grid(grid))
+    }
+
+    fn window_function(
+        &mut self,
+        function: WindowFunction,
+        args: &[Expr],
+        steps: Steps,
+    ) -> Result<Grid> {
+        let (range, others): (Vec<&Expr>, Vec<&Expr>) = args
+            .iter()
+            .partition(|arg| arg.value_type() == Type::Matrix);
+        let range = range[0];
+        let mut params = Vec::with_capacity(others.len());
+        for arg in &others {
+            params.push(self.scalar(arg, steps)?);
+        }
+        match function {
+            WindowFunction::Quantile => {
+                for q in params[0].values() {
+                    self.annotations.quantile(*q, others[0].span);
+                }
+            }
+            WindowFunction::DoubleExponentialSmoothing => smoothing_factors(&params)?,
+            _ => {}
+        }
+        let window = WindowCall {
+            function,
+            params: &params,
+        };
+        let grid = self.windowed(range, &window, steps)?;
+        if matches!(function, WindowFunction::Rate | WindowFunction::Increase) {
+            self.note_rates(&grid, range.span);
+        }
+        if function.keeps_name() {
+            return Ok(grid);
+        }
+        Ok(grid.drop_names_strict()?)
+    }
+
+    fn note_rates(&mut self, grid: &Grid, span: Span) {
+        let mut last = "";
+        for row in grid.rows() {
+            let name = row.value(METRIC_NAME);
+            if name != last {
+                self.annotations.rate_of(name, span);
+                last = name;
+            }
+        }
+    }
+
+    /// The value of the only element of each step.
+    fn only_element(&mut self, arg: &Expr, steps: Steps) -> Result<Scalar> {
+        let grid = self.vector(arg, steps)?;
+        let mut values = vec![f64::NAN; steps.count];
+        let mut counts = vec![0u8; steps.count];
+        for (i, row) in grid.rows().iter().enumerate() {
+            for (step, v) in row.steps().zip(grid.cells(i)) {
+                if !is_absent(*v) {
+                    counts[step] = counts[step].saturating_add(1);
+                    values[step] = if counts[step] == 1 { *v } else { f64::NAN };
+                }
+            }
+        }
+        Ok(Scalar::Each(values))
+    }
+
+    fn one_element(&mut self, arg: &Expr, steps: Steps) -> Result<Grid> {
+        let scalar = self.scalar(arg, steps)?;
+        Ok(one_row(Labels::empty(), steps, |step| scalar.at(step)))
+    }
+
+    fn round(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
+        let mut grid = self.vector(&args[0], steps)?;
+        let to = match args.get(1) {
+            Some(to) => self.scalar(to, steps)?,
+            None => Scalar::Same(1.0),
+        };
+        // As Prometheus: dividing by the inverse is exact for 0.1 and its like.
+        let inverse = to.map(|to| 1.0 / to);
+        grid.map_steps(|step, v| math::round(v, inverse.at(step)));
+        Ok(grid.drop_names()?)
+    }
+
+    fn clamp(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
+        let mut grid = self.vector(&args[0], steps)?;
+        let low = self.scalar(&args[1], steps)?;
+        let high = self.scalar(&args[2], steps)?;
+        grid.map_steps(|step, v| {
+            let (low, high) = (low.at(step), high.at(step));
+            if high < low {
+                absent()
+            } else {
+                math::max(low, math::min(high, v))
+            }
+        });
+        Ok(grid.drop_names()?)
+    }
+
+    fn clamp_one(&mut self, args: &[Expr], steps: Steps, f: fn(f64, f64) -> f64) -> Result<Grid> {
+        let mut grid = self.vector(&args[0], steps)?;
+        let bound = self.scalar(&args[1], steps)?;
+        grid.map_steps(|step, v| f(bound.at(step), v));
+        Ok(grid.drop_names()?)
+    }
+
+    /// A part of the date of each value, or of the evaluation time.
+    fn date(&mut self, part: DatePart, arg: Option<&Expr>, steps: Steps) -> Result<Grid> {
+        let Some(arg) = arg else {
+            let now = seconds(steps);
+            return Ok(one_row(Labels::empty(), steps, |step| {
+                part.of(now.at(step))
+            }));
+        };
+        let mut grid = self.vector(arg, steps)?;
+        grid.map(|v| part.of(v));
+        Ok(grid.drop_names()?)
+    }
+
+    /// The time of the sample of a plain selector; of anything else, the time of the step.
+    fn timestamp(&mut self, arg: &Expr, steps: Steps) -> Result<Grid> {
+        let grid = match &arg.without_parens().kind {
+            ExprKind::Selector(selector) => self.instant(selector, steps, true)?,
+            _ => {
+                let now = seconds(steps);
+                let mut grid = self.vector(arg, steps)?;
+                grid.map_steps(|step, _| now.at(step));
+                grid
+            }
+        };
+        Ok(grid.drop_names()?)
+    }
+
+    fn absent(&mut self, arg: &Expr, steps: Steps) -> Result<Grid> {
+        let grid = self.vector(arg, steps)?;
+        Ok(missing(&grid, absent_labels(arg), steps))
+    }
+
+    fn absent_over_time(&mut self, arg: &Expr, steps: Steps) -> Result<Grid> {
+        let present = WindowCall {
+            function: WindowFunction::Present,
+            params: &[],
+        };
+        let grid = self.windowed(arg, &present, steps)?;
+        Ok(missing(&grid, absent_labels(arg), steps))
+    }
+}
+
+/// The times of the steps in seconds.
+fn seconds(steps: Steps) -> Scalar {
+    let at = |i| steps.time(i) as f64 / 1000.0;
+    if steps.count == 1 {
+        Scalar::Same(at(0))
+    } else {
+        Scalar::Each((0..steps.count).map(at).collect())
+    }
+}
+
+/// A grid of one series with a value at every step that `f` gives one for.
+fn one_row(labels: Labels, steps: Steps, f: impl Fn(usize) -> f64) -> Grid {
+    let mut grid = Grid::default();
+    grid.push(Cow::Owned(labels), 0, |cells| {
+        cells.extend((0..steps.count).map(f));
+    });
+    grid
+}
+
+/// 1 at the steps where no series has a value.
+fn missing(grid: &Grid, labels: Labels, steps: Steps) -> Grid {
+    let mut values = vec![1.0; steps.count];
+    for (i, row) in grid.rows().iter().enumerate() {
+        for (step, v) in row.steps().zip(grid.cells(i)) {
+            if !is_absent(*v) {
+                values[step] = absent();
+            }
+        }
+    }
+    one_row(labels, steps, |step| values[step])
+}
+
+/// What a missing selector would have had for labels: those with exactly one
+/// equality matcher.
+fn absent_labels(arg: &Expr) -> Labels {
+    let selector: &Selector = match &arg.kind {
+        ExprKind::Selector(selector) => selector,
+        ExprKind::Matrix(matrix) => &matrix.selector,
+        _ => return Labels::empty(),
+    };
+    let mut builder = LabelsBuilder::default();
+    for (i, matcher) in selector.matchers.iter().enumerate() {
+        let name = &matcher.name;
+        let again = selector.matchers[..i].iter().any(|m| m.name == *name);
+        if name == METRIC_NAME {
+            continue;
+        }
+        if matcher.op == MatchOp::Equal && !again {
+            builder.set(name, &matcher.value);
+        } else {
+            builder.remove(name);
+        }
+    }
+    builder.build()
+}
+
+fn smoothing_factors(params: &[Scalar]) -> Result<()> {
+    for (param, kind, name) in [(&params[0], "smoothing", "sf"), (&params[1], "trend", "tf")] {
+        for v in param.values() {
+            if *v <= 0.0 || *v >= 1.0 {
+                return Err(EvalError::execution(format!(
+                    "invalid {kind} factor. Expected: 0 < {name} < 1, got: {v:.6}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}

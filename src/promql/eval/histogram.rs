@@ -1,0 +1,130 @@
+//! Functions of classic histograms: series with a bucket's upper bound in `le`.
+
+use super::super::ast::{Expr, Span};
+use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
+use super::super::histogram::{Bucket, fraction, quantile};
+use super::{Evaluator, Result};
+use crate::model::LabelsBuilder;
+use crate::model::labels::METRIC_NAME;
+
+const LE: &str = "le";
+
+/// The buckets of one histogram: bound and row, ascending in the bound.
+struct Histogram {
+    /// A row to take the labels from.
+    row: usize,
+    buckets: Vec<(f64, usize)>,
+}
+
+impl Evaluator<'_> {
+    pub(super) fn histogram_quantile(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
+        let q = self.scalar(&args[0], steps)?;
+        let grid = self.vector(&args[1], steps)?;
+        for v in q.values() {
+            self.annotations.quantile(*v, args[0].span);
+        }
+        let span = args[1].span;
+        let histograms = self.histograms(&grid, span);
+        let mut forced = Vec::new();
+        let result = per_histogram(&grid, &histograms, steps, |histogram, step, buckets| {
+            let (v, fixed) = quantile(q.at(step), buckets);
+            if fixed {
+                forced.push(histogram.row);
+            }
+            v
+        })?;
+        forced.dedup();
+        for row in forced {
+            let metric = grid.rows()[row].value(METRIC_NAME).to_owned();
+            self.annotations.forced_monotonic(&metric, span);
+        }
+        Ok(result)
+    }
+
+    pub(super) fn histogram_fraction(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
+        let lower: Scalar = self.scalar(&args[0], steps)?;
+        let upper: Scalar = self.scalar(&args[1], steps)?;
+        let grid = self.vector(&args[2], steps)?;
+        let histograms = self.histograms(&grid, args[2].span);
+        per_histogram(&grid, &histograms, steps, |_, step, buckets| {
+            fraction(lower.at(step), upper.at(step), buckets)
+        })
+    }
+
+    /// Puts the buckets of each histogram together.
+    fn histograms(&mut self, grid: &Grid, span: Span) -> Vec<Histogram> {
+        let mut groups = Groups::new();
+        let mut histograms: Vec<Histogram> = Vec::new();
+        for (i, row) in grid.rows().iter().enumerate() {
+            let le = row.value(LE);
+            let Some(bound) = parse_bound(le) else {
+                self.annotations
+                    .bad_bucket(row.value(METRIC_NAME), le, span);
+                continue;
+            };
+            let group = groups.assign(|key| {
+                for (name, value) in row.pairs().filter(|(name, _)| *name != LE) {
+                    write_pair(key, name, value);
+                }
+            });
+            if group == histograms.len() {
+                let buckets = Vec::new();
+                histograms.push(Histogram { row: i, buckets });
+            }
+            histograms[group].buckets.push((bound, i));
+        }
+        for histogram in &mut histograms {
+            histogram.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
+        histograms
+    }
+}
+
+/// Calls `f` with the buckets that each histogram has at each step.
+fn per_histogram(
+    grid: &Grid,
+    histograms: &[Histogram],
+    steps: Steps,
+    mut f: impl FnMut(&Histogram, usize, &mut Vec<Bucket>) -> f64,
+) -> Result<Grid> {
+    let mut result = Grid::default();
+    let mut buckets = Vec::new();
+    for histogram in histograms {
+        let labels = labels(&grid.rows()[histogram.row]);
+        result.push(std::borrow::Cow::Owned(labels), 0, |cells| {
+            for step in 0..steps.count {
+                buckets.clear();
+                let present = histogram.buckets.iter().filter_map(|(bound, row)| {
+                    let count = grid.value(*row, step);
+                    (!is_absent(count)).then_some(Bucket {
+                        bound: *bound,
+                        count,
+                    })
+                });
+                buckets.extend(present);
+                cells.push(if buckets.is_empty() {
+                    absent()
+                } else {
+                    f(histogram, step, &mut buckets)
+                });
+            }
+        });
+    }
+    Ok(result.join_same()?)
+}
+
+/// The histogram's own labels.
+fn labels(row: &Row) -> crate::model::Labels {
+    let mut builder = LabelsBuilder::default();
+    for (name, value) in row.pairs() {
+        if name != LE && name != METRIC_NAME {
+            builder.set(name, value);
+        }
+    }
+    builder.build()
+}
+
+/// A bucket's upper bound as Go reads a float.
+fn parse_bound(le: &str) -> Option<f64> {
+    le.parse().ok()
+}

@@ -1,0 +1,198 @@
+//! The evaluator: one method call evaluates one node for all steps.
+//!
+//! A selector is read once for the whole range and turned, series by series,
+//! into one row of values, so raw samples are held only while their series is
+//! at hand. Functions and operators then work on rows. Recursion is bounded by
+//! the parser's height limit.
+
+mod aggregate;
+mod binary;
+mod call;
+mod histogram;
+mod relabel;
+mod select;
+mod sort;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::annotations::Annotations;
+use super::ast::{At, Expr, ExprKind};
+use super::engine::{EvalError, Options};
+use super::grid::{Grid, SameLabels, Scalar, Steps};
+use super::queryable::{QueryError, Queryable};
+use super::value::{Output, Value};
+
+type Result<T> = std::result::Result<T, EvalError>;
+
+/// The value of a node over all steps.
+pub(super) enum Computed {
+    Scalar(Scalar),
+    String(String),
+    Grid(Grid),
+}
+
+impl Computed {
+    /// How many values it holds.
+    fn size(&self) -> usize {
+        match self {
+            Computed::Scalar(scalar) => scalar.values().len(),
+            Computed::String(_) => 0,
+            Computed::Grid(grid) => grid.size(),
+        }
+    }
+}
+
+/// Evaluates one query.
+pub(super) struct Evaluator<'a> {
+    data: &'a dyn Queryable,
+    options: &'a Options,
+    cancel: &'a Arc<AtomicBool>,
+    /// The steps of the whole query, for `@ start()` and `@ end()`.
+    query: Steps,
+    is_range: bool,
+    annotations: Annotations,
+    samples_read: u64,
+    /// Values held by finished nodes whose result is still needed.
+    held: usize,
+}
+
+impl<'a> Evaluator<'a> {
+    pub(super) fn new(
+        data: &'a dyn Queryable,
+        options: &'a Options,
+        cancel: &'a Arc<AtomicBool>,
+        query: Steps,
+        is_range: bool,
+    ) -> Evaluator<'a> {
+        Evaluator {
+            data,
+            options,
+            cancel,
+            query,
+            is_range,
+            annotations: Annotations::default(),
+            samples_read: 0,
+            held: 0,
+        }
+    }
+
+    /// The value with what was noticed on the way.
+    pub(super) fn output(self, value: Value) -> Output {
+        Output {
+            value,
+            warnings: self.annotations.warnings,
+            infos: self.annotations.infos,
+            samples_read: self.samples_read,
+        }
+    }
+
+    /// Evaluates a node and counts what its result holds.
+    pub(super) fn eval(&mut self, expr: &Expr, steps: Steps) -> Result<Computed> {
+        self.check_cancel()?;
+        let before = self.held;
+        let computed = self.node(expr, steps)?;
+        // What the operands held is gone with them.
+        self.held = before;
+        self.hold(computed.size())?;
+        Ok(computed)
+    }
+
+    fn node(&mut self, expr: &Expr, steps: Steps) -> Result<Computed> {
+        match &expr.kind {
+            ExprKind::Number(number) => Ok(Computed::Scalar(Scalar::Same(number.value))),
+            ExprKind::String(text) => Ok(Computed::String(text.clone())),
+            ExprKind::Selector(selector) => {
+                self.instant(selector, steps, false).map(Computed::Grid)
+            }
+            ExprKind::Call(call) => self.call(call, expr.span, steps),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, steps).map(Computed::Grid),
+            ExprKind::Binary(binary) => self.binary(binary, steps),
+            ExprKind::Unary(unary) => {
+                let computed = self.eval(&unary.expr, steps)?;
+                if unary.negative {
+                    negate(computed)
+                } else {
+                    Ok(computed)
+                }
+            }
+            ExprKind::Paren(inner) => self.eval(inner, steps),
+            // The parser lets range vectors only where a function takes them.
+            ExprKind::Matrix(_) | ExprKind::Subquery(_) => {
+                Err(EvalError::execution("range vector is not allowed here"))
+            }
+        }
+    }
+
+    /// Evaluates a node that the parser found to be a vector.
+    fn vector(&mut self, expr: &Expr, steps: Steps) -> Result<Grid> {
+        match self.eval(expr, steps)? {
+            Computed::Grid(grid) => Ok(grid),
+            _ => Err(EvalError::execution("expected an instant vector")),
+        }
+    }
+
+    /// Evaluates a node that the parser found to be a scalar.
+    fn scalar(&mut self, expr: &Expr, steps: Steps) -> Result<Scalar> {
+        match self.eval(expr, steps)? {
+            Computed::Scalar(scalar) => Ok(scalar),
+            _ => Err(EvalError::execution("expected a scalar")),
+        }
+    }
+
+    /// The text of a node that the parser found to be a string.
+    fn text(&mut self, expr: &Expr, steps: Steps) -> Result<String> {
+        match self.eval(expr, steps)? {
+            Computed::String(text) => Ok(text),
+            _ => Err(EvalError::execution("expected a string")),
+        }
+    }
+
+    /// The fixed time of an `@`.
+    fn fixed_time(&self, at: Option<At>) -> Option<i64> {
+        at.map(|at| match at {
+            At::Time(t) => t.as_ms(),
+            At::Start => self.query.start,
+            At::End => self.query.last(),
+        })
+    }
+
+    fn check_cancel(&self) -> std::result::Result<(), QueryError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(QueryError::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// Counts values that stay in memory.
+    fn hold(&mut self, count: usize) -> Result<()> {
+        self.held = self.held.saturating_add(count);
+        if self.held > self.options.samples_max {
+            return Err(QueryError::TooManySamples.into());
+        }
+        Ok(())
+    }
+}
+
+/// Changes the sign; the result is another metric.
+fn negate(computed: Computed) -> Result<Computed> {
+    Ok(match computed {
+        Computed::Scalar(scalar) => Computed::Scalar(scalar.map(|v| -v)),
+        Computed::Grid(mut grid) => {
+            grid.map(|v| -v);
+            Computed::Grid(grid.drop_names_strict()?)
+        }
+        Computed::String(text) => Computed::String(text),
+    })
+}
+
+/// The error of two series with the same labels in one vector.
+pub(super) fn same_labels() -> EvalError {
+    EvalError::execution("vector cannot contain metrics with the same labelset")
+}
+
+impl From<SameLabels> for EvalError {
+    fn from(_: SameLabels) -> EvalError {
+        same_labels()
+    }
+}

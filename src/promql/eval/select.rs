@@ -1,0 +1,273 @@
+//! Selectors: from stored samples to rows.
+
+use std::borrow::Cow;
+
+use super::super::ast::{Expr, ExprKind, Selector, Subquery};
+use super::super::engine::samples;
+use super::super::grid::{Grid, Scalar, Steps, absent};
+use super::super::queryable::{QueryError, SelectHints};
+use super::super::value::RangeSeries;
+use super::super::window::{self, WindowFunction, Windows};
+use super::{Evaluator, Result};
+use crate::model::{Labels, Matcher, Sample, Timestamp, is_stale_nan};
+
+/// A function of windows with its parameters.
+pub(super) struct WindowCall<'a> {
+    pub(super) function: WindowFunction,
+    pub(super) params: &'a [Scalar],
+}
+
+impl Evaluator<'_> {
+    /// The value of each series at each step: its latest sample within the
+    /// lookback that is not a staleness marker, or that sample's time in seconds.
+    pub(super) fn instant(
+        &mut self,
+        selector: &Selector,
+        steps: Steps,
+        times: bool,
+    ) -> Result<Grid> {
+        let fixed = self.fixed_time(selector.at);
+        let looks = match fixed {
+            Some(t) => Steps::one(Timestamp::from_ms(t)),
+            None => steps,
+        }
+        .earlier(selector.offset_ms);
+        let lookback = i64::try_from(self.options.lookback.as_millis()).unwrap_or(i64::MAX);
+        let from = looks.start.saturating_sub(lookback).saturating_add(1);
+        let mut grid = Grid::default();
+        self.visit(
+            &selector.matchers,
+            (from, looks.last()),
+            |labels, samples| {
+                grid.push(Cow::Borrowed(labels), 0, |cells| {
+                    latest(samples, looks, lookback, times, cells);
+                });
+                grid.size()
+            },
+        )?;
+        Ok(if fixed.is_some() {
+            grid.repeat(steps.count)
+        } else {
+            grid
+        })
+    }
+
+    /// A function of the windows of a range selector or subquery. Names stay.
+    pub(super) fn windowed(
+        &mut self,
+        range: &Expr,
+        call: &WindowCall<'_>,
+        steps: Steps,
+    ) -> Result<Grid> {
+        match &range.without_parens().kind {
+            ExprKind::Matrix(matrix) => {
+                let windows = self.windows(
+                    steps,
+                    self.fixed_time(matrix.selector.at),
+                    matrix.selector.offset_ms,
+                    matrix.range_ms,
+                );
+                let (windows, repeat) = once_if_fixed(windows, call);
+                let grid = self.windowed_selector(&matrix.selector, call, &windows)?;
+                Ok(grid.repeat(repeat))
+            }
+            ExprKind::Subquery(subquery) => {
+                let windows = self.subquery_windows(subquery, steps);
+                let (windows, repeat) = once_if_fixed(windows, call);
+                let grid = self.windowed_subquery(subquery, call, &windows)?;
+                Ok(grid.repeat(repeat))
+            }
+            _ => Err(super::EvalError::execution("expected a range vector")),
+        }
+    }
+
+    fn windowed_selector(
+        &mut self,
+        selector: &Selector,
+        call: &WindowCall<'_>,
+        windows: &Windows,
+    ) -> Result<Grid> {
+        let mut grid = Grid::default();
+        let mut fresh = Vec::new();
+        self.visit(&selector.matchers, windows.reach(), |labels, samples| {
+            let samples = without_stale(samples, &mut fresh);
+            grid.push(Cow::Borrowed(labels), 0, |cells| {
+                window::apply(call.function, call.params, windows, samples, cells);
+            });
+            grid.size()
+        })?;
+        Ok(grid)
+    }
+
+    fn windowed_subquery(
+        &mut self,
+        subquery: &Subquery,
+        call: &WindowCall<'_>,
+        windows: &Windows,
+    ) -> Result<Grid> {
+        let before = self.held;
+        let (inner, steps) = self.subquery(subquery, windows)?;
+        let mut grid = Grid::default();
+        for (i, row) in inner.rows().iter().enumerate() {
+            self.check_cancel()?;
+            let samples = samples(&inner, i, steps);
+            grid.push_like(row, 0, |cells| {
+                window::apply(call.function, call.params, windows, &samples, cells);
+            });
+        }
+        self.held = before;
+        Ok(grid)
+    }
+
+    /// The inner expression at the subquery's own steps, which are multiples of
+    /// its step whatever the steps of the query are.
+    fn subquery(&mut self, subquery: &Subquery, windows: &Windows) -> Result<(Grid, Steps)> {
+        let default = i64::try_from(self.options.subquery_step.as_millis()).unwrap_or(i64::MAX);
+        let step = subquery.step_ms.unwrap_or(default).max(1);
+        let (from, to) = windows.reach();
+        let below = Timestamp::from_ms(from.saturating_sub(1)).floor_to(step);
+        let start = below.plus_ms(step).as_ms();
+        let count = if start > to {
+            0
+        } else {
+            usize::try_from((to - start) / step).map_or(usize::MAX, |n| n.saturating_add(1))
+        };
+        let steps = Steps { start, step, count };
+        if count > self.options.samples_max {
+            return Err(QueryError::TooManySamples.into());
+        }
+        if count == 0 {
+            return Ok((Grid::default(), steps));
+        }
+        Ok((self.vector(&subquery.expr, steps)?, steps))
+    }
+
+    /// The samples of a range expression at one time, for an instant query of it.
+    pub(in super::super) fn raw(&mut self, expr: &Expr, steps: Steps) -> Result<Vec<RangeSeries>> {
+        let mut series = Vec::new();
+        match &expr.without_parens().kind {
+            ExprKind::Matrix(matrix) => {
+                let selector = &matrix.selector;
+                let fixed = self.fixed_time(selector.at);
+                let windows = self.windows(steps, fixed, selector.offset_ms, matrix.range_ms);
+                let mut held = 0;
+                self.visit(&selector.matchers, windows.reach(), |labels, samples| {
+                    let mut fresh = Vec::new();
+                    let samples = without_stale(samples, &mut fresh).to_vec();
+                    held += samples.len();
+                    if !samples.is_empty() {
+                        let labels = labels.clone();
+                        series.push(RangeSeries { labels, samples });
+                    }
+                    held
+                })?;
+            }
+            ExprKind::Subquery(subquery) => {
+                let windows = self.subquery_windows(subquery, steps);
+                let (grid, steps) = self.subquery(subquery, &windows)?;
+                let rows = grid.rows().iter().enumerate();
+                series.extend(rows.map(|(i, row)| RangeSeries {
+                    labels: row.labels(),
+                    samples: samples(&grid, i, steps),
+                }));
+            }
+            _ => return Err(super::EvalError::execution("expected a range vector")),
+        }
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(series)
+    }
+
+    fn windows(&self, steps: Steps, fixed: Option<i64>, offset_ms: i64, range_ms: i64) -> Windows {
+        Windows {
+            steps,
+            fixed,
+            offset_ms,
+            range_ms,
+        }
+    }
+
+    fn subquery_windows(&self, subquery: &Subquery, steps: Steps) -> Windows {
+        let fixed = self.fixed_time(subquery.at);
+        self.windows(steps, fixed, subquery.offset_ms, subquery.range_ms)
+    }
+
+    /// Reads series and hands them on one by one. `take` says how many values
+    /// its result holds so far.
+    fn visit(
+        &mut self,
+        matchers: &[Matcher],
+        (from, to): (i64, i64),
+        mut take: impl FnMut(&Labels, &[Sample]) -> usize,
+    ) -> Result<()> {
+        let hints = SelectHints {
+            series_max: self.options.series_max,
+            samples_max: self.options.samples_max,
+            cancel: self.cancel.clone(),
+        };
+        let room = self.options.samples_max.saturating_sub(self.held);
+        let mut read = 0;
+        self.data.for_each(
+            Timestamp::from_ms(from),
+            Timestamp::from_ms(to),
+            matchers,
+            &hints,
+            &mut |labels, samples| {
+                self.check_cancel()?;
+                read += samples.len() as u64;
+                if take(labels, samples) > room {
+                    return Err(QueryError::TooManySamples);
+                }
+                Ok(())
+            },
+        )?;
+        self.samples_read += read;
+        Ok(())
+    }
+}
+
+/// With `@`, every step sees the same window: one evaluation serves all, unless
+/// the function also looks at the step.
+fn once_if_fixed(windows: Windows, call: &WindowCall<'_>) -> (Windows, usize) {
+    let varies = call.function.knows_time() || call.params.iter().any(Scalar::varies);
+    if windows.fixed.is_none() || varies {
+        return (windows, 1);
+    }
+    let steps = Steps {
+        count: 1,
+        ..windows.steps
+    };
+    (Windows { steps, ..windows }, windows.steps.count)
+}
+
+/// Appends the latest sample of each step.
+fn latest(samples: &[Sample], steps: Steps, lookback: i64, times: bool, cells: &mut Vec<f64>) {
+    let mut next = 0;
+    for i in 0..steps.count {
+        let t = steps.time(i);
+        while samples.get(next).is_some_and(|s| s.t.as_ms() <= t) {
+            next += 1;
+        }
+        let value = match samples[..next].last() {
+            // The lookback is open on the left, as every window.
+            Some(s) if s.t.as_ms() > t.saturating_sub(lookback) && !is_stale_nan(s.v) => {
+                if times {
+                    s.t.as_secs_f64()
+                } else {
+                    s.v
+                }
+            }
+            _ => absent(),
+        };
+        cells.push(value);
+    }
+}
+
+/// Windows skip staleness markers.
+fn without_stale<'s>(samples: &'s [Sample], fresh: &'s mut Vec<Sample>) -> &'s [Sample] {
+    if samples.iter().all(|s| !is_stale_nan(s.v)) {
+        return samples;
+    }
+    fresh.clear();
+    fresh.extend(samples.iter().filter(|s| !is_stale_nan(s.v)));
+    fresh
+}

@@ -1,0 +1,434 @@
+//! What the evaluator computes with: series as rows, steps as columns.
+//!
+//! A query is evaluated for all its steps at once, node by node; an instant
+//! query has one step. A vector is a [`Grid`]: the rows' values lie one after
+//! the other in a single buffer, so a function of floats is one pass over it
+//! and a node costs one allocation, not one for each series. A row covers the
+//! steps from its first to its last value only, so that short-lived series
+//! cost what they hold. Inside, a missing value is the staleness marker, which
+//! no computation gives and no selector lets through as a value.
+//!
+//! Rows are independent of each other: a grid can be made in parts on several
+//! cores and joined. Native histograms become a second, sparse column of a row
+//! (step and shared histogram, the float at that step missing), so that the
+//! float paths stay as they are.
+
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+
+use crate::model::labels::METRIC_NAME;
+use crate::model::{Labels, Timestamp, is_stale_nan, stale_nan};
+
+/// The times at which something is evaluated: `count` of them, `step` apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Steps {
+    /// The first, in milliseconds.
+    pub(super) start: i64,
+    /// The distance in milliseconds; positive.
+    pub(super) step: i64,
+    /// How many; at least one but for an empty subquery.
+    pub(super) count: usize,
+}
+
+impl Steps {
+    /// A single time.
+    pub(super) fn one(t: Timestamp) -> Steps {
+        Steps {
+            start: t.as_ms(),
+            step: 1,
+            count: 1,
+        }
+    }
+
+    /// The time of a step.
+    pub(super) fn time(self, i: usize) -> i64 {
+        let i = i64::try_from(i).unwrap_or(i64::MAX);
+        self.start.saturating_add(self.step.saturating_mul(i))
+    }
+
+    /// The time of the last step; of no steps, the start.
+    pub(super) fn last(self) -> i64 {
+        self.time(self.count.saturating_sub(1))
+    }
+
+    /// The same steps, earlier.
+    pub(super) fn earlier(self, ms: i64) -> Steps {
+        Steps {
+            start: self.start.saturating_sub(ms),
+            ..self
+        }
+    }
+}
+
+/// A missing value.
+pub(super) fn absent() -> f64 {
+    stale_nan()
+}
+
+/// Whether a value is missing.
+pub(super) fn is_absent(v: f64) -> bool {
+    is_stale_nan(v)
+}
+
+/// One number for each step.
+#[derive(Clone, Debug)]
+pub(super) enum Scalar {
+    /// The same at all steps.
+    Same(f64),
+    /// One for each step.
+    Each(Vec<f64>),
+}
+
+impl Scalar {
+    /// The number at a step.
+    pub(super) fn at(&self, step: usize) -> f64 {
+        match self {
+            Scalar::Same(v) => *v,
+            Scalar::Each(values) => values[step],
+        }
+    }
+
+    /// Whether it may change from step to step.
+    pub(super) fn varies(&self) -> bool {
+        matches!(self, Scalar::Each(_))
+    }
+
+    /// The distinct cases: one value or all of them.
+    pub(super) fn values(&self) -> &[f64] {
+        match self {
+            Scalar::Same(v) => std::slice::from_ref(v),
+            Scalar::Each(values) => values,
+        }
+    }
+
+    /// Applies a function to every number.
+    pub(super) fn map(self, f: impl Fn(f64) -> f64) -> Scalar {
+        match self {
+            Scalar::Same(v) => Scalar::Same(f(v)),
+            Scalar::Each(mut values) => {
+                values.iter_mut().for_each(|v| *v = f(*v));
+                Scalar::Each(values)
+            }
+        }
+    }
+}
+
+/// One series of a [`Grid`].
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    labels: Labels,
+    /// Whether the metric's name no longer counts; removing it for real is
+    /// put off, because most rows are grouped away before anybody looks.
+    nameless: bool,
+    /// The step of the first value.
+    pub(super) first: usize,
+    /// Where the row's values begin in the buffer.
+    start: usize,
+    /// How many steps the row covers.
+    pub(super) len: usize,
+}
+
+impl Row {
+    /// The labels as they are seen.
+    pub(super) fn labels(&self) -> Labels {
+        if self.nameless {
+            self.labels.without(METRIC_NAME)
+        } else {
+            self.labels.clone()
+        }
+    }
+
+    /// The pairs as they are seen, in name order.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels
+            .iter()
+            .filter(|(name, _)| !(self.nameless && *name == METRIC_NAME))
+    }
+
+    /// The value of a label as it is seen, or the empty text.
+    pub(super) fn value(&self, name: &str) -> &str {
+        if self.nameless && name == METRIC_NAME {
+            ""
+        } else {
+            self.labels.value(name)
+        }
+    }
+
+    /// All steps from the first to the last value.
+    pub(super) fn steps(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.len
+    }
+}
+
+/// Series over steps.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Grid {
+    rows: Vec<Row>,
+    cells: Vec<f64>,
+}
+
+/// Two series of one vector have the same labels.
+pub(super) struct SameLabels;
+
+impl Grid {
+    /// The series in their present order.
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// How many values are held, missing ones between others included.
+    pub(super) fn size(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// The values of a row, from its first step on.
+    pub(super) fn cells(&self, row: usize) -> &[f64] {
+        let row = &self.rows[row];
+        &self.cells[row.start..row.start + row.len]
+    }
+
+    /// A row's value at a step, possibly a missing one.
+    pub(super) fn value(&self, row: usize, step: usize) -> f64 {
+        let row = &self.rows[row];
+        match step.checked_sub(row.first) {
+            Some(at) if at < row.len => self.cells[row.start + at],
+            _ => absent(),
+        }
+    }
+
+    /// Adds a series whose values, from step `first` on, are appended by `fill`.
+    /// A series without a value is not added; whether it was is the result.
+    pub(super) fn push(
+        &mut self,
+        labels: Cow<'_, Labels>,
+        first: usize,
+        fill: impl FnOnce(&mut Vec<f64>),
+    ) -> bool {
+        let start = self.cells.len();
+        fill(&mut self.cells);
+        let added = &self.cells[start..];
+        let Some(leading) = added.iter().position(|v| !is_absent(*v)) else {
+            self.cells.truncate(start);
+            return false;
+        };
+        let trailing = added
+            .iter()
+            .rev()
+            .position(|v| !is_absent(*v))
+            .expect("there is a value");
+        let len = added.len() - leading - trailing;
+        if leading > 0 {
+            self.cells
+                .copy_within(start + leading..start + leading + len, start);
+        }
+        self.cells.truncate(start + len);
+        self.rows.push(Row {
+            labels: labels.into_owned(),
+            nameless: false,
+            first: first + leading,
+            start,
+            len,
+        });
+        true
+    }
+
+    /// Adds a copy of a row of another grid with other values.
+    pub(super) fn push_like(
+        &mut self,
+        row: &Row,
+        first: usize,
+        fill: impl FnOnce(&mut Vec<f64>),
+    ) -> bool {
+        let added = self.push(Cow::Borrowed(&row.labels), first, fill);
+        if added {
+            self.rows.last_mut().expect("just added").nameless = row.nameless;
+        }
+        added
+    }
+
+    /// Applies a function to every value.
+    pub(super) fn map(&mut self, f: impl Fn(f64) -> f64) {
+        for v in &mut self.cells {
+            if !is_absent(*v) {
+                *v = f(*v);
+            }
+        }
+    }
+
+    /// Applies a function of the step and the value to every value. Rows that
+    /// lose all their values are removed.
+    pub(super) fn map_steps(&mut self, mut f: impl FnMut(usize, f64) -> f64) {
+        self.map_rows(|_, step, v| f(step, v));
+    }
+
+    /// The same with the number of the row.
+    pub(super) fn map_rows(&mut self, mut f: impl FnMut(usize, usize, f64) -> f64) {
+        for (number, row) in self.rows.iter().enumerate() {
+            let cells = &mut self.cells[row.start..row.start + row.len];
+            for (i, v) in cells.iter_mut().enumerate() {
+                if !is_absent(*v) {
+                    *v = f(number, row.first + i, *v);
+                }
+            }
+        }
+        self.drop_empty();
+    }
+
+    /// Removes rows that have lost all their values.
+    fn drop_empty(&mut self) {
+        let cells = &self.cells;
+        self.rows.retain(|row| {
+            cells[row.start..row.start + row.len]
+                .iter()
+                .any(|v| !is_absent(*v))
+        });
+    }
+
+    /// Gives the rows another order.
+    pub(super) fn reorder(&mut self, order: &[usize]) {
+        self.rows = order.iter().map(|at| self.rows[*at].clone()).collect();
+    }
+
+    /// A grid of one step as one of many steps with the same values.
+    pub(super) fn repeat(self, count: usize) -> Grid {
+        if count == 1 {
+            return self;
+        }
+        let mut repeated = Grid::default();
+        for (i, row) in self.rows.iter().enumerate() {
+            let v = self.value(i, 0);
+            repeated.push_like(row, 0, |cells| cells.resize(cells.len() + count, v));
+        }
+        repeated
+    }
+
+    /// Gives every row new labels.
+    pub(super) fn relabel(&mut self, mut f: impl FnMut(&Row) -> Labels) {
+        for row in &mut self.rows {
+            row.labels = f(row);
+            row.nameless = false;
+        }
+    }
+
+    /// Takes the metric's name off every row. Rows that become equal are an
+    /// error when they have values at the same step, else they are joined.
+    pub(super) fn drop_names(mut self) -> Result<Grid, SameLabels> {
+        if self.hide_names() {
+            self.join_same()
+        } else {
+            Ok(self)
+        }
+    }
+
+    /// The same, but rows that become equal are always an error.
+    pub(super) fn drop_names_strict(mut self) -> Result<Grid, SameLabels> {
+        if self.hide_names() {
+            self.assert_distinct()?;
+        }
+        Ok(self)
+    }
+
+    /// Hides all names; says whether rows may have become equal. They cannot
+    /// when all had the same name.
+    fn hide_names(&mut self) -> bool {
+        let mut names = self.rows.iter().map(|row| row.value(METRIC_NAME));
+        let first = names.next();
+        let differ = names.any(|name| Some(name) != first);
+        self.rows.iter_mut().for_each(|row| row.nameless = true);
+        differ
+    }
+
+    /// Fails when two rows have the same labels.
+    pub(super) fn assert_distinct(&self) -> Result<(), SameLabels> {
+        let mut seen = hashbrown::HashSet::with_capacity(self.rows.len());
+        let distinct = self.rows.iter().all(|row| seen.insert(row.labels()));
+        if distinct { Ok(()) } else { Err(SameLabels) }
+    }
+
+    /// Joins rows with the same labels; fails when two of them have a value at the same step.
+    pub(super) fn join_same(self) -> Result<Grid, SameLabels> {
+        let mut groups: HashMap<Labels, Vec<usize>> = HashMap::with_capacity(self.rows.len());
+        let mut order = Vec::with_capacity(self.rows.len());
+        for (i, row) in self.rows.iter().enumerate() {
+            let labels = row.labels();
+            let members = groups.entry(labels.clone()).or_insert_with(|| {
+                order.push(labels);
+                Vec::new()
+            });
+            members.push(i);
+        }
+        if order.len() == self.rows.len() {
+            return Ok(self);
+        }
+        let mut joined = Grid::default();
+        for labels in order {
+            let members = &groups[&labels];
+            let (first, values) = self.join(members)?;
+            joined.push(Cow::Owned(labels), first, |cells| cells.extend(values));
+        }
+        Ok(joined)
+    }
+
+    /// The values of several rows in one, from the first step of any.
+    fn join(&self, members: &[usize]) -> Result<(usize, Vec<f64>), SameLabels> {
+        let rows = || members.iter().map(|i| &self.rows[*i]);
+        let first = rows().map(|row| row.first).min().unwrap_or(0);
+        let end = rows().map(|row| row.steps().end).max().unwrap_or(0);
+        let mut values = vec![absent(); end - first];
+        for i in members {
+            let row = &self.rows[*i];
+            for (slot, v) in values[row.first - first..].iter_mut().zip(self.cells(*i)) {
+                if is_absent(*v) {
+                    continue;
+                }
+                if !is_absent(*slot) {
+                    return Err(SameLabels);
+                }
+                *slot = *v;
+            }
+        }
+        Ok((first, values))
+    }
+}
+
+/// Puts rows with equal keys together.
+///
+/// The key of a row is written into a buffer by the caller; members keep the
+/// order of the rows, groups that of their first row.
+pub(super) struct Groups {
+    index: HashMap<String, usize>,
+    key: String,
+}
+
+impl Groups {
+    /// No groups yet.
+    pub(super) fn new() -> Groups {
+        Groups {
+            index: HashMap::new(),
+            key: String::new(),
+        }
+    }
+
+    /// The group with the key that `write` writes; a new key gets the next number.
+    pub(super) fn assign(&mut self, write: impl FnOnce(&mut String)) -> usize {
+        self.key.clear();
+        write(&mut self.key);
+        let next = self.index.len();
+        *self.index.entry_ref(self.key.as_str()).or_insert(next)
+    }
+
+    /// The group with that key, if there is one.
+    pub(super) fn find(&mut self, write: impl FnOnce(&mut String)) -> Option<usize> {
+        self.key.clear();
+        write(&mut self.key);
+        self.index.get(self.key.as_str()).copied()
+    }
+}
+
+/// Appends a label to a key. A byte that no UTF-8 text holds cannot be used in
+/// a `String`, so lengths keep the parts apart.
+pub(super) fn write_pair(key: &mut String, name: &str, value: &str) {
+    use std::fmt::Write;
+    write!(key, "{}:{name}{}:{value}", name.len(), value.len()).expect("writing to a String works");
+}

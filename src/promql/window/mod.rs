@@ -1,0 +1,278 @@
+//! Functions of the samples in a window that slides over a series.
+//!
+//! Both ends of the window only move forward, so a series is walked once
+//! whatever the overlap. Rates need the first and the last sample and the
+//! resets between them, counts of changes are differences of running counts:
+//! both cost the same for any length of window.
+
+mod overlap;
+mod rate;
+mod regression;
+
+use super::grid::{Scalar, Steps, absent};
+use super::math::{self, Mean, Variance};
+use crate::model::Sample;
+
+/// A function of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum WindowFunction {
+    Avg,
+    Changes,
+    Count,
+    Delta,
+    Deriv,
+    DoubleExponentialSmoothing,
+    First,
+    Idelta,
+    Increase,
+    Irate,
+    Last,
+    Mad,
+    Max,
+    Min,
+    PredictLinear,
+    Present,
+    Quantile,
+    Rate,
+    Resets,
+    Stddev,
+    Stdvar,
+    Sum,
+    TsOfFirst,
+    TsOfLast,
+    TsOfMax,
+    TsOfMin,
+}
+
+impl WindowFunction {
+    /// Whether the result is still the metric itself, so that its name stays.
+    pub(super) fn keeps_name(self) -> bool {
+        matches!(self, WindowFunction::First | WindowFunction::Last)
+    }
+
+    /// Whether the value depends on the evaluation time and not only on the window.
+    pub(super) fn knows_time(self) -> bool {
+        self == WindowFunction::PredictLinear
+    }
+}
+
+/// The windows of a range selector or subquery, one for each step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    /// The evaluation times.
+    pub(super) steps: Steps,
+    /// Where every window ends when there is a `@`.
+    pub(super) fixed: Option<i64>,
+    /// How much earlier than that, or than the step, a window ends.
+    pub(super) offset_ms: i64,
+    /// The length of a window.
+    pub(super) range_ms: i64,
+}
+
+impl Windows {
+    /// Where the window of a step ends. The end belongs to it, the start does not.
+    pub(super) fn end(&self, step: usize) -> i64 {
+        self.fixed
+            .unwrap_or_else(|| self.steps.time(step))
+            .saturating_sub(self.offset_ms)
+    }
+
+    /// The closed range of times that any window can see.
+    pub(super) fn reach(&self) -> (i64, i64) {
+        let first = self.end(0).saturating_sub(self.range_ms).saturating_add(1);
+        (first, self.end(self.steps.count.saturating_sub(1)))
+    }
+
+    /// Calls `f` for the window of each step that holds a sample, and appends its results.
+    fn slide(
+        &self,
+        samples: &[Sample],
+        out: &mut Vec<f64>,
+        mut f: impl FnMut(&Window<'_>) -> Option<f64>,
+    ) {
+        let (mut low, mut high) = (0, 0);
+        for step in 0..self.steps.count {
+            let end = self.end(step);
+            let start = end.saturating_sub(self.range_ms);
+            high += count_until(&samples[high..], end);
+            low += count_until(&samples[low..high], start);
+            let value = if low == high {
+                None
+            } else {
+                f(&Window {
+                    samples,
+                    low,
+                    high,
+                    start,
+                    end,
+                    step,
+                })
+            };
+            out.push(value.unwrap_or_else(absent));
+        }
+    }
+}
+
+/// How many samples from the front are not later than `end`.
+fn count_until(samples: &[Sample], end: i64) -> usize {
+    samples
+        .iter()
+        .take_while(|sample| sample.t.as_ms() <= end)
+        .count()
+}
+
+/// The samples of one step, at least one of them.
+struct Window<'a> {
+    /// All samples of the series.
+    samples: &'a [Sample],
+    /// The index of the first in the window.
+    low: usize,
+    /// The index after the last in the window.
+    high: usize,
+    /// The excluded start.
+    start: i64,
+    /// The included end.
+    end: i64,
+    step: usize,
+}
+
+impl<'a> Window<'a> {
+    fn points(&self) -> &'a [Sample] {
+        &self.samples[self.low..self.high]
+    }
+
+    fn values(&self) -> impl Iterator<Item = f64> + 'a {
+        self.points().iter().map(|sample| sample.v)
+    }
+
+    fn first(&self) -> Sample {
+        self.samples[self.low]
+    }
+
+    fn last(&self) -> Sample {
+        self.samples[self.high - 1]
+    }
+
+    /// The last two samples.
+    fn last_two(&self) -> Option<(Sample, Sample)> {
+        match self.points() {
+            [.., a, b] => Some((*a, *b)),
+            _ => None,
+        }
+    }
+}
+
+/// Appends the value of `function` for each step, missing ones included. The
+/// samples must be free of staleness markers.
+pub(super) fn apply(
+    function: WindowFunction,
+    params: &[Scalar],
+    windows: &Windows,
+    samples: &[Sample],
+    out: &mut Vec<f64>,
+) {
+    use WindowFunction as W;
+    match function {
+        W::Rate => rate::rate(windows, samples, out),
+        W::Increase => rate::increase(windows, samples, out),
+        W::Delta => rate::delta(windows, samples, out),
+        W::Irate => windows.slide(samples, out, rate::irate),
+        W::Idelta => windows.slide(samples, out, |w| w.last_two().map(|(a, b)| b.v - a.v)),
+        W::Deriv => windows.slide(samples, out, regression::deriv),
+        W::PredictLinear => windows.slide(samples, out, |w| {
+            let now = windows.steps.time(w.step);
+            regression::predict_linear(w, now, params[0].at(w.step))
+        }),
+        W::DoubleExponentialSmoothing => windows.slide(samples, out, |w| {
+            regression::smooth(w, params[0].at(w.step), params[1].at(w.step))
+        }),
+        W::Changes => running(windows, samples, out, |a, b| {
+            a != b && !(a.is_nan() && b.is_nan())
+        }),
+        W::Resets => running(windows, samples, out, |a, b| b < a),
+        W::Count => windows.slide(samples, out, |w| Some((w.high - w.low) as f64)),
+        W::Present => windows.slide(samples, out, |_| Some(1.0)),
+        W::First => windows.slide(samples, out, |w| Some(w.first().v)),
+        W::Last => windows.slide(samples, out, |w| Some(w.last().v)),
+        W::TsOfFirst => windows.slide(samples, out, |w| Some(w.first().t.as_secs_f64())),
+        W::TsOfLast => windows.slide(samples, out, |w| Some(w.last().t.as_secs_f64())),
+        W::TsOfMax => windows.slide(samples, out, |w| {
+            Some(time_of(w, |best, v| v >= best || best.is_nan()))
+        }),
+        W::TsOfMin => windows.slide(samples, out, |w| {
+            Some(time_of(w, |best, v| v <= best || best.is_nan()))
+        }),
+        W::Sum => overlap::sum(windows, samples, out),
+        W::Avg => overlap::avg(windows, samples, out),
+        W::Max => overlap::max(windows, samples, out),
+        W::Min => overlap::min(windows, samples, out),
+        W::Stdvar => windows.slide(samples, out, |w| Some(variance(w))),
+        W::Stddev => windows.slide(samples, out, |w| Some(variance(w).sqrt())),
+        W::Quantile => quantile(windows, samples, &params[0], out),
+        W::Mad => median_deviation(windows, samples, out),
+    }
+}
+
+/// How many neighbours in the window fulfil a condition, by running counts.
+fn running(
+    windows: &Windows,
+    samples: &[Sample],
+    out: &mut Vec<f64>,
+    condition: impl Fn(f64, f64) -> bool,
+) {
+    let mut count = 0u32;
+    let mut counts = Vec::with_capacity(samples.len());
+    let mut previous = None;
+    for sample in samples {
+        count += u32::from(previous.is_some_and(|p| condition(p, sample.v)));
+        counts.push(count);
+        previous = Some(sample.v);
+    }
+    windows.slide(samples, out, |w| {
+        Some(f64::from(counts[w.high - 1] - counts[w.low]))
+    });
+}
+
+/// The time of the last sample that `better` prefers.
+fn time_of(w: &Window<'_>, better: impl Fn(f64, f64) -> bool) -> f64 {
+    let mut best = w.first();
+    for sample in w.points() {
+        if better(best.v, sample.v) {
+            best = *sample;
+        }
+    }
+    best.t.as_secs_f64()
+}
+
+fn mean(w: &Window<'_>) -> f64 {
+    let mut mean = Mean::default();
+    w.values().for_each(|v| mean.add(v));
+    mean.value()
+}
+
+fn variance(w: &Window<'_>) -> f64 {
+    let mut variance = Variance::default();
+    w.values().for_each(|v| variance.add(v));
+    variance.value()
+}
+
+fn quantile(windows: &Windows, samples: &[Sample], q: &Scalar, out: &mut Vec<f64>) {
+    let mut values = Vec::new();
+    windows.slide(samples, out, |w| {
+        values.clear();
+        values.extend(w.values());
+        Some(math::quantile(q.at(w.step), &mut values))
+    });
+}
+
+/// The median distance from the median.
+fn median_deviation(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
+    let mut values = Vec::new();
+    windows.slide(samples, out, |w| {
+        values.clear();
+        values.extend(w.values());
+        let median = math::quantile(0.5, &mut values);
+        values.iter_mut().for_each(|v| *v = (*v - median).abs());
+        Some(math::quantile(0.5, &mut values))
+    });
+}

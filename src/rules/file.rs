@@ -1,0 +1,340 @@
+//! Rule files as Prometheus writes them, checked as a whole.
+//!
+//! A file with any mistake is refused with the place of each one. Two rules of
+//! one name and the same labels are allowed, as in Prometheus; they are told
+//! apart by their order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
+
+use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text, rule_id};
+use crate::gotmpl::{Template, prometheus};
+use crate::model::duration;
+use crate::promql;
+
+/// A mistake in a rule file.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{file}:{line}:{column}: {message}")]
+pub struct FileError {
+    /// The file.
+    pub file: String,
+    /// Counted from 1.
+    pub line: u64,
+    /// Counted from 1.
+    pub column: u64,
+    /// What is wrong, in Prometheus' words where it has them.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    groups: Option<Vec<RawGroup>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGroup {
+    name: Spanned<String>,
+    #[serde(default)]
+    interval: Option<Spanned<String>>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    query_offset: Option<Spanned<String>>,
+    #[serde(default)]
+    labels: RawMap,
+    #[serde(default)]
+    rules: Option<Vec<Spanned<RawRule>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    #[serde(default)]
+    record: Option<Spanned<String>>,
+    #[serde(default)]
+    alert: Option<Spanned<String>>,
+    #[serde(default)]
+    expr: Option<Spanned<String>>,
+    #[serde(default, rename = "for")]
+    hold: Option<Spanned<String>>,
+    #[serde(default)]
+    keep_firing_for: Option<Spanned<String>>,
+    #[serde(default)]
+    labels: RawMap,
+    #[serde(default)]
+    annotations: RawMap,
+}
+
+/// A map of texts, in which a value may be left out.
+type RawMap = Option<BTreeMap<String, Option<Spanned<String>>>>;
+
+/// Parses and checks the text of a file; `interval` is that of groups without one.
+///
+/// # Errors
+/// With every mistake, in the order of the file.
+pub fn parse(file: &str, text: &str, interval: Duration) -> Result<Vec<GroupSpec>, Vec<FileError>> {
+    let raw: Option<RawFile> = serde_saphyr::from_str(text).map_err(|err| {
+        let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
+        vec![FileError {
+            file: file.to_owned(),
+            line,
+            column,
+            message: yaml_message(&err),
+        }]
+    })?;
+    let mut checker = Checker {
+        file,
+        interval,
+        errors: Vec::new(),
+    };
+    let groups = raw.and_then(|raw| raw.groups).unwrap_or_default();
+    let checked = checker.groups(groups);
+    if checker.errors.is_empty() {
+        Ok(checked)
+    } else {
+        Err(checker.errors)
+    }
+}
+
+/// The parser's message without its picture of the place.
+fn yaml_message(err: &serde_saphyr::Error) -> String {
+    let whole = err.without_snippet().to_string();
+    let first = whole.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
+}
+
+struct Checker<'a> {
+    file: &'a str,
+    interval: Duration,
+    errors: Vec<FileError>,
+}
+
+impl Checker<'_> {
+    fn groups(&mut self, raw: Vec<RawGroup>) -> Vec<GroupSpec> {
+        let mut names = HashSet::new();
+        let mut groups = Vec::with_capacity(raw.len());
+        for group in raw {
+            let at = group.name.referenced;
+            if group.name.value.is_empty() {
+                self.error(at, "groupname must not be empty");
+            } else if !names.insert(group.name.value.clone()) {
+                let name = &group.name.value;
+                let text = format!("groupname: {name:?} is repeated in the same file");
+                self.error(at, &text);
+            }
+            groups.push(self.group(group));
+        }
+        groups
+    }
+
+    fn group(&mut self, raw: RawGroup) -> GroupSpec {
+        let name = raw.name.value;
+        let interval = self.duration(raw.interval.as_ref());
+        let group_labels = self.label_map(raw.labels, raw.name.referenced);
+        let mut ordinals = HashMap::new();
+        let mut rules = Vec::new();
+        for rule in raw.rules.unwrap_or_default() {
+            let Some(mut rule) = self.rule(rule, &group_labels) else {
+                continue;
+            };
+            let ordinal = ordinals
+                .entry((rule.name.clone(), rule.labels.clone()))
+                .or_insert(0);
+            rule.id = rule_id(self.file, &name, &rule.name, &rule.labels, *ordinal);
+            *ordinal += 1;
+            rules.push(rule);
+        }
+        GroupSpec {
+            file: self.file.to_owned(),
+            interval: if interval.is_zero() {
+                self.interval
+            } else {
+                interval
+            },
+            limit: raw.limit.unwrap_or(0),
+            query_offset: self.duration(raw.query_offset.as_ref()),
+            rules,
+            name,
+        }
+    }
+
+    /// A rule without its number; `None` when it has no name or no expression.
+    fn rule(
+        &mut self,
+        raw: Spanned<RawRule>,
+        group_labels: &BTreeMap<String, String>,
+    ) -> Option<RuleSpec> {
+        let at = raw.referenced;
+        let raw = raw.value;
+        let mut labels = group_labels.clone();
+        labels.extend(self.label_map(raw.labels, at));
+        let annotations = self.annotation_map(raw.annotations, at);
+        let hold = self.duration(raw.hold.as_ref());
+        let keep_firing = self.duration(raw.keep_firing_for.as_ref());
+        let record = raw.record.filter(|name| !name.value.is_empty());
+        let alert = raw.alert.filter(|name| !name.value.is_empty());
+        let expr = self.expr(raw.expr, at);
+        let (name, kind) = match (record, alert) {
+            (Some(second), Some(_)) => {
+                self.error(
+                    second.referenced,
+                    "only one of 'record' and 'alert' must be set",
+                );
+                return None;
+            }
+            (None, None) => {
+                self.error(at, "one of 'record' or 'alert' must be set");
+                return None;
+            }
+            (Some(name), None) => {
+                let fields = [
+                    ("annotations", !annotations.is_empty()),
+                    ("for", !hold.is_zero()),
+                    ("keep_firing_for", !keep_firing.is_zero()),
+                ];
+                for (field, _) in fields.iter().filter(|(_, is_set)| *is_set) {
+                    self.error(at, &format!("invalid field '{field}' in recording rule"));
+                }
+                if !is_metric_name(&name.value) {
+                    let text = format!("invalid recording rule name: {}", name.value);
+                    self.error(name.referenced, &text);
+                }
+                (name.value, Kind::Recording)
+            }
+            (None, Some(name)) => {
+                let alerting = Alerting {
+                    hold,
+                    keep_firing,
+                    label_texts: self.texts(&labels, &name.value, at),
+                    annotation_texts: self.texts(&annotations, &name.value, at),
+                    annotations,
+                };
+                (name.value, Kind::Alerting(alerting))
+            }
+        };
+        let (expr, query) = expr?;
+        Some(RuleSpec {
+            name,
+            id: 0,
+            expr: Arc::new(expr),
+            query,
+            labels,
+            kind,
+        })
+    }
+
+    fn expr(
+        &mut self,
+        raw: Option<Spanned<String>>,
+        rule: Location,
+    ) -> Option<(promql::Expr, String)> {
+        let Some(raw) = raw.filter(|expr| !expr.value.is_empty()) else {
+            self.error(rule, "field 'expr' must be set in rule");
+            return None;
+        };
+        match promql::parse(&raw.value) {
+            Ok(expr) => {
+                let query = expr.to_string();
+                Some((expr, query))
+            }
+            Err(err) => {
+                let text = format!("could not parse expression: {err}");
+                self.error(raw.referenced, &text);
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, raw: Option<&Spanned<String>>) -> Duration {
+        let Some(raw) = raw else {
+            return Duration::ZERO;
+        };
+        duration::parse(&raw.value).unwrap_or_else(|err| {
+            self.error(raw.referenced, &err.to_string());
+            Duration::ZERO
+        })
+    }
+
+    fn label_map(&mut self, raw: RawMap, rule: Location) -> BTreeMap<String, String> {
+        self.map(raw, rule, "label", |name| {
+            is_label_name(name) && name != "__name__"
+        })
+    }
+
+    fn annotation_map(&mut self, raw: RawMap, rule: Location) -> BTreeMap<String, String> {
+        self.map(raw, rule, "annotation", is_label_name)
+    }
+
+    fn map(
+        &mut self,
+        raw: RawMap,
+        rule: Location,
+        what: &str,
+        is_valid: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::new();
+        for (name, value) in raw.unwrap_or_default() {
+            if !is_valid(&name) {
+                let at = value.as_ref().map_or(rule, |value| value.referenced);
+                self.error(at, &format!("invalid {what} name: {name}"));
+            }
+            map.insert(name, value.map(|value| value.value).unwrap_or_default());
+        }
+        map
+    }
+
+    fn texts(
+        &mut self,
+        map: &BTreeMap<String, String>,
+        rule: &str,
+        at: Location,
+    ) -> Vec<(String, Text)> {
+        let mut texts = Vec::with_capacity(map.len());
+        for (name, text) in map {
+            let text = template(rule, text).unwrap_or_else(|message| {
+                self.error(at, &format!("field {name:?}: {message}"));
+                Text::Plain(String::new())
+            });
+            texts.push((name.clone(), text));
+        }
+        texts
+    }
+
+    fn error(&mut self, at: Location, message: &str) {
+        self.errors.push(FileError {
+            file: self.file.to_owned(),
+            line: at.line(),
+            column: at.column(),
+            message: message.to_owned(),
+        });
+    }
+}
+
+/// Parses a label's or annotation's text; most have nothing to expand.
+fn template(rule: &str, text: &str) -> Result<Text, String> {
+    if !text.contains("{{") {
+        return Ok(Text::Plain(text.to_owned()));
+    }
+    let name = format!("__alert_{rule}");
+    let whole = format!("{}{text}", prometheus::PREFIX);
+    Template::parse(&name, &whole, prometheus::FUNCTIONS)
+        .map(Text::Template)
+        .map_err(|err| format!("error parsing template {name}: {err}"))
+}
+
+fn is_label_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let is_letter = |b: u8| b == b'_' || b.is_ascii_alphabetic();
+    bytes.next().is_some_and(is_letter) && bytes.all(|b| is_letter(b) || b.is_ascii_digit())
+}
+
+fn is_metric_name(name: &str) -> bool {
+    is_label_name(&name.replace(':', "_"))
+}

@@ -1,0 +1,134 @@
+//! The store as the rules of a group see it: with what earlier rules of the same
+//! evaluation gave, which is not written yet.
+//!
+//! Writing after each rule would cost a transaction each.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::model::{Labels, Matcher, Sample, Timestamp};
+use crate::promql::{QueryError, Queryable, SelectHints, Series};
+
+/// A store with pending samples on top.
+pub(super) struct Overlay<'a> {
+    base: &'a dyn Queryable,
+    pending: BTreeMap<Labels, Vec<Sample>>,
+    selected: AtomicU64,
+}
+
+impl<'a> Overlay<'a> {
+    /// Nothing is pending yet.
+    pub(super) fn new(base: &'a dyn Queryable) -> Overlay<'a> {
+        Overlay {
+            base,
+            pending: BTreeMap::new(),
+            selected: AtomicU64::new(0),
+        }
+    }
+
+    /// Shows a sample to all later queries. Times of a series must not go back.
+    pub(super) fn push(&mut self, labels: &Labels, sample: Sample) {
+        self.pending.entry(labels.clone()).or_default().push(sample);
+    }
+
+    /// How many series all queries selected.
+    pub(super) fn selected(&self) -> u64 {
+        self.selected.load(Ordering::Relaxed)
+    }
+
+    fn pending_series(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+    ) -> impl Iterator<Item = Series> {
+        let matching = self
+            .pending
+            .iter()
+            .filter(|(labels, _)| matchers.iter().all(|m| m.matches_labels(labels)));
+        matching.filter_map(move |(labels, samples)| {
+            let inside = samples.iter().filter(|s| s.t >= start && s.t <= end);
+            let samples: Vec<Sample> = inside.copied().collect();
+            (!samples.is_empty()).then(|| Series {
+                labels: labels.clone(),
+                samples,
+            })
+        })
+    }
+}
+
+impl Queryable for Overlay<'_> {
+    fn select(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+    ) -> Result<Vec<Series>, QueryError> {
+        let mut series = self.base.select(start, end, matchers, hints)?;
+        for new in self.pending_series(start, end, matchers) {
+            match series.binary_search_by(|old| old.labels.cmp(&new.labels)) {
+                Ok(at) => merge(&mut series[at].samples, &new.samples),
+                Err(at) => series.insert(at, new),
+            }
+        }
+        if series.len() > hints.series_max {
+            return Err(QueryError::TooManySeries(hints.series_max));
+        }
+        self.selected
+            .fetch_add(series.len() as u64, Ordering::Relaxed);
+        Ok(series)
+    }
+}
+
+/// Adds samples; of two at one time the stored one stays, as the store will decide.
+fn merge(stored: &mut Vec<Sample>, pending: &[Sample]) {
+    for sample in pending {
+        if let Err(at) = stored.binary_search_by_key(&sample.t, |s| s.t) {
+            stored.insert(at, *sample);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Vec<Series>);
+
+    impl Queryable for Fixed {
+        fn select(
+            &self,
+            _: Timestamp,
+            _: Timestamp,
+            matchers: &[Matcher],
+            _: &SelectHints,
+        ) -> Result<Vec<Series>, QueryError> {
+            let matching = |s: &&Series| matchers.iter().all(|m| m.matches_labels(&s.labels));
+            Ok(self.0.iter().filter(matching).cloned().collect())
+        }
+    }
+
+    #[test]
+    fn pending_samples_are_merged_in_order_of_labels_and_time() {
+        let [a, b, c] = ["a", "b", "c"].map(|n| Labels::from_pairs([("__name__", n)]));
+        let base = Fixed(vec![Series {
+            labels: b.clone(),
+            samples: vec![Sample::new(1, 1.0), Sample::new(3, 3.0)],
+        }]);
+        let mut overlay = Overlay::new(&base);
+        overlay.push(&c, Sample::new(2, 9.0));
+        overlay.push(&b, Sample::new(2, 2.0));
+        overlay.push(&b, Sample::new(3, 99.0));
+        overlay.push(&a, Sample::new(50, 9.0));
+        let (start, end) = (Timestamp::from_ms(0), Timestamp::from_ms(10));
+        let got = overlay
+            .select(start, end, &[], &SelectHints::default())
+            .unwrap();
+        let names: Vec<&str> = got.iter().map(|s| s.labels.metric_name()).collect();
+        assert_eq!(names, ["b", "c"]);
+        let values: Vec<f64> = got[0].samples.iter().map(|s| s.v).collect();
+        assert_eq!(values, [1.0, 2.0, 3.0]);
+        assert_eq!(overlay.selected(), 2);
+    }
+}

@@ -1,0 +1,302 @@
+//! What scripts cannot say: limits, cancellation, and that nothing panics.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use pulse::model::{Sample, Timestamp, stale_nan};
+use pulse::promql::{Engine, EvalError, Options, QueryError, Series, Value, parse};
+
+use super::memory::{Memory, labels};
+
+fn series(metric: &str, values: impl IntoIterator<Item = f64>) -> Series {
+    let sample = |(i, v)| Sample::new(i as i64 * 15_000, v);
+    Series {
+        labels: labels(metric).expect("a valid label set"),
+        samples: values.into_iter().enumerate().map(sample).collect(),
+    }
+}
+
+fn small() -> Memory {
+    let mut memory = Memory::default();
+    memory.add(series("foo{a=\"1\"}", (0..40).map(f64::from)));
+    memory.add(series(
+        "foo{a=\"2\",b=\"x\"}",
+        (0..40).map(|i| f64::from(i % 7)),
+    ));
+    memory.add(series(
+        "bar{a=\"1\"}",
+        [1.0, f64::NAN, f64::INFINITY, stale_nan(), -1e300, 0.0],
+    ));
+    memory.add(series("bar{a=\"2\",b=\"y\"}", [-0.0; 30]));
+    for (le, count) in [("0.1", 1.0), ("1", 5.0), ("+Inf", 7.0), ("bad", 1.0)] {
+        memory.add(series(
+            &format!("h_bucket{{le=\"{le}\"}}"),
+            (0..40).map(|i| f64::from(i) * count),
+        ));
+    }
+    memory
+}
+
+fn never() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(false))
+}
+
+fn range(
+    engine: &Engine,
+    query: &str,
+    cancelled: bool,
+) -> Result<pulse::promql::Output, EvalError> {
+    engine.range(
+        &small(),
+        &parse(query).expect("a valid query"),
+        Timestamp::from_ms(0),
+        Timestamp::from_ms(600_000),
+        Duration::from_secs(15),
+        &Arc::new(AtomicBool::new(cancelled)),
+    )
+}
+
+#[test]
+fn a_cancelled_query_ends() {
+    let result = range(&Engine::default(), "sum(rate(foo[5m]))", true);
+    assert!(matches!(
+        result,
+        Err(EvalError::Query(QueryError::Cancelled))
+    ));
+}
+
+#[test]
+fn the_sample_limit_holds_for_every_kind_of_node() {
+    let mut engine = Engine::default();
+    engine.options.samples_max = 100;
+    for query in [
+        "foo + foo",
+        "{a=~\".+\"}",
+        "count_over_time(foo[5m:1s])",
+        "sum(rate({a=~\".+\"}[1m])) + scalar(foo) + scalar(foo) + scalar(foo)",
+        "vector(time()) + foo",
+        "foo[100y:1ms]",
+    ] {
+        let result = if query.contains("100y") {
+            let expr = parse(query).unwrap();
+            engine.instant(&small(), &expr, Timestamp::from_ms(0), &never())
+        } else {
+            range(&engine, query, false)
+        };
+        let limited = matches!(result, Err(EvalError::Query(QueryError::TooManySamples)));
+        assert!(limited, "{query}: {result:?}");
+    }
+}
+
+#[test]
+fn the_series_limit_holds() {
+    let engine = Engine {
+        options: Options {
+            series_max: 3,
+            ..Options::default()
+        },
+    };
+    let result = range(&engine, "{a=~\".*\",__name__=~\".+\"}", false);
+    assert!(matches!(
+        result,
+        Err(EvalError::Query(QueryError::TooManySeries(3)))
+    ));
+}
+
+#[test]
+fn texts_and_range_vectors_have_no_value_over_time() {
+    for (query, kind) in [("\"x\"", "string"), ("foo[5m]", "range vector")] {
+        let error = range(&Engine::default(), query, false)
+            .unwrap_err()
+            .to_string();
+        let want = format!(
+            "invalid expression type \"{kind}\" for range query, must be Scalar or instant Vector"
+        );
+        assert_eq!(error, want);
+    }
+}
+
+#[test]
+fn an_instant_range_vector_is_the_raw_samples() {
+    let expr = parse("bar{a=\"1\"}[1m]").unwrap();
+    let output = Engine::default()
+        .instant(&small(), &expr, Timestamp::from_ms(60_000), &never())
+        .unwrap();
+    let Value::Matrix(series) = output.value else {
+        panic!("no matrix: {output:?}");
+    };
+    // (0, 60 s] without the marker at 45 s.
+    let times: Vec<i64> = series[0].samples.iter().map(|s| s.t.as_ms()).collect();
+    assert_eq!(times, [15_000, 30_000, 60_000]);
+}
+
+#[test]
+fn the_highest_tree_evaluates_on_a_small_stack() {
+    let height = pulse::promql::parser::HEIGHT_MAX;
+    let query = "foo + ".repeat(height - 1) + "foo";
+    assert!(range(&Engine::default(), &query, false).is_ok());
+    let nesting = pulse::promql::parser::NESTING_MAX;
+    let deep = "abs(".repeat(nesting - 1) + "foo" + &")".repeat(nesting - 1);
+    assert!(range(&Engine::default(), &deep, false).is_ok());
+}
+
+/// Expressions over the series of [`small`].
+fn query() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        prop::sample::select(vec![
+            "foo",
+            "bar",
+            "{a=~\".+\"}",
+            "h_bucket",
+            "none",
+            "foo offset 1m",
+            "bar @ 60",
+            "time()",
+            "foo @ end() offset -1m",
+            "1",
+            "-1.5",
+            "NaN",
+            "Inf",
+            "1e300",
+            "pi()",
+            "vector(1)",
+        ])
+        .prop_map(str::to_owned),
+        any::<f64>().prop_map(|v| format!("{v:e}").replace("e0", "")),
+    ];
+    leaf.prop_recursive(4, 24, 3, |inner| {
+        let ops = vec![
+            "+",
+            "-",
+            "*",
+            "/",
+            "%",
+            "^",
+            "atan2",
+            "== bool",
+            "!=",
+            ">",
+            "<= bool",
+            "and",
+            "or",
+            "unless on(a)",
+            "/ on(a) group_left(b)",
+            "* ignoring(b) group_right",
+            "- ignoring(b)",
+            "> on() group_left",
+        ];
+        let binary = (inner.clone(), prop::sample::select(ops), inner.clone())
+            .prop_map(|(a, op, b)| format!("({a} {op} {b})"));
+        let wrap = (inner.clone(), prop::sample::select(wrappers()), inner).prop_map(
+            |(inner, wrapper, other)| wrapper.replacen('X', &inner, 1).replacen('Y', &other, 1),
+        );
+        prop_oneof![binary, wrap]
+    })
+}
+
+/// Every function and aggregation around `X` and `Y`.
+fn wrappers() -> Vec<String> {
+    use pulse::promql::ast::Type;
+    let mut wrappers: Vec<String> = pulse::promql::signature::functions()
+        .iter()
+        .map(|function| {
+            let args: Vec<&str> = function
+                .args
+                .iter()
+                .map(|arg| match arg {
+                    Type::Scalar => "scalar(Y)",
+                    Type::Vector => "X",
+                    Type::Matrix => "X[3m:20s]",
+                    Type::String => "\"a\"",
+                })
+                .collect();
+            format!("{}({})", function.name, args.join(", "))
+        })
+        .collect();
+    for op in pulse::promql::ast::AggregateOp::ALL {
+        let param = match op.param_type() {
+            Some(Type::String) => "\"v\", ",
+            Some(_) => "scalar(Y), ",
+            None => "",
+        };
+        wrappers.push(format!("{} by (a) ({param}X)", op.as_str()));
+        wrappers.push(format!("{} without (a) ({param}X)", op.as_str()));
+    }
+    wrappers.extend(
+        [
+            "-X",
+            "rate(foo[1m]) + X",
+            "scalar(X)",
+            "X[2m:7s] offset 1m",
+            "topk(1, X)",
+        ]
+        .map(str::to_owned),
+    );
+    wrappers
+}
+
+proptest! {
+    /// Also: an instant query agrees with the step of a range query at the same time.
+    #[test]
+    fn no_expression_panics(query in query(), at in -60i64..700) {
+        let Ok(expr) = parse(&query) else { return Ok(()) };
+        let engine = Engine::default();
+        let memory = small();
+        let t = Timestamp::from_ms(at * 1000);
+        let instant = engine.instant(&memory, &expr, t, &never());
+        let step = Duration::from_secs(15);
+        let several = engine.range(&memory, &expr, t, t.plus_ms(90_000), step, &never());
+        let one = engine.range(&memory, &expr, t, t, step, &never());
+        let at_start_or_end = query.contains("end()");
+        if let (Ok(instant), Ok(one)) = (instant, one) {
+            prop_assert_eq!(elements(instant.value), elements(one.value.clone()), "{}", query);
+            if let Ok(several) = several && !at_start_or_end {
+                let first = |value| -> Vec<_> {
+                    let mut all = elements(value);
+                    all.retain(|(_, sample_t, _)| *sample_t == t.as_ms());
+                    all
+                };
+                prop_assert_eq!(first(several.value), first(one.value), "{}", query);
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_text_that_parses_never_panics(text in "[a-z0-9(){}\\[\\]:+*/<>=!~@\" ]{0,30}") {
+        if let Ok(expr) = parse(&text) {
+            let _ = Engine::default().instant(&small(), &expr, Timestamp::from_ms(60_000), &never());
+        }
+    }
+}
+
+/// Labels, times and bits, sorted, whatever the kind of value.
+fn elements(value: Value) -> Vec<(String, i64, u64)> {
+    let bits = |v: f64| {
+        if v.is_nan() {
+            f64::NAN.to_bits()
+        } else {
+            v.to_bits()
+        }
+    };
+    let mut all: Vec<(String, i64, u64)> = match value {
+        Value::Scalar { t, v } => vec![("{}".to_owned(), t.as_ms(), bits(v))],
+        Value::String { .. } => Vec::new(),
+        Value::Vector { t, samples } => samples
+            .into_iter()
+            .map(|s| (s.labels.to_string(), t.as_ms(), bits(s.v)))
+            .collect(),
+        Value::Matrix(series) => series
+            .into_iter()
+            .flat_map(|s| {
+                let name = s.labels.to_string();
+                s.samples
+                    .into_iter()
+                    .map(move |p| (name.clone(), p.t.as_ms(), bits(p.v)))
+            })
+            .collect(),
+    };
+    all.sort();
+    all
+}
