@@ -77,7 +77,7 @@ impl Engine {
         cancel: &Arc<AtomicBool>,
     ) -> Result<Output, EvalError> {
         let steps = Steps::one(t);
-        let mut evaluator = Evaluator::new(data, &self.options, cancel, steps, false);
+        let mut evaluator = Evaluator::new(data, &self.options, cancel, (t, t), false);
         let value = if expr.value_type() == Type::Matrix {
             Value::Matrix(evaluator.raw(expr, steps)?)
         } else {
@@ -120,7 +120,7 @@ impl Engine {
         if steps.count > self.options.samples_max {
             return Err(QueryError::TooManySamples.into());
         }
-        let mut evaluator = Evaluator::new(data, &self.options, cancel, steps, true);
+        let mut evaluator = Evaluator::new(data, &self.options, cancel, (start, end), true);
         let mut series = match evaluator.eval(expr, steps)? {
             Computed::Scalar(scalar) => vec![scalar_series(&scalar, steps)],
             Computed::String(_) => Vec::new(),

@@ -46,7 +46,7 @@ impl Evaluator<'_> {
         let groups = grouping.groups(&grid);
         match op {
             AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
-                let counts = counts(&param, &grid)?;
+                let counts = counts(&param)?;
                 self.select(op, &grid, &groups, steps, &counts)
             }
             AggregateOp::LimitRatio => self.limit_ratio(&grid, &param, span),
@@ -318,10 +318,7 @@ impl Counts {
     clippy::cast_sign_loss,
     reason = "negative counts were lifted to zero, and the cast saturates"
 )]
-fn counts(param: &Scalar, grid: &Grid) -> Result<Counts> {
-    if grid.rows().is_empty() {
-        return Ok(Counts(vec![0]));
-    }
+fn counts(param: &Scalar) -> Result<Counts> {
     for v in param.values() {
         let problem = if v.is_nan() {
             "Parameter value is NaN".to_owned()

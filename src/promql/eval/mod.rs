@@ -22,6 +22,7 @@ use super::engine::{EvalError, Options};
 use super::grid::{Grid, SameLabels, Scalar, Steps};
 use super::queryable::{QueryError, Queryable};
 use super::value::{Output, Value};
+use crate::model::Timestamp;
 
 type Result<T> = std::result::Result<T, EvalError>;
 
@@ -48,8 +49,9 @@ pub(super) struct Evaluator<'a> {
     data: &'a dyn Queryable,
     options: &'a Options,
     cancel: &'a Arc<AtomicBool>,
-    /// The steps of the whole query, for `@ start()` and `@ end()`.
-    query: Steps,
+    /// What `@ start()` and `@ end()` mean, also inside subqueries. The end need
+    /// not be a step.
+    query: (Timestamp, Timestamp),
     is_range: bool,
     annotations: Annotations,
     samples_read: u64,
@@ -62,7 +64,7 @@ impl<'a> Evaluator<'a> {
         data: &'a dyn Queryable,
         options: &'a Options,
         cancel: &'a Arc<AtomicBool>,
-        query: Steps,
+        query: (Timestamp, Timestamp),
         is_range: bool,
     ) -> Evaluator<'a> {
         Evaluator {
@@ -152,8 +154,8 @@ impl<'a> Evaluator<'a> {
     fn fixed_time(&self, at: Option<At>) -> Option<i64> {
         at.map(|at| match at {
             At::Time(t) => t.as_ms(),
-            At::Start => self.query.start,
-            At::End => self.query.last(),
+            At::Start => self.query.0.as_ms(),
+            At::End => self.query.1.as_ms(),
         })
     }
 
