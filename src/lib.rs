@@ -34,6 +34,8 @@ pub mod telemetry;
 
 pub mod gotmpl;
 
+pub mod chart;
+
 pub mod promql;
 
 pub mod store;
@@ -45,3 +47,5 @@ pub mod delivery;
 pub mod rules;
 
 pub mod sources;
+
+pub mod web;
