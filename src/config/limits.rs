@@ -53,6 +53,8 @@ pub struct Limits {
     pub series_max: usize,
     /// Active series of one tenant.
     pub series_per_tenant_max: usize,
+    /// Devices of one tenant that are registered; messages of others are taken all the same.
+    pub devices_per_tenant_max: usize,
     /// Messages per second of one tenant; 0 is no limit.
     pub messages_per_second: u32,
     /// Messages that a tenant may send at once above its rate.
@@ -76,6 +78,7 @@ impl Default for Limits {
             label_value_bytes_max: 2_048,
             series_max: 1_000_000,
             series_per_tenant_max: 200_000,
+            devices_per_tenant_max: 100_000,
             messages_per_second: 0,
             messages_burst: 10_000,
             buffer_per_tenant: 65_600,

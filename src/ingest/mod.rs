@@ -1,22 +1,52 @@
 //! Messages in, write batches out: decode, validate, route, register, commit.
 //!
 //! Owns the ingest task, the token buckets, the device registry (`Table::Device`)
-//! and the dead letters of refused messages.
+//! and the dead letters of refused messages. What a message goes through, in
+//! order: [`validate`] (in the source's task), [`lanes`], [`decode`], [`series`],
+//! [`registry`] and [`route`] (joined in [`batch`]), the store, and the verdict
+//! ([`task`]).
 //!
 //! It must never answer a message before the transaction that holds its samples
 //! or its dead letter is durable.
 
+mod batch;
 pub mod decode;
+mod lanes;
+mod letter;
 pub mod map;
-pub mod time;
+mod plan;
+mod quota;
+pub mod registry;
+mod route;
+mod series;
+mod stamps;
+mod task;
+mod tenants;
+mod time;
 pub mod topic;
+mod validate;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use anyhow::Context as _;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use subtle::ConstantTimeEq as _;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use crate::model::{TenantId, Timestamp};
+use self::lanes::{Lane, Room};
+use self::plan::{Active, Plan};
+use self::registry::Registry;
+use self::task::Worker;
+use self::tenants::Tenants;
+use self::validate::Lot;
+use crate::config::Config;
+use crate::model::tenant::DEFAULT_TENANT;
+use crate::model::{Clock, TenantId, Timestamp};
+use crate::store::Store;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{Ending, Reason, ServiceName, UNKNOWN_TENANT};
 
 /// Where messages come from. One value for the life of a source, shared by its messages.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,14 +96,69 @@ pub struct Hand {
     pub origin: Arc<Origin>,
     /// The messages, in order of receipt.
     pub messages: Vec<Message>,
-    /// One verdict for each message, in order. Dropped unanswered only when the process stops.
-    pub reply: oneshot::Sender<Vec<Verdict>>,
+    /// Takes one verdict for each message, in order. Dropped unanswered only when
+    /// the process stops.
+    pub reply: Reply,
+    /// What admission said about each message.
+    lots: Vec<Lot>,
+    /// What it was judged by.
+    active: Arc<Active>,
+    room: Room,
+}
+
+/// Where the answer to a hand goes.
+pub struct Reply(Answer);
+
+enum Answer {
+    Verdicts(oneshot::Sender<Vec<Verdict>>),
+    Endings(oneshot::Sender<Vec<Ending>>),
+}
+
+impl Reply {
+    /// Answers. A source that is gone does not want to know.
+    fn answer(self, endings: &[Ending]) {
+        match self.0 {
+            Answer::Verdicts(to) => {
+                drop(to.send(endings.iter().map(|&ending| ending.into()).collect()));
+            }
+            Answer::Endings(to) => drop(to.send(endings.to_vec())),
+        }
+    }
+
+    /// Answers a source's test.
+    #[cfg(test)]
+    pub(crate) fn send(self, verdicts: Vec<Verdict>) -> Result<(), Vec<Verdict>> {
+        match self.0 {
+            Answer::Verdicts(to) => to.send(verdicts),
+            Answer::Endings(_) => Err(verdicts),
+        }
+    }
+}
+
+impl From<Ending> for Verdict {
+    fn from(ending: Ending) -> Verdict {
+        match ending {
+            Ending::Accepted | Ending::Duplicate => Verdict::Committed,
+            Ending::Rejected(reason) => Verdict::Rejected(reason.as_str()),
+            Ending::Retry(_) => Verdict::Retry,
+        }
+    }
 }
 
 /// A handle to the ingest task. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Ingest {
-    queue: mpsc::Sender<Hand>,
+    core: Arc<Core>,
+    live: Lane,
+    historical: Lane,
+}
+
+/// What the handles and the task share.
+struct Core {
+    active: RwLock<Arc<Active>>,
+    tenants: Tenants,
+    metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 /// The ingest task is gone: the process stops.
@@ -81,10 +166,104 @@ pub struct Ingest {
 #[error("ingest has stopped")]
 pub struct Stopped;
 
+/// Whether [`start`] and [`Ingest::reload`] would take this configuration.
+///
+/// # Errors
+/// When a map, a route, a limit or a token is not valid; the text says which.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    Plan::compile(config).map(drop)
+}
+
+/// Starts the ingest task. It runs until `stop`, then takes nothing more,
+/// finishes what is queued, answers, and ends. Reads the device registry first,
+/// which blocks.
+///
+/// # Errors
+/// As [`check`], and when the registry cannot be read.
+pub fn start(
+    config: &Config,
+    store: Store,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    tasks: &Tasks,
+    stop: CancellationToken,
+) -> anyhow::Result<Ingest> {
+    let plan = Plan::compile(config)?;
+    let registry = Registry::load(&store).context("cannot read the device registry")?;
+    metrics.tenants.set_max(config.metrics.max_tenants);
+    if config.has_view("relay") {
+        metrics.register(Box::new(metrics.ingest.relay.clone()));
+    }
+    let queue = metrics.service.queue(ServiceName::Ingest, "ingest_batch");
+    let (live, historical, lanes) = lanes::open(&queue);
+    let core = Arc::new(Core::new(plan, metrics, clock));
+    let lanes = Arc::new(tokio::sync::Mutex::new(lanes));
+    let loaded = Mutex::new(Some(registry));
+    let (task_core, task_stop) = (Arc::clone(&core), stop.clone());
+    tasks.spawn("ingest", stop, move || {
+        let first = loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (core, store, lanes) = (Arc::clone(&task_core), store.clone(), Arc::clone(&lanes));
+        let stop = task_stop.clone();
+        async move {
+            // After a panic the devices are read anew, as some may not have been written.
+            let registry = first.unwrap_or_else(|| {
+                Registry::load(&store).expect("FATAL: the device registry could be read at start")
+            });
+            let mut lanes = lanes.lock().await;
+            Worker::new(core, store, registry)
+                .run(&mut lanes, &stop)
+                .await;
+        }
+    });
+    Ok(Ingest {
+        core,
+        live,
+        historical,
+    })
+}
+
+impl Core {
+    fn new(plan: Plan, metrics: Arc<Metrics>, clock: Clock) -> Core {
+        let core = Core {
+            active: RwLock::new(Arc::new(plan.activate(&metrics.ingest))),
+            tenants: Tenants::new(Arc::clone(&metrics)),
+            metrics,
+            clock,
+        };
+        core.show_tenants(&core.active());
+        core
+    }
+
+    fn active(&self) -> Arc<Active> {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&active)
+    }
+
+    /// Makes the zeros of the tenants that are known without a message.
+    fn show_tenants(&self, active: &Active) {
+        let configured = active.plan.tenants().map(TenantId::as_str);
+        for name in [DEFAULT_TENANT, UNKNOWN_TENANT]
+            .into_iter()
+            .chain(configured)
+        {
+            self.tenants.get(name, &active.plan, self.clock.now());
+        }
+    }
+}
+
 impl Ingest {
-    /// Puts messages into this queue.
-    pub fn with_queue(queue: mpsc::Sender<Hand>) -> Ingest {
-        Ingest { queue }
+    /// A handle whose messages a source's test receives itself.
+    #[cfg(test)]
+    pub(crate) fn with_queue(queue: tokio::sync::mpsc::Sender<Hand>) -> Ingest {
+        let metrics = Metrics::new();
+        let waiting = metrics.service.queue(ServiceName::Ingest, "ingest_batch");
+        let plan = Plan::compile(&Config::default()).expect("the default configuration is valid");
+        let lane = Lane::new(queue, waiting);
+        Ingest {
+            core: Arc::new(Core::new(plan, metrics, Clock::System)),
+            live: lane.clone(),
+            historical: lane,
+        }
     }
 
     /// Hands messages over and gives a receiver for their verdicts. Waits for
@@ -97,13 +276,122 @@ impl Ingest {
         origin: &Arc<Origin>,
         messages: Vec<Message>,
     ) -> Result<oneshot::Receiver<Vec<Verdict>>, Stopped> {
-        let slot = self.queue.reserve().await.map_err(|_| Stopped)?;
         let (reply, verdicts) = oneshot::channel();
-        slot.send(Hand {
-            origin: Arc::clone(origin),
-            messages,
-            reply,
-        });
+        self.hand_over(origin, messages, Answer::Verdicts(reply))
+            .await?;
         Ok(verdicts)
     }
+
+    /// As [`Ingest::submit`], for a source that tells its client more than a
+    /// broker wants to know.
+    ///
+    /// # Errors
+    /// When the process stops.
+    pub async fn submit_counted(
+        &self,
+        origin: &Arc<Origin>,
+        messages: Vec<Message>,
+    ) -> Result<oneshot::Receiver<Vec<Ending>>, Stopped> {
+        let (reply, endings) = oneshot::channel();
+        self.hand_over(origin, messages, Answer::Endings(reply))
+            .await?;
+        Ok(endings)
+    }
+
+    async fn hand_over(
+        &self,
+        origin: &Arc<Origin>,
+        messages: Vec<Message>,
+        answer: Answer,
+    ) -> Result<(), Stopped> {
+        let lane = match origin.historical {
+            true => &self.historical,
+            false => &self.live,
+        };
+        let room = lane.room(&messages).await?;
+        let place = lane.place().await?;
+        let active = self.core.active();
+        let lots = self.admit(&active, &messages);
+        place.send(Hand {
+            origin: Arc::clone(origin),
+            messages,
+            reply: Reply(answer),
+            lots,
+            active,
+            room,
+        });
+        Ok(())
+    }
+
+    fn admit(&self, active: &Active, messages: &[Message]) -> Vec<Lot> {
+        let Core {
+            tenants, metrics, ..
+        } = &*self.core;
+        let now = self.core.clock.now();
+        messages
+            .iter()
+            .map(|message| {
+                let lot = validate::admit(active, tenants, message, now);
+                let kind = lot.kind(active);
+                metrics.ingest.count_received(&lot.tenant.meter, kind);
+                lot
+            })
+            .collect()
+    }
+
+    /// Counts a message that its source refused by itself, before it was a message:
+    /// a request body over the limit.
+    pub fn count_refused(&self, tenant: &TenantId, reason: Reason) {
+        let active = self.core.active();
+        let now = self.core.clock.now();
+        let tenant = self.core.tenants.get(tenant.as_str(), &active.plan, now);
+        let kind = &active.unknown;
+        self.core.metrics.ingest.count_received(&tenant.meter, kind);
+        tenant.meter.end(kind, Ending::Rejected(reason));
+    }
+
+    /// The tenant that a bearer token is bound to. Takes the same time whatever
+    /// token it is.
+    pub fn tenant_of_token(&self, token: &str) -> Option<TenantId> {
+        let active = self.core.active();
+        let tokens = active.plan.tokens().iter();
+        tokens.fold(None, |found, (tenant, wanted)| {
+            let is_it = bool::from(wanted.as_bytes().ct_eq(token.as_bytes()));
+            if is_it { Some(tenant.clone()) } else { found }
+        })
+    }
+
+    /// Whether a tenant has a token of its own.
+    pub fn has_token(&self, tenant: &TenantId) -> bool {
+        let active = self.core.active();
+        active.plan.tokens().iter().any(|(t, _)| t == tenant)
+    }
+
+    /// Applies a changed configuration: maps, routes, limits, tenants and their
+    /// tokens. All or nothing: after an error everything is as before. Messages
+    /// that were handed over before are judged by what held then.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        let plan = Plan::compile(config)?;
+        let active = Arc::new(plan.activate(&self.core.metrics.ingest));
+        self.core
+            .metrics
+            .tenants
+            .set_max(config.metrics.max_tenants);
+        let mut current = self
+            .core
+            .active
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::clone(&active);
+        drop(current);
+        self.core.tenants.apply(&active.plan);
+        self.core.show_tenants(&active);
+        Ok(())
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use crate::model::Timestamp;
 
 /// A time as it stands in a payload.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Written<'a> {
+pub(super) enum Written<'a> {
     /// A whole number.
     Int(i64),
     /// A number with a fraction, or one that does not fit an integer.
@@ -20,7 +20,7 @@ pub enum Written<'a> {
 }
 
 /// Reads a time. `None` when it is not one in this format.
-pub fn parse(written: Written<'_>, format: TimeFormat) -> Option<Timestamp> {
+pub(super) fn parse(written: Written<'_>, format: TimeFormat) -> Option<Timestamp> {
     match written {
         Written::Text(text) => parse_text(text, format),
         _ if format == TimeFormat::Rfc3339 => None,

@@ -21,6 +21,7 @@ pub struct Onboarding {
     submitted: IntCounterVec,
     processed: IntCounterVec,
     seconds: HistogramVec,
+    refused: IntCounterVec,
     /// Registrations whose commit is under way.
     pub queue_length: IntGauge,
 }
@@ -42,6 +43,8 @@ pub enum Registered {
 pub struct Registrations {
     /// Devices seen for the first time.
     pub submitted: IntCounter,
+    /// Messages of devices that are not registered, as there are too many.
+    pub refused: IntCounter,
     processed: [IntCounter; 4],
     seconds: Histogram,
 }
@@ -68,6 +71,12 @@ impl Onboarding {
                 &PYTHON_BUCKETS,
                 &["company_id"],
             ),
+            refused: counters(
+                r,
+                "pulse_ingest_unregistered_total",
+                "Messages of devices above the limit of registered devices.",
+                &["tenant_id"],
+            ),
             queue_length: registered(
                 r,
                 IntGauge::new(
@@ -83,6 +92,7 @@ impl Onboarding {
     pub(super) fn of(&self, tenant: &str, histogram: &str) -> Registrations {
         Registrations {
             submitted: self.submitted.with_label_values(&[tenant]),
+            refused: self.refused.with_label_values(&[tenant]),
             processed: STATUSES.map(|status| self.processed.with_label_values(&[tenant, status])),
             seconds: self.seconds.with_label_values(&[histogram]),
         }

@@ -1,8 +1,9 @@
-//! The words of document 3 for what ingest, delivery and the pages do.
+//! The words of document 3 for what ingest, the sources and the pages do.
 //!
 //! `user_id` is the tenant; `message_type` is the last plain level of the topic
 //! template that took the message (`telemetry`), at most
-//! [`MESSAGE_TYPES_MAX`] of them, the rest `other`. Registered when
+//! [`MESSAGE_TYPES_MAX`] of them, the rest `other`. The rest of the document
+//! (`db_`, `http_`, `consumer_connections`) is its own parts'. Registered when
 //! `metrics.views` has `relay`; fed in any case, as the feeding costs an
 //! increment.
 
@@ -32,8 +33,6 @@ pub struct Relay {
     pub(super) buffer_capacity: IntGaugeVec,
     /// Live inputs: brokers and push clients. Set by the sources.
     pub edge_relay_connections: IntGauge,
-    /// Live outputs: viewers and uplinks. Set by the web part.
-    pub consumer_connections: IntGauge,
     /// Open sessions of people. Set by the web part.
     pub active_sessions: IntGauge,
     /// Sessions that began.
@@ -84,10 +83,6 @@ impl Relay {
                 "edge_relay_connections",
                 "Live inputs: connected brokers and push clients.",
             ),
-            consumer_connections: gauge(
-                "consumer_connections",
-                "Live outputs: viewers and uplinks.",
-            ),
             active_sessions: gauge("active_sessions", "Open sessions of people."),
             sessions_created: counter("sessions_created_total", "Sessions that began."),
             sessions_ended: counter("sessions_ended_total", "Sessions that ended."),
@@ -130,7 +125,7 @@ impl Relay {
         self.received.with_label_values(&[&kind.0.name, tenant])
     }
 
-    fn parts(&self) -> [&dyn Collector; 10] {
+    fn parts(&self) -> [&dyn Collector; 9] {
         [
             &self.received,
             &self.processed,
@@ -138,7 +133,6 @@ impl Relay {
             &self.buffer_size,
             &self.buffer_capacity,
             &self.edge_relay_connections,
-            &self.consumer_connections,
             &self.active_sessions,
             &self.sessions_created,
             &self.sessions_ended,

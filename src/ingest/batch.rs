@@ -1,0 +1,284 @@
+//! One message to the rows and state changes of one item.
+//!
+//! An item is judged as one by the writer: what a repeated message must not
+//! cause again (its routes, its device's registration) stands in `on_new`.
+
+use super::decode::{Reading, Refused, decode};
+use super::map::Map;
+use super::plan::Active;
+use super::registry::{Registry, Sight};
+use super::route::Event;
+use super::series::{Cache, Found, Known, Source};
+use super::stamps::Stamps;
+use super::validate::{Lot, check_time};
+use super::{Hand, Message};
+use crate::model::Timestamp;
+use crate::store::{Item, Row, StateOp, Store, WriteBatch};
+use crate::telemetry::metrics::Reason;
+
+/// How a message is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pass {
+    /// As one item.
+    First,
+    /// Each row as its own item, to learn which of them is a conflict.
+    Split,
+    /// As one item whose series are looked up anew: one has left the store.
+    Afresh,
+}
+
+/// A series, by the hash of its labels, and a time.
+pub(super) type Place = (u64, Timestamp);
+
+/// What was added to the batch for a message.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Encoded {
+    /// Its first item.
+    pub(super) first: usize,
+    /// How many items it has.
+    pub(super) items: usize,
+    /// Whether its samples have our stamp rather than a time of their own.
+    pub(super) stamped: bool,
+    /// The place of each item, when the samples have our stamp and each has its own item.
+    pub(super) places: Vec<Place>,
+    /// The key of the device that the item registers.
+    pub(super) registers: Option<u64>,
+    /// Whether the device was left out, as its tenant has as many as it may.
+    pub(super) unregistered: bool,
+}
+
+/// Turns messages into rows. Keeps what it learned about topics and devices.
+pub(super) struct Encoder {
+    /// The known devices.
+    pub(super) registry: Registry,
+    store: Store,
+    cache: Cache,
+    stamps: Stamps,
+    reading: Reading,
+    found: Vec<Found>,
+}
+
+impl Encoder {
+    /// Knows the registered devices and nothing else.
+    pub(super) fn new(store: Store, registry: Registry) -> Encoder {
+        Encoder {
+            registry,
+            store,
+            cache: Cache::default(),
+            stamps: Stamps::default(),
+            reading: Reading::default(),
+            found: Vec::new(),
+        }
+    }
+
+    /// Forgets topics: the maps or the routes have changed.
+    pub(super) fn forget_topics(&mut self) {
+        self.cache.clear();
+    }
+
+    /// Takes back that a place holds the value that was tried there.
+    pub(super) fn vacate(&mut self, (series, t): Place) {
+        self.stamps.vacate(series, t);
+    }
+
+    /// Adds a message to the batch. `starts` are the places from which its series
+    /// with our stamp look for room, where that is not the stamp itself.
+    ///
+    /// # Errors
+    /// When it is refused; the batch is as before.
+    pub(super) fn encode(
+        &mut self,
+        active: &Active,
+        (lot, message): (&Lot, &Message),
+        now: Timestamp,
+        (pass, starts): (Pass, &[Place]),
+        batch: &mut WriteBatch,
+    ) -> Result<Encoded, Refused> {
+        let plan = &active.plan;
+        let map = &plan.maps[lot
+            .map
+            .expect("BUG: a message that no map takes was let through")];
+        let tenant = lot.tenant_id.as_str();
+        decode(
+            map,
+            &plan.limits,
+            tenant,
+            &message.payload,
+            &mut self.reading,
+        )?;
+        let stamped = self.reading.time().is_none();
+        let time = self.reading.time().unwrap_or(message.stamp);
+        check_time(plan, time, now)?;
+        let source = Source {
+            map,
+            topic: &message.topic,
+            tenant: &lot.tenant_id,
+            limits: &plan.limits,
+        };
+        if pass == Pass::Afresh {
+            self.cache.forget(&source, &self.reading);
+        }
+        self.find(active, &source)?;
+        let rows_before = batch.rows.len();
+        if let Err(refused) = self.push_rows(stamped.then_some(starts), time, batch) {
+            batch.rows.truncate(rows_before);
+            return Err(refused);
+        }
+        let known = self.cache.last();
+        let mut encoded = Encoded {
+            first: batch.items.len(),
+            stamped,
+            ..Encoded::default()
+        };
+        let mut item = Item::default();
+        if let Some((device, key)) = &known.device {
+            let max = plan.limits.devices_per_tenant_max;
+            match self
+                .registry
+                .sight(&lot.tenant_id, (device, *key), max, now)
+            {
+                Sight::Known => {}
+                Sight::Full => encoded.unregistered = true,
+                Sight::Behind(op) => item.on_new.push(op),
+                Sight::New(op) => {
+                    item.on_new.push(op);
+                    encoded.registers = Some(*key);
+                }
+            }
+        }
+        if !known.routes.is_empty() {
+            let event = Event {
+                tenant: &lot.tenant_id,
+                device: known.device.as_ref().map(|(device, _)| &**device),
+                topic: &message.topic,
+                time,
+                payload: &message.payload,
+            };
+            deliveries(
+                active,
+                known,
+                (&source, &self.reading),
+                &event,
+                now,
+                &mut item,
+            );
+        }
+        if stamped {
+            item.always.clone_from(&message.state);
+        }
+        self.push_items(pass, rows_before, item, &mut encoded, batch);
+        Ok(encoded)
+    }
+
+    /// Finds the series of the reading's values.
+    fn find(&mut self, active: &Active, source: &Source<'_>) -> Result<(), Refused> {
+        let routes = || {
+            let routes = active.plan.routes.iter().enumerate();
+            let taking = routes.filter(|(_, r)| r.takes(source.tenant.as_str(), source.topic));
+            taking.map(|(at, _)| at).collect()
+        };
+        self.found.clear();
+        let resolve = |labels: &_| self.store.resolve(labels);
+        self.cache
+            .find(source, &self.reading, routes, resolve, &mut self.found)
+    }
+
+    fn push_rows(
+        &mut self,
+        starts: Option<&[Place]>,
+        time: Timestamp,
+        batch: &mut WriteBatch,
+    ) -> Result<(), Refused> {
+        batch.rows.reserve(self.found.len());
+        for (found, (_, v)) in self.found.iter().zip(self.reading.values()) {
+            let t = match starts {
+                None => time,
+                Some(starts) => {
+                    let own = starts.iter().find(|(series, _)| *series == found.hash);
+                    let start = own.map_or(time, |(_, start)| *start);
+                    let place = self.stamps.place(found.hash, start, v);
+                    place.ok_or_else(|| {
+                        Refused::new(Reason::Conflict, "too many values in one millisecond")
+                    })?
+                }
+            };
+            batch.rows.push(Row {
+                series: found.key.clone(),
+                t,
+                v,
+            });
+        }
+        Ok(())
+    }
+
+    fn push_items(
+        &self,
+        pass: Pass,
+        rows_before: usize,
+        item: Item,
+        encoded: &mut Encoded,
+        batch: &mut WriteBatch,
+    ) {
+        let rows = batch.rows.len() - rows_before;
+        encoded.items = if pass == Pass::Split { rows } else { 1 };
+        if encoded.stamped && encoded.items == rows {
+            let times = batch.rows[rows_before..].iter().map(|row| row.t);
+            encoded.places = self.found.iter().map(|f| f.hash).zip(times).collect();
+        }
+        let each = u32::try_from(rows / encoded.items).expect("limited by samples_per_message_max");
+        batch.items.push(Item { rows: each, ..item });
+        let more = || Item {
+            rows: each,
+            ..Item::default()
+        };
+        batch.items.extend((1..encoded.items).map(|_| more()));
+    }
+}
+
+/// The outbox rows of a message.
+fn deliveries(
+    active: &Active,
+    known: &Known,
+    (source, reading): (&Source<'_>, &Reading),
+    event: &Event<'_>,
+    now: Timestamp,
+    item: &mut Item,
+) {
+    for &at in &known.routes {
+        let route = &active.plan.routes[at];
+        let metric = route.metric.as_deref();
+        if metric.is_none_or(|metric| has_metric(source.map, source.topic, reading, metric)) {
+            let delivery = Box::new(route.delivery(event, now));
+            item.on_new.push(StateOp::Enqueue(delivery));
+        }
+    }
+}
+
+fn has_metric(map: &Map, topic: &str, reading: &Reading, metric: &str) -> bool {
+    let mut values = Vec::new();
+    map.topic.capture(topic, &mut values);
+    let mut name = String::new();
+    reading.values().any(|(path, _)| {
+        name.clear();
+        map.metric_name(path, &values, &mut name);
+        name == metric
+    })
+}
+
+/// What a hand's messages hold in memory while their batch is under way is
+/// bounded by their lane; this bounds what one transaction carries.
+pub(super) fn is_full(batch: &WriteBatch, letters: usize) -> bool {
+    const ROWS_MAX: usize = 16_384;
+    const ITEMS_MAX: usize = 4_096;
+    const LETTER_BYTES_MAX: usize = 1 << 20;
+    batch.rows.len() >= ROWS_MAX || batch.items.len() >= ITEMS_MAX || letters >= LETTER_BYTES_MAX
+}
+
+/// Pairs the messages of a hand with what admission said.
+pub(super) fn pairs(hand: &mut Hand) -> impl Iterator<Item = (usize, (Lot, Message))> {
+    let messages = std::mem::take(&mut hand.messages);
+    std::mem::take(&mut hand.lots)
+        .into_iter()
+        .zip(messages)
+        .enumerate()
+}

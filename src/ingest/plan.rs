@@ -1,0 +1,202 @@
+//! What the configuration says about messages, compiled and valid as a whole.
+//!
+//! A reload compiles a new plan beside the old one and puts it in its place only
+//! when nothing was wrong with it.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, ensure};
+
+use super::decode::DEPTH_MAX;
+use super::map::Map;
+use super::route::Route;
+use crate::config::{self, Config, Limits};
+use crate::model::TenantId;
+use crate::telemetry::metrics;
+
+/// How far in the future a sample may lie, in milliseconds: clocks of devices
+/// differ by minutes, not by hours.
+pub(super) const FUTURE_MAX_MS: i64 = 5 * 60 * 1_000;
+
+/// The compiled configuration of ingest.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The first map whose topic matches counts; the last one is the default map.
+    pub(super) maps: Vec<Map>,
+    /// Where accepted messages go.
+    pub(super) routes: Vec<Route>,
+    /// Bounds of a message.
+    pub(super) limits: Limits,
+    /// How far in the past a sample may lie, in milliseconds.
+    pub(super) late_max_ms: i64,
+    tenants: HashMap<TenantId, Rule>,
+    anyone: Rule,
+    tokens: Vec<(TenantId, String)>,
+}
+
+/// What a tenant may do.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Rule {
+    /// Whether its messages are taken.
+    pub(super) enabled: bool,
+    /// Messages per second; 0 is no limit.
+    pub(super) rate: u32,
+    /// Messages at once above the rate.
+    pub(super) burst: u32,
+    /// Messages that may wait for their commit.
+    pub(super) buffer: usize,
+}
+
+/// A plan with the instruments of its message types: what messages are judged by.
+pub(super) struct Active {
+    /// The plan.
+    pub(super) plan: Plan,
+    /// The message type of each map.
+    pub(super) kinds: Vec<metrics::Kind>,
+    /// The message type of topics that no map takes.
+    pub(super) unknown: metrics::Kind,
+}
+
+impl Plan {
+    /// Compiles the configuration. Reads the tenants' tokens.
+    ///
+    /// # Errors
+    /// When a map, a route, a limit or a token is not valid; the text says which.
+    pub(super) fn compile(config: &Config) -> anyhow::Result<Plan> {
+        let limits = config.limits.clone();
+        ensure!(
+            (1..=DEPTH_MAX).contains(&limits.depth_max),
+            "limits.depth_max = {}, expected 1 to {DEPTH_MAX}",
+            limits.depth_max
+        );
+        let configured = config.ingest.map.iter().enumerate().map(|(at, raw)| {
+            Map::compile(raw)
+                .with_context(|| format!("[[ingest.map]] {} ({:?})", at + 1, raw.topic))
+        });
+        let default = std::iter::once_with(|| Map::compile(&config::Map::default()));
+        let routes = config
+            .route
+            .iter()
+            .map(|raw| Route::compile(raw).with_context(|| format!("[[route]] {:?}", raw.name)));
+        let anyone = Rule {
+            enabled: true,
+            rate: limits.messages_per_second,
+            burst: limits.messages_burst,
+            buffer: limits.buffer_per_tenant,
+        };
+        Ok(Plan {
+            maps: configured.chain(default).collect::<anyhow::Result<_>>()?,
+            routes: routes.collect::<anyhow::Result<_>>()?,
+            late_max_ms: config.store.max_late.as_ms(),
+            tenants: rules(config, anyone),
+            tokens: tokens(config)?,
+            limits,
+            anyone,
+        })
+    }
+
+    /// What a tenant may do. Tenants that are not configured may what `[limits]` says.
+    pub(super) fn rule(&self, tenant: &str) -> Rule {
+        self.tenants.get(tenant).copied().unwrap_or(self.anyone)
+    }
+
+    /// The configured tenants.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &TenantId> {
+        self.tenants.keys()
+    }
+
+    /// The tokens that are bound to a tenant.
+    pub(super) fn tokens(&self) -> &[(TenantId, String)] {
+        &self.tokens
+    }
+
+    /// The plan with its instruments.
+    pub(super) fn activate(self, metrics: &metrics::Ingest) -> Active {
+        let kind = |map: &Map| metrics.add_message_type(map.message_type());
+        Active {
+            kinds: self.maps.iter().map(kind).collect(),
+            unknown: metrics.add_message_type("unknown"),
+            plan: self,
+        }
+    }
+}
+
+fn rules(config: &Config, anyone: Rule) -> HashMap<TenantId, Rule> {
+    let rule = |tenant: &config::Tenant| Rule {
+        enabled: tenant.enabled,
+        rate: tenant.messages_per_second.unwrap_or(anyone.rate),
+        burst: tenant.messages_burst.unwrap_or(anyone.burst),
+        ..anyone
+    };
+    let tenants = config.tenant.iter();
+    tenants.map(|t| (t.id.clone(), rule(t))).collect()
+}
+
+fn tokens(config: &Config) -> anyhow::Result<Vec<(TenantId, String)>> {
+    let with_token = config
+        .tenant
+        .iter()
+        .filter_map(|t| Some((t, t.token.as_ref()?)));
+    with_token
+        .map(|(tenant, secret)| {
+            let name = || format!("[[tenant]] {:?}: token", tenant.id.as_str());
+            let token = secret.read().with_context(name)?;
+            ensure!(!token.is_empty(), "{}: an empty token", name());
+            Ok((tenant.id.clone(), token))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(text: &str) -> anyhow::Result<Plan> {
+        Plan::compile(&Config::parse(text, "c.toml").unwrap())
+    }
+
+    #[test]
+    fn the_default_map_is_always_the_last_one() {
+        assert_eq!(compile("").unwrap().maps.len(), 1);
+        let plan = compile("[[ingest.map]]\ntopic = \"x/{device_id}\"\n").unwrap();
+        assert_eq!(plan.maps.len(), 2);
+        assert!(plan.maps[1].topic.matches("tenants/a/devices/b/telemetry"));
+    }
+
+    #[test]
+    fn a_tenant_differs_from_the_limits_where_it_says_so() {
+        let plan = compile(
+            "[limits]\nmessages_per_second = 5\n[[tenant]]\nid = \"a\"\nmessages_per_second = 9\n\
+             [[tenant]]\nid = \"b\"\nenabled = false\n",
+        )
+        .unwrap();
+        assert_eq!((plan.rule("a").rate, plan.rule("b").rate), (9, 5));
+        assert!(plan.rule("a").enabled && !plan.rule("b").enabled);
+        assert_eq!(plan.rule("stranger").rate, 5);
+    }
+
+    #[test]
+    fn errors_name_the_table() {
+        let check = |text: &str, want: &str| {
+            let err = format!("{:#}", compile(text).unwrap_err());
+            assert!(err.contains(want), "{want:?} not in {err}");
+        };
+        check(
+            "[[ingest.map]]\ntopic = \"a/#/b\"\n",
+            "[[ingest.map]] 1 (\"a/#/b\"): topic: `#` is only",
+        );
+        check(
+            "[limits]\ndepth_max = 500\n",
+            "depth_max = 500, expected 1 to",
+        );
+        check(
+            "[[tenant]]\nid = \"a\"\ntoken = { file = \"/nonexistent\" }\n",
+            "[[tenant]] \"a\": token: read secret",
+        );
+        check(
+            "[[destination.webhook]]\nname = \"w\"\nurl = \"http://h\"\n\
+             [[route]]\nname = \"r\"\ntopic = \"a/{b}\"\ndestination = \"w\"\n",
+            "[[route]] \"r\": topic: a filter",
+        );
+    }
+}
