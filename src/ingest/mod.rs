@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use anyhow::Context as _;
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::lanes::{Lane, Room};
@@ -125,9 +125,12 @@ impl Reply {
         }
     }
 
-    /// Answers a source's test.
-    #[cfg(test)]
-    pub(crate) fn send(self, verdicts: Vec<Verdict>) -> Result<(), Vec<Verdict>> {
+    /// Answers in the place of the ingest task, for whoever holds the queue of
+    /// [`Ingest::with_queue`].
+    ///
+    /// # Errors
+    /// Gives the verdicts back when the source is gone.
+    pub fn send(self, verdicts: Vec<Verdict>) -> Result<(), Vec<Verdict>> {
         match self.0 {
             Answer::Verdicts(to) => to.send(verdicts),
             Answer::Endings(_) => Err(verdicts),
@@ -252,9 +255,9 @@ impl Core {
 }
 
 impl Ingest {
-    /// A handle whose messages a source's test receives itself.
-    #[cfg(test)]
-    pub(crate) fn with_queue(queue: tokio::sync::mpsc::Sender<Hand>) -> Ingest {
+    /// A handle without a task: whoever holds the other end of the queue judges
+    /// the messages. Sources are tested with it.
+    pub fn with_queue(queue: mpsc::Sender<Hand>) -> Ingest {
         let metrics = Metrics::new();
         let waiting = metrics.service.queue(ServiceName::Ingest, "ingest_batch");
         let plan = Plan::compile(&Config::default()).expect("the default configuration is valid");
