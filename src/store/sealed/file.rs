@@ -1,12 +1,31 @@
-//! One redb file of sealed pages.
+//! One redb file of sealed pages: `l0-YYYYMMDD.redb`, the windows of one UTC day.
+//!
+//! A window is sealed once when it ends, and again for every lot of late samples:
+//! each time is a *generation*, and a read merges them. Writers and readers do
+//! not wait for each other; a read sees the generations that were complete when
+//! it began.
+//!
+//! The last commit of a generation carries redb's allocator state (quick repair).
+//! So after a crash the file opens without the walk through all of it, as long as
+//! the crash was not in the middle of a seal; measured figures stand at the test
+//! `a_crash_between_seals_needs_no_walk_through_the_file`.
+//!
+//! Format changes: a file with another number in `stat/format` is refused by name.
 
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use redb::StorageBackend;
+use redb::{
+    Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
+    StorageBackend, WriteTransaction,
+};
 
+use super::Malformed;
+use super::backend::Boxed;
+use super::seal::Seal;
+use super::tables::{self, FORMAT, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
 use crate::store::CommitSeq;
 
@@ -29,25 +48,19 @@ pub enum Error {
         source: Box<redb::Error>,
     },
     /// Written by a newer version.
-    #[error("{path} has format {found}, expected {known}")]
+    #[error("{path} has format {found}, expected {FORMAT}")]
     Format {
         /// The file.
         path: PathBuf,
         /// What the file says.
-        found: String,
-        /// What this version reads.
-        known: u32,
+        found: u64,
     },
     /// A checksum is wrong, or something that was written is not there.
-    #[error("{path} is damaged at window {window_start_s}, generation {generation}: {what}")]
+    #[error("{path} is damaged: {what}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The window.
-        window_start_s: u32,
-        /// The generation.
-        generation: u16,
-        /// What is wrong.
+        /// What is wrong where.
         what: String,
     },
     /// The read would decode more samples than it may.
@@ -67,7 +80,7 @@ pub struct SealedSeries {
     pub metric_sym: u32,
     /// Series with one group probably share their timestamps; only a hint.
     pub group: u32,
-    /// Strictly ascending by time, at least one.
+    /// Strictly ascending by time.
     pub samples: Vec<Sample>,
 }
 
@@ -88,90 +101,418 @@ pub struct Generation {
     pub min_time: i64,
     /// The latest sample in ms.
     pub max_time: i64,
+    /// Where its first page starts.
+    pub(super) first: Option<super::page::EntryKey>,
+}
+
+impl Generation {
+    pub(super) fn of(window_start_s: u32, generation: u16, row: &WindowRow) -> Generation {
+        Generation {
+            window_start_s,
+            generation,
+            commit_seqs: CommitSeq(row.seq_min)..=CommitSeq(row.seq_max),
+            pages: row.pages,
+            samples: row.samples,
+            min_time: row.min_time,
+            max_time: row.max_time,
+            first: row.first,
+        }
+    }
 }
 
 /// An open file. Reads and one write may run at the same time.
-pub struct L0 {}
+pub struct L0 {
+    path: PathBuf,
+    db: Db,
+    cache_bytes: usize,
+    generations: RwLock<Arc<[Generation]>>,
+    /// Held while a generation is written or removed.
+    writing: Mutex<()>,
+}
 
-#[expect(clippy::todo, unused_variables, reason = "skeleton")]
+enum Db {
+    Write(Database),
+    Read(ReadOnlyDatabase),
+}
+
+/// What went wrong, before it is known on which file.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Redb(redb::Error),
+    Damaged(String),
+    Format(u64),
+    TooManySamples(usize),
+}
+
+impl<E: Into<redb::Error>> From<E> for Trouble {
+    fn from(err: E) -> Trouble {
+        Trouble::Redb(err.into())
+    }
+}
+
+impl Trouble {
+    /// Says where the malformed bytes stand.
+    pub(super) fn at(place: impl std::fmt::Display) -> impl FnOnce(Malformed) -> Trouble {
+        move |err| Trouble::Damaged(format!("{place}: {err}"))
+    }
+}
+
 impl L0 {
-    /// Opens a file for reading and writing; makes it when it is missing.
-    /// `cache_bytes` also bounds the size of a commit (a quarter of it).
+    /// Opens a file for reading and writing; makes it when it is missing. Repairs
+    /// it after a crash. `cache_bytes` also bounds a commit (a quarter of it).
+    ///
+    /// # Errors
+    /// When the file cannot be read, is of another format, or is damaged.
     pub fn open(path: &Path, cache_bytes: usize, backends: &Backends) -> Result<L0, Error> {
-        todo!()
+        let open = || -> Result<L0, Trouble> {
+            let backend = backends(path).map_err(redb::Error::from)?;
+            let shown = path.display().to_string();
+            let db = Builder::new()
+                .set_cache_size(cache_bytes)
+                .set_repair_callback(move |session| {
+                    if session.progress() == 0.0 {
+                        tracing::warn!(path = shown, "a crash cut a seal short, repairing");
+                    }
+                })
+                .create_with_backend(Boxed(backend))?;
+            init(&db)?;
+            L0::load(path, Db::Write(db), cache_bytes)
+        };
+        open().map_err(|trouble| locate(path, "open", trouble))
     }
 
-    /// Opens a file that is not written any more, beside other readers.
+    /// Opens a file that nobody writes any more, beside other readers, also on a
+    /// read-only file system. Costs a fraction of a millisecond.
+    ///
+    /// # Errors
+    /// As [`L0::open`]; also when the file was not closed: open it once for
+    /// writing then.
     pub fn open_read_only(path: &Path, cache_bytes: usize) -> Result<L0, Error> {
-        todo!()
+        let open = || -> Result<L0, Trouble> {
+            let db = Builder::new()
+                .set_cache_size(cache_bytes)
+                .open_read_only(path)?;
+            L0::load(path, Db::Read(db), cache_bytes)
+        };
+        open().map_err(|trouble| locate(path, "open", trouble))
+    }
+
+    fn load(path: &Path, db: Db, cache_bytes: usize) -> Result<L0, Trouble> {
+        let generations = load_generations(&db.begin_read()?)?;
+        Ok(L0 {
+            path: path.to_owned(),
+            db,
+            cache_bytes,
+            generations: RwLock::new(generations),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes one more generation of a window and makes it visible at the end.
     /// `series` must ascend by (`metric_sym`, `ref_id`); `labels_of` is asked for
     /// series that are new to this file. What an earlier, unfinished call left is
     /// removed first. After an error nothing of it is visible.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; redb then wants the file to be reopened.
     pub fn write_generation(
         &self,
         window_start_s: u32,
         commit_seqs: RangeInclusive<CommitSeq>,
         series: impl IntoIterator<Item = SealedSeries>,
-        labels_of: impl FnMut(u32) -> Labels,
+        mut labels_of: impl FnMut(u32) -> Labels,
     ) -> Result<Generation, Error> {
-        todo!()
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove_open()?;
+        let mut seal = Seal::begin(self, window_start_s, self.next_generation(window_start_s)?)?;
+        for series in series {
+            seal.add(&series, &mut labels_of)?;
+        }
+        let generation = seal.finish(commit_seqs)?;
+        self.show(generation.clone());
+        Ok(generation)
+    }
+
+    fn next_generation(&self, window_start_s: u32) -> Result<u16, Error> {
+        let generations = self.generations();
+        let last = generations
+            .iter()
+            .rev()
+            .find(|g| g.window_start_s == window_start_s);
+        last.map_or(Some(0), |g| g.generation.checked_add(1))
+            .ok_or_else(|| self.damaged("a window has 65,536 generations"))
+    }
+
+    fn show(&self, generation: Generation) {
+        let mut shown = self
+            .generations
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = shown.to_vec();
+        all.push(generation);
+        all.sort_unstable_by_key(|g| (g.window_start_s, g.generation));
+        *shown = all.into();
     }
 
     /// The visible generations, by window and number.
     pub fn generations(&self) -> Arc<[Generation]> {
-        todo!()
+        let shown = self.generations.read();
+        Arc::clone(&shown.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Removes what an unfinished seal left; says whether there was something.
-    pub fn drop_incomplete(&self) -> Result<bool, Error> {
-        todo!()
-    }
-
-    /// Appends the samples of `targets` (metric symbol, ref; ascending, unique) in
-    /// `start..=end` (ms) to the vectors of `out`, one for each target, sorted by
-    /// time. Of two samples at one time the one of the earlier generation is kept.
     ///
     /// # Errors
-    /// [`Error::Damaged`] rather than less data; [`Error::TooManySamples`] before
-    /// more than `samples_max` are decoded.
-    pub fn read(
-        &self,
-        targets: &[(u32, u32)],
-        start: i64,
-        end: i64,
-        samples_max: usize,
-        out: &mut [Vec<Sample>],
-    ) -> Result<(), Error> {
-        todo!()
+    /// As [`L0::write_generation`].
+    pub fn drop_incomplete(&self) -> Result<bool, Error> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove_open()
+    }
+
+    /// Its series and texts stay: they are right, and the next seal needs them.
+    fn remove_open(&self) -> Result<bool, Error> {
+        let find = || -> Result<Option<(u32, u16)>, Trouble> {
+            let read = self.begin_read()?;
+            let stat = read.open_table(STAT)?;
+            let Some(row) = stat.get(tables::STAT_OPEN)? else {
+                return Ok(None);
+            };
+            let [window, generation] = tables::decode_stat(tables::STAT_OPEN, row.value())
+                .map_err(Trouble::at("mark of an open seal"))?;
+            let window = u32::try_from(window).ok();
+            Ok(window.zip(u16::try_from(generation).ok()))
+        };
+        let Some((window, generation)) = find().map_err(|t| self.trouble("read", t))? else {
+            return Ok(false);
+        };
+        let mut write = self.begin_write()?;
+        write.set_quick_repair(true);
+        remove_generation(&write, window, generation).map_err(|t| self.trouble("write", t))?;
+        self.commit(write)?;
+        Ok(true)
     }
 
     /// Every series that has a row in this file: ref, metric symbol, labels.
+    ///
+    /// # Errors
+    /// When a row is damaged.
     pub fn series(&self) -> Result<Vec<(u32, u32, Labels)>, Error> {
-        todo!()
+        load_series(&self.begin_read_here()?).map_err(|t| self.trouble("read", t))
     }
 
-    /// Walks every page and decodes it. Cost: reads the whole file.
-    pub fn verify(&self) -> Result<(), Error> {
-        todo!()
+    /// The refs of the series that have a row in this file, ascending.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn series_ids(&self) -> Result<Vec<u32>, Error> {
+        let load = || -> Result<Vec<u32>, Trouble> {
+            let table = self.begin_read()?.open_table(SERIES)?;
+            table.iter()?.map(|row| Ok(row?.0.value())).collect()
+        };
+        load().map_err(|t| self.trouble("read", t))
     }
 
-    /// Bytes on disk, as allocated.
+    /// Bytes on disk, as allocated: the file is sparse.
+    ///
+    /// # Errors
+    /// When the file is gone.
     pub fn disk_bytes(&self) -> Result<u64, Error> {
-        todo!()
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = std::fs::metadata(&self.path);
+        metadata
+            .map(|metadata| metadata.blocks() * 512)
+            .map_err(|err| self.trouble("look at", redb::Error::from(err).into()))
+    }
+
+    /// The samples of all visible generations.
+    pub fn samples(&self) -> u64 {
+        self.generations().iter().map(|g| g.samples).sum()
+    }
+
+    pub(super) fn commit_bytes(&self) -> usize {
+        self.cache_bytes / 4
+    }
+
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, Trouble> {
+        self.db.begin_read()
+    }
+
+    pub(super) fn begin_read_here(&self) -> Result<ReadTransaction, Error> {
+        self.begin_read().map_err(|t| self.trouble("read", t))
+    }
+
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, Error> {
+        match &self.db {
+            Db::Write(db) => db
+                .begin_write()
+                .map_err(|e| self.trouble("write", e.into())),
+            Db::Read(_) => {
+                let err = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+                Err(self.trouble("write", redb::Error::from(err).into()))
+            }
+        }
+    }
+
+    pub(super) fn commit(&self, write: WriteTransaction) -> Result<(), Error> {
+        write
+            .commit()
+            .map_err(|err| self.trouble("write", err.into()))
+    }
+
+    pub(super) fn trouble(&self, action: &'static str, trouble: Trouble) -> Error {
+        locate(&self.path, action, trouble)
+    }
+
+    fn damaged(&self, what: &str) -> Error {
+        self.trouble("read", Trouble::Damaged(what.to_owned()))
     }
 }
 
-/// `l0-YYYYMMDD.redb` for the day that holds this second.
-#[expect(clippy::todo, unused_variables, reason = "skeleton")]
-pub fn file_name(second: u32) -> String {
-    todo!()
+impl Db {
+    fn begin_read(&self) -> Result<ReadTransaction, Trouble> {
+        Ok(match self {
+            Db::Write(db) => db.begin_read()?,
+            Db::Read(db) => db.begin_read()?,
+        })
+    }
 }
 
-/// The first second of the day that a file's name says.
-#[expect(clippy::todo, unused_variables, reason = "skeleton")]
-pub fn day_of(file_name: &str) -> Option<u32> {
-    todo!()
+fn locate(path: &Path, action: &'static str, trouble: Trouble) -> Error {
+    let path = path.to_owned();
+    match trouble {
+        Trouble::Redb(err) => Error::Io {
+            action,
+            path,
+            source: Box::new(err),
+        },
+        Trouble::Damaged(what) => Error::Damaged { path, what },
+        Trouble::Format(found) => Error::Format { path, found },
+        Trouble::TooManySamples(limit) => Error::TooManySamples { limit },
+    }
 }
+
+/// Makes the tables of a new file in one commit.
+fn init(db: &Database) -> Result<(), Trouble> {
+    if db.begin_read()?.list_tables()?.next().is_some() {
+        return Ok(());
+    }
+    let mut write = db.begin_write()?;
+    write.set_quick_repair(true);
+    write.open_table(PAGE)?;
+    write.open_table(TIMES)?;
+    write.open_table(WINDOW)?;
+    write.open_table(SERIES)?;
+    write.open_table(SYM)?;
+    let mut stat = write.open_table(STAT)?;
+    let format = tables::encode_stat(tables::STAT_FORMAT, &[FORMAT.into()]);
+    stat.insert(tables::STAT_FORMAT, format.as_slice())?;
+    let totals = tables::encode_stat(tables::STAT_TOTALS, &[0]);
+    stat.insert(tables::STAT_TOTALS, totals.as_slice())?;
+    drop(stat);
+    write.commit()?;
+    Ok(())
+}
+
+fn load_generations(read: &ReadTransaction) -> Result<Arc<[Generation]>, Trouble> {
+    let [format] = load_stat(read, tables::STAT_FORMAT)?;
+    if format != u64::from(FORMAT) {
+        return Err(Trouble::Format(format));
+    }
+    let [total] = load_stat(read, tables::STAT_TOTALS)?;
+    let mut generations = Vec::new();
+    for row in read.open_table(WINDOW)?.iter()? {
+        let (key, row) = row?;
+        let (window, generation) = key.value();
+        let row = WindowRow::decode(row.value(), window, generation)
+            .map_err(Trouble::at(place(window, generation)))?;
+        generations.push(Generation::of(window, generation, &row));
+    }
+    if generations.len() as u64 == total {
+        Ok(generations.into())
+    } else {
+        let found = generations.len();
+        Err(Trouble::Damaged(format!(
+            "{found} window rows instead of {total}"
+        )))
+    }
+}
+
+fn load_stat<const N: usize>(read: &ReadTransaction, name: &str) -> Result<[u64; N], Trouble> {
+    let stat = read.open_table(STAT)?;
+    let row = stat
+        .get(name)?
+        .ok_or_else(|| Trouble::Damaged(format!("no row {name:?}")))?;
+    tables::decode_stat(name, row.value()).map_err(Trouble::at(name))
+}
+
+fn load_series(read: &ReadTransaction) -> Result<Vec<(u32, u32, Labels)>, Trouble> {
+    let mut texts: Vec<String> = Vec::new();
+    for row in read.open_table(SYM)?.iter()? {
+        let (number, text) = row?;
+        let number = number.value();
+        let text = tables::decode_symbol(text.value(), number).map_err(Trouble::at("sym"))?;
+        if number as usize != texts.len() {
+            return Err(Trouble::Damaged(format!("symbol {} is gone", texts.len())));
+        }
+        texts.push(text.to_owned());
+    }
+    let text = |number: &u32| {
+        texts
+            .get(*number as usize)
+            .ok_or_else(|| Trouble::Damaged(format!("symbol {number} is gone")))
+    };
+    let mut all = Vec::new();
+    for row in read.open_table(SERIES)?.iter()? {
+        let (ref_id, row) = row?;
+        let ref_id = ref_id.value();
+        let (metric_sym, symbols) =
+            tables::decode_series(row.value(), ref_id).map_err(Trouble::at("series"))?;
+        let pairs = symbols
+            .chunks_exact(2)
+            .map(|pair| Ok((text(&pair[0])?, text(&pair[1])?)))
+            .collect::<Result<Vec<_>, Trouble>>()?;
+        all.push((ref_id, metric_sym, Labels::from_pairs(pairs)));
+    }
+    Ok(all)
+}
+
+fn remove_generation(
+    write: &WriteTransaction,
+    window: u32,
+    generation: u16,
+) -> Result<(), Trouble> {
+    let pages = (window, generation, 0, 0, 0)..=(window, generation, u32::MAX, u32::MAX, u16::MAX);
+    write.open_table(PAGE)?.retain_in(pages, |_, _| false)?;
+    let times = (window, generation, 0)..=(window, generation, u32::MAX);
+    write.open_table(TIMES)?.retain_in(times, |_, _| false)?;
+    write.open_table(STAT)?.remove(tables::STAT_OPEN)?;
+    Ok(())
+}
+
+/// How errors name a generation.
+pub(super) fn place(window: u32, generation: u16) -> String {
+    format!("window {window}, generation {generation}")
+}
+
+/// `l0-YYYYMMDD.redb` for the UTC day that holds this second.
+pub fn file_name(second: u32) -> String {
+    let at = jiff::Timestamp::from_second(second.into()).expect("32 bits of seconds are in range");
+    at.strftime("l0-%Y%m%d.redb").to_string()
+}
+
+/// The first second of the day that a file's name says; `None` for other names.
+pub fn day_of(file_name: &str) -> Option<u32> {
+    let date = file_name.strip_prefix("l0-")?.strip_suffix(".redb")?;
+    let day = jiff::civil::Date::strptime("%Y%m%d", date).ok()?;
+    let start = day.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    let second = u32::try_from(start.timestamp().as_second()).ok()?;
+    (self::file_name(second) == file_name).then_some(second)
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,16 @@
 //! checksum it has not checked, or answer with less data than was sealed
 //! without saying so.
 
+mod backend;
 pub mod column;
 pub mod file;
 mod intpack;
 mod ints;
 pub mod page;
 mod pco;
+mod read;
+mod seal;
+mod tables;
 pub mod times;
 mod varint;
 mod xor;

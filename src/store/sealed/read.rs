@@ -1,0 +1,456 @@
+//! Reading series out of the pages, and walking all of them.
+//!
+//! A page is found by the largest key that is not above the wanted one. Its
+//! checksum is verified before anything else, and its own key must be the one it
+//! was found under. What a page says about the key of the next one makes a missing
+//! page visible to exactly those reads that needed it: a wanted series must lie
+//! before that key, or the next page must be there.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use redb::{AccessGuard, ReadOnlyTable, ReadTransaction};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::column;
+use super::file::{Error, Generation, L0, Trouble, place};
+use super::page::{Entry, EntryKey, Page};
+use super::tables::{self, PAGE, PageKey, TIMES, WINDOW, WindowRow};
+use crate::model::{Sample, Timestamp};
+
+impl L0 {
+    /// Appends the samples of `targets` (metric symbol, ref; ascending, unique) in
+    /// `start..=end` (ms) to the vectors of `out`, one for each target, so that
+    /// they stay sorted by time. Of two samples at one time the earlier one is
+    /// kept: what `out` had, then the earlier generation's.
+    ///
+    /// A single series costs some microseconds for each generation in the range.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] rather than less data; [`Error::TooManySamples`] before
+    /// more than `samples_max` are decoded.
+    pub fn read(
+        &self,
+        targets: &[(u32, u32)],
+        start: i64,
+        end: i64,
+        samples_max: usize,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), Error> {
+        assert_eq!(targets.len(), out.len(), "BUG: one vector for each target");
+        debug_assert!(targets.windows(2).all(|pair| pair[0] < pair[1]));
+        // The list first, then the snapshot: every listed generation is in it.
+        let generations = self.generations();
+        let read = self.begin_read_here()?;
+        let mut budget = Budget {
+            left: samples_max,
+            limit: samples_max,
+        };
+        let mut read_all = || -> Result<(), Trouble> {
+            let mut pages = None;
+            for generation in generations.iter() {
+                if generation.max_time < start || generation.min_time > end {
+                    continue;
+                }
+                let pages = match &mut pages {
+                    Some(pages) => pages,
+                    none => none.insert(read.open_table(PAGE)?),
+                };
+                Walk {
+                    pages,
+                    generation,
+                    times: Times::new(&read, generation)?,
+                    range: (start, end),
+                    values: Vec::new(),
+                    run: Vec::new(),
+                }
+                .read(targets, &mut budget, out)?;
+            }
+            Ok(())
+        };
+        read_all().map_err(|trouble| self.trouble("read", trouble))
+    }
+
+    /// Walks every page of every visible generation, checks what there is to
+    /// check and decodes every column. Reads the whole file.
+    ///
+    /// # Errors
+    /// The first thing that is not as it was written.
+    pub fn verify(&self) -> Result<(), Error> {
+        let generations = self.generations();
+        let read = self.begin_read_here()?;
+        generations
+            .iter()
+            .try_for_each(|generation| verify_generation(&read, generation))
+            .map_err(|trouble| self.trouble("read", trouble))?;
+        self.series().map(drop)
+    }
+}
+
+struct Budget {
+    left: usize,
+    limit: usize,
+}
+
+impl Budget {
+    fn take(&mut self, samples: usize) -> Result<(), Trouble> {
+        let left = self.left.checked_sub(samples);
+        self.left = left.ok_or(Trouble::TooManySamples(self.limit))?;
+        Ok(())
+    }
+}
+
+type Pages = ReadOnlyTable<PageKey, &'static [u8]>;
+type Guard = AccessGuard<'static, &'static [u8]>;
+
+/// A pass over the pages of one generation.
+struct Walk<'a> {
+    pages: &'a Pages,
+    generation: &'a Generation,
+    times: Times<'a>,
+    range: (i64, i64),
+    values: Vec<f64>,
+    run: Vec<Sample>,
+}
+
+impl Walk<'_> {
+    fn read(
+        &mut self,
+        targets: &[(u32, u32)],
+        budget: &mut Budget,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), Trouble> {
+        let mut at = 0;
+        while let Some(&target) = targets.get(at) {
+            let Some((mut key, mut guard)) = self.seek(target)? else {
+                at += 1;
+                continue;
+            };
+            let mut page = open_page(guard.value(), key, self.generation)?;
+            if let Some(next) = page.next.filter(|next| *next <= entry_of(target)) {
+                return Err(missing(next, self.generation));
+            }
+            // Goes on to the next page only for a series that stands there too.
+            loop {
+                at = self.read_page(&page, key, targets, at, budget, out)?;
+                let Some(next) = page.next else {
+                    return Ok(());
+                };
+                match targets.get(at) {
+                    None => return Ok(()),
+                    Some(target) if *target == (next.metric_sym, next.ref_id) => {
+                        key = next;
+                        guard = self.get(next)?;
+                        page = open_page(guard.value(), key, self.generation)?;
+                    }
+                    Some(_) => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The page with the largest key up to the target; none when the target lies
+    /// before the first page.
+    fn seek(&self, target: (u32, u32)) -> Result<Option<(EntryKey, Guard)>, Trouble> {
+        let (window, number) = (self.generation.window_start_s, self.generation.generation);
+        let wanted = entry_of(target);
+        let Some(first) = self.generation.first.filter(|first| *first <= wanted) else {
+            return Ok(None);
+        };
+        let from = tables::page_key(window, number, first);
+        let to = tables::page_key(window, number, wanted);
+        let Some(found) = self.pages.range(from..=to)?.next_back() else {
+            return Err(missing(first, self.generation));
+        };
+        let (key, guard) = found?;
+        Ok(Some((tables::entry_key(key.value()), guard)))
+    }
+
+    fn get(&self, key: EntryKey) -> Result<Guard, Trouble> {
+        let (window, number) = (self.generation.window_start_s, self.generation.generation);
+        self.pages
+            .get(tables::page_key(window, number, key))?
+            .ok_or_else(|| missing(key, self.generation))
+    }
+
+    /// Decodes the entries of the targets from `at` on. Gives the index of the
+    /// first target that this page may not have completely.
+    fn read_page(
+        &mut self,
+        page: &Page<'_>,
+        key: EntryKey,
+        targets: &[(u32, u32)],
+        mut at: usize,
+        budget: &mut Budget,
+        out: &mut [Vec<Sample>],
+    ) -> Result<usize, Trouble> {
+        for entry in page.entries() {
+            let entry = entry.map_err(at_page(key, self.generation))?;
+            let series = (entry.key.metric_sym, entry.key.ref_id);
+            while targets.get(at).is_some_and(|target| *target < series) {
+                at += 1;
+            }
+            match targets.get(at) {
+                None => return Ok(at),
+                Some(target) if *target == series => {
+                    self.read_entry(&entry, key, budget, &mut out[at])?;
+                }
+                Some(_) => {}
+            }
+        }
+        // Everything before the next page's first series is done.
+        let end = page.next.map(|next| (next.metric_sym, next.ref_id));
+        while targets
+            .get(at)
+            .is_some_and(|t| end.is_none_or(|end| *t < end))
+        {
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    fn read_entry(
+        &mut self,
+        entry: &Entry<'_>,
+        key: EntryKey,
+        budget: &mut Budget,
+        out: &mut Vec<Sample>,
+    ) -> Result<(), Trouble> {
+        let whole = self.times.get(entry.times)?;
+        let times = span_of(entry, &whole).map_err(at_page(key, self.generation))?;
+        let from = times.partition_point(|time| *time < self.range.0);
+        let to = times.partition_point(|time| *time <= self.range.1);
+        if from >= to {
+            return Ok(());
+        }
+        budget.take(to - from)?;
+        self.values.clear();
+        column::decode_range(entry.column, times.len(), from..to, &mut self.values)
+            .map_err(at_page(key, self.generation))?;
+        self.run.clear();
+        let pairs = times[from..to].iter().zip(&self.values);
+        self.run
+            .extend(pairs.map(|(time, value)| Sample::new(*time, *value)));
+        merge(out, &self.run);
+        Ok(())
+    }
+}
+
+/// The key of the first entry of a series.
+fn entry_of((metric_sym, ref_id): (u32, u32)) -> EntryKey {
+    EntryKey {
+        metric_sym,
+        ref_id,
+        part: 0,
+    }
+}
+
+/// Opens the page and checks that it belongs where it was found.
+fn open_page<'p>(
+    bytes: &'p [u8],
+    key: EntryKey,
+    generation: &Generation,
+) -> Result<Page<'p>, Trouble> {
+    let page = Page::open(bytes).map_err(at_page(key, generation))?;
+    let first = page.entries().next();
+    let right = page.window_start_s == generation.window_start_s
+        && page.generation == generation.generation
+        && page.next.is_none_or(|next| next > key)
+        && first.is_some_and(|first| first.is_ok_and(|first| first.key == key));
+    if right {
+        Ok(page)
+    } else {
+        let place = at_page(key, generation);
+        Err(place(super::Malformed("page of another key")))
+    }
+}
+
+fn at_page(
+    key: EntryKey,
+    generation: &Generation,
+) -> impl FnOnce(super::Malformed) -> Trouble + use<> {
+    Trouble::at(page_place(key, generation))
+}
+
+fn page_place(key: EntryKey, generation: &Generation) -> String {
+    let EntryKey {
+        metric_sym,
+        ref_id,
+        part,
+    } = key;
+    format!(
+        "{}, page of metric {metric_sym}, series {ref_id}, part {part}",
+        place(generation.window_start_s, generation.generation)
+    )
+}
+
+fn missing(key: EntryKey, generation: &Generation) -> Trouble {
+    Trouble::Damaged(format!("{} is missing", page_place(key, generation)))
+}
+
+fn span_of<'t>(entry: &Entry<'_>, times: &'t [i64]) -> Result<&'t [i64], super::Malformed> {
+    let Some(span) = entry.span else {
+        return Ok(times);
+    };
+    let (first, count) = (span.first as usize, span.count as usize);
+    times
+        .get(first..)
+        .and_then(|rest| rest.get(..count))
+        .ok_or(super::Malformed("span outside of its times"))
+}
+
+/// Adds a sorted run to sorted samples; at equal times the sample that was there
+/// stays. Cheap when the run lies behind them, which is the rule.
+fn merge(out: &mut Vec<Sample>, run: &[Sample]) {
+    let Some(first) = run.first() else {
+        return;
+    };
+    if out.last().is_none_or(|last| last.t < first.t) {
+        out.extend_from_slice(run);
+        return;
+    }
+    let tail = out.split_off(out.partition_point(|sample| sample.t < first.t));
+    let (mut old, mut new) = (tail.into_iter().peekable(), run.iter().copied().peekable());
+    let end = Timestamp::MAX;
+    loop {
+        let next_old = old.peek().map(|s| s.t);
+        let next_new = new.peek().map(|s| s.t);
+        if next_old.is_none() && next_new.is_none() {
+            return;
+        }
+        if next_old.is_some() && next_old.unwrap_or(end) <= next_new.unwrap_or(end) {
+            if next_old == next_new {
+                new.next();
+            }
+            out.extend(old.next());
+        } else {
+            out.extend(new.next());
+        }
+    }
+}
+
+/// The timestamp columns of one generation; the last ones are kept decoded.
+struct Times<'a> {
+    table: ReadOnlyTable<(u32, u16, u32), &'static [u8]>,
+    generation: &'a Generation,
+    decoded: HashMap<u32, Rc<[i64]>, ahash::RandomState>,
+}
+
+/// Enough for the targets of a scrape; more would only cost memory.
+const DECODED_MAX: usize = 1_024;
+
+impl<'a> Times<'a> {
+    fn new(read: &ReadTransaction, generation: &'a Generation) -> Result<Times<'a>, Trouble> {
+        Ok(Times {
+            table: read.open_table(TIMES)?,
+            generation,
+            decoded: HashMap::default(),
+        })
+    }
+
+    fn get(&mut self, id: u32) -> Result<Rc<[i64]>, Trouble> {
+        if let Some(times) = self.decoded.get(&id) {
+            return Ok(Rc::clone(times));
+        }
+        let (window, number) = (self.generation.window_start_s, self.generation.generation);
+        let name = || format!("{}, times {id}", place(window, number));
+        let Some(row) = self.table.get((window, number, id))? else {
+            return Err(Trouble::Damaged(format!("{} are missing", name())));
+        };
+        let times =
+            tables::decode_times(row.value(), window, number, id).map_err(Trouble::at(name()))?;
+        if self.decoded.len() >= DECODED_MAX {
+            self.decoded.clear();
+        }
+        let times: Rc<[i64]> = times.into();
+        self.decoded.insert(id, Rc::clone(&times));
+        Ok(times)
+    }
+}
+
+fn verify_generation(read: &ReadTransaction, generation: &Generation) -> Result<(), Trouble> {
+    let (window, number) = (generation.window_start_s, generation.generation);
+    let name = place(window, number);
+    let rows = read.open_table(WINDOW)?;
+    let Some(row) = rows.get((window, number))? else {
+        return Err(Trouble::Damaged(format!("{name} is missing")));
+    };
+    let row = WindowRow::decode(row.value(), window, number).map_err(Trouble::at(&name))?;
+    let pages = read.open_table(PAGE)?;
+    let mut times = Times::new(read, generation)?;
+    let mut found = Found::default();
+    let mut expected = row.first;
+    let range = (window, number, 0, 0, 0)..=(window, number, u32::MAX, u32::MAX, u16::MAX);
+    for page in pages.range(range)? {
+        let (key, bytes) = page?;
+        let key = tables::entry_key(key.value());
+        if expected != Some(key) {
+            return Err(missing(expected.unwrap_or(key), generation));
+        }
+        let page = open_page(bytes.value(), key, generation)?;
+        expected = page.next;
+        found.add(&page, key, generation, &mut times)?;
+    }
+    if let Some(key) = expected {
+        return Err(missing(key, generation));
+    }
+    let (columns, times_hash) = verify_times(read, generation)?;
+    let same = found.pages == row.pages
+        && found.samples == row.samples
+        && found.hash.digest() == row.pages_hash
+        && columns == row.times
+        && times_hash == row.times_hash;
+    if same {
+        Ok(())
+    } else {
+        Err(Trouble::Damaged(format!(
+            "{name} has other counts or hashes"
+        )))
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    pages: u64,
+    samples: u64,
+    hash: Xxh3,
+    values: Vec<f64>,
+}
+
+impl Found {
+    fn add(
+        &mut self,
+        page: &Page<'_>,
+        key: EntryKey,
+        generation: &Generation,
+        times: &mut Times<'_>,
+    ) -> Result<(), Trouble> {
+        self.pages += 1;
+        self.hash.update(&page.hash.to_le_bytes());
+        for entry in page.entries() {
+            let entry = entry.map_err(at_page(key, generation))?;
+            let whole = times.get(entry.times)?;
+            let times = span_of(&entry, &whole).map_err(at_page(key, generation))?;
+            self.values.clear();
+            column::decode(entry.column, times.len(), &mut self.values)
+                .map_err(at_page(key, generation))?;
+            self.samples += times.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn verify_times(read: &ReadTransaction, generation: &Generation) -> Result<(u64, u64), Trouble> {
+    let (window, number) = (generation.window_start_s, generation.generation);
+    let (mut columns, mut hash) = (0, Xxh3::new());
+    let table = read.open_table(TIMES)?;
+    for row in table.range((window, number, 0)..=(window, number, u32::MAX))? {
+        let (key, row) = row?;
+        tables::decode_times(row.value(), window, number, key.value().2)
+            .map_err(Trouble::at(place(window, number)))?;
+        hash.update(&tables::hash_of(row.value()));
+        columns += 1;
+    }
+    Ok((columns, hash.digest()))
+}

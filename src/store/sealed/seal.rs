@@ -1,0 +1,504 @@
+//! Writing one generation: samples in, pages out, in commits of bounded size.
+//!
+//! Rows are gathered until they reach a quarter of redb's cache, then inserted in
+//! key order and committed; beyond its write buffer redb would write every page
+//! twice. The first commit leaves a mark in `stat`, the last one takes it away and
+//! adds the `window` row, so a generation is either complete or known not to be.
+//! A seal that fits in one commit needs no mark.
+//!
+//! A page is held back until the first key of the page after it is known.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::RangeInclusive;
+
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use roaring::RoaringBitmap;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
+
+use super::column::{Effort, Encoder};
+use super::file::{Error, Generation, L0, SealedSeries, Trouble};
+use super::page::{Builder, COLUMN_MAX, Entry, EntryKey, Span};
+use super::tables::{self, PAGE, PageKey, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
+use crate::model::{Labels, Sample};
+use crate::store::CommitSeq;
+
+/// The most samples of one entry. Their timestamp column takes at most 16,000
+/// bytes, so that it fits in one value as well.
+const ENTRY_SAMPLES: usize = 2_000;
+
+/// A seal that is under way.
+pub(super) struct Seal<'a> {
+    file: &'a L0,
+    window: u32,
+    generation: u16,
+    batch: Batch,
+    marked: bool,
+    page: Builder,
+    /// The finished page that waits for the key of the next one.
+    last_key: (u32, u32),
+    times: TimesTable,
+    known: Known,
+    encoder: Encoder,
+    values: Vec<f64>,
+    millis: Vec<i64>,
+    column: Vec<u8>,
+    row: WindowRow,
+    pages_hash: Xxh3,
+}
+
+/// Rows for the next commit, each table's in key order.
+#[derive(Default)]
+struct Batch {
+    pages: Vec<(PageKey, Vec<u8>)>,
+    times: Vec<((u32, u16, u32), Vec<u8>)>,
+    series: Vec<(u32, Vec<u8>)>,
+    symbols: Vec<(u32, Vec<u8>)>,
+    /// Of pages and timestamp columns.
+    page_bytes: usize,
+    /// Of series and symbols.
+    row_bytes: usize,
+}
+
+impl<'a> Seal<'a> {
+    pub(super) fn begin(file: &'a L0, window: u32, generation: u16) -> Result<Seal<'a>, Error> {
+        Ok(Seal {
+            file,
+            window,
+            generation,
+            batch: Batch::default(),
+            marked: false,
+            page: Builder::new(window, generation),
+            last_key: (0, 0),
+            times: TimesTable::default(),
+            known: Known::load(file)?,
+            encoder: Encoder::default(),
+            values: Vec::new(),
+            millis: Vec::new(),
+            column: Vec::new(),
+            row: WindowRow {
+                pages: 0,
+                samples: 0,
+                seq_min: 0,
+                seq_max: 0,
+                min_time: i64::MAX,
+                max_time: i64::MIN,
+                first: None,
+                times: 0,
+                pages_hash: 0,
+                times_hash: 0,
+            },
+            pages_hash: Xxh3::new(),
+        })
+    }
+
+    /// Adds a series. Commits when enough has come together.
+    pub(super) fn add(
+        &mut self,
+        series: &SealedSeries,
+        labels_of: &mut impl FnMut(u32) -> Labels,
+    ) -> Result<(), Error> {
+        let key = (series.metric_sym, series.ref_id);
+        assert!(
+            key > self.last_key || self.row.samples == 0,
+            "BUG: series do not ascend"
+        );
+        self.last_key = key;
+        if series.samples.is_empty() {
+            return Ok(());
+        }
+        self.count(&series.samples);
+        self.known.add(series, labels_of, &mut self.batch);
+        let mut key = EntryKey {
+            metric_sym: series.metric_sym,
+            ref_id: series.ref_id,
+            part: 0,
+        };
+        for samples in series.samples.chunks(ENTRY_SAMPLES) {
+            self.millis.clear();
+            self.millis.extend(samples.iter().map(|s| s.t.as_ms()));
+            let place = self.times.place(
+                series.group,
+                &self.millis,
+                (self.window, self.generation),
+                &mut self.batch,
+            );
+            self.add_entry(&mut key, samples, place)?;
+        }
+        if self.batch.page_bytes >= self.file.commit_bytes() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, samples: &[Sample]) {
+        debug_assert!(samples.windows(2).all(|pair| pair[0].t < pair[1].t));
+        let (first, last) = (samples[0].t.as_ms(), samples[samples.len() - 1].t.as_ms());
+        self.row.min_time = self.row.min_time.min(first);
+        self.row.max_time = self.row.max_time.max(last);
+        self.row.samples += samples.len() as u64;
+    }
+
+    /// Adds one entry; halves it, as often as needed, when its column is too long
+    /// for a page.
+    fn add_entry(
+        &mut self,
+        key: &mut EntryKey,
+        samples: &[Sample],
+        place: Place,
+    ) -> Result<(), Error> {
+        self.values.clear();
+        self.values.extend(samples.iter().map(|s| s.v));
+        self.column.clear();
+        self.encoder
+            .encode(&self.values, Effort::Fast, &mut self.column);
+        if self.column.len() > COLUMN_MAX {
+            let (early, late) = samples.split_at(samples.len() / 2);
+            self.add_entry(key, early, place.part(0, early.len()))?;
+            return self.add_entry(key, late, place.part(early.len(), late.len()));
+        }
+        let entry = Entry {
+            key: *key,
+            times: place.id,
+            span: place.span,
+            column: &self.column,
+        };
+        if !self.page.push(&entry) {
+            finish_page(
+                &mut self.page,
+                Some(*key),
+                &mut self.batch,
+                (self.window, self.generation),
+                &mut self.row,
+                &mut self.pages_hash,
+            );
+            assert!(self.page.push(&entry), "BUG: an empty page takes any entry");
+        }
+        key.part = key
+            .part
+            .checked_add(1)
+            .expect("BUG: a window with 65,536 entries of one series");
+        Ok(())
+    }
+
+    /// Commits what was gathered, behind the mark.
+    fn flush(&mut self) -> Result<(), Error> {
+        let write = self.file.begin_write()?;
+        self.insert_pages(&write)
+            .and_then(|()| self.mark(&write))
+            .and_then(|()| {
+                if self.batch.row_bytes < self.file.commit_bytes() / 2 {
+                    return Ok(());
+                }
+                self.insert_rows(&write)
+            })
+            .map_err(|err| self.file.trouble("write", err))?;
+        self.file.commit(write)?;
+        self.marked = true;
+        Ok(())
+    }
+
+    fn mark(&self, write: &WriteTransaction) -> Result<(), Trouble> {
+        if self.marked {
+            return Ok(());
+        }
+        let numbers = [self.window.into(), self.generation.into()];
+        let row = tables::encode_stat(tables::STAT_OPEN, &numbers);
+        put(write, STAT, tables::STAT_OPEN, &row)
+    }
+
+    /// Commits the rest with the window row, and takes the mark away.
+    pub(super) fn finish(
+        mut self,
+        commit_seqs: RangeInclusive<CommitSeq>,
+    ) -> Result<Generation, Error> {
+        if self.page.first().is_some() {
+            finish_page(
+                &mut self.page,
+                None,
+                &mut self.batch,
+                (self.window, self.generation),
+                &mut self.row,
+                &mut self.pages_hash,
+            );
+        }
+        self.row.seq_min = commit_seqs.start().0;
+        self.row.seq_max = commit_seqs.end().0;
+        self.row.times = self.times.next.into();
+        self.row.pages_hash = self.pages_hash.digest();
+        self.row.times_hash = self.times.hash.digest();
+        let mut write = self.file.begin_write()?;
+        // The allocator's state goes with the last commit: an open after a crash
+        // then needs no walk through the file, and a read-only open no clean end.
+        write.set_quick_repair(true);
+        self.insert_pages(&write)
+            .and_then(|()| self.insert_rows(&write))
+            .and_then(|()| self.insert_last(&write))
+            .map_err(|err| self.file.trouble("write", err))?;
+        self.file.commit(write)?;
+        Ok(Generation::of(self.window, self.generation, &self.row))
+    }
+
+    fn insert_last(&self, write: &WriteTransaction) -> Result<(), Trouble> {
+        let generations = self.file.generations().len() as u64 + 1;
+        let row = self.row.encode(self.window, self.generation);
+        put(write, WINDOW, (self.window, self.generation), &row)?;
+        let totals = tables::encode_stat(tables::STAT_TOTALS, &[generations]);
+        put(write, STAT, tables::STAT_TOTALS, &totals)?;
+        write.open_table(STAT)?.remove(tables::STAT_OPEN)?;
+        Ok(())
+    }
+
+    fn insert_pages(&mut self, write: &WriteTransaction) -> Result<(), Trouble> {
+        insert_sorted(write, PAGE, &std::mem::take(&mut self.batch.pages))?;
+        insert_sorted(write, TIMES, &std::mem::take(&mut self.batch.times))?;
+        self.batch.page_bytes = 0;
+        Ok(())
+    }
+
+    /// Refs come in the order of metrics, so that each commit would touch the
+    /// same leaves again: their rows are kept for one commit, or for a few.
+    fn insert_rows(&mut self, write: &WriteTransaction) -> Result<(), Trouble> {
+        let mut rows = std::mem::take(&mut self.batch.series);
+        rows.sort_unstable_by_key(|(ref_id, _)| *ref_id);
+        let mut series = write.open_table(SERIES)?;
+        for (ref_id, row) in &rows {
+            series.insert(ref_id, row.as_slice())?;
+        }
+        let mut symbols = write.open_table(SYM)?;
+        for (number, row) in std::mem::take(&mut self.batch.symbols) {
+            symbols.insert(number, row.as_slice())?;
+        }
+        self.batch.row_bytes = 0;
+        Ok(())
+    }
+}
+
+fn put<'k, K: redb::Key + 'static>(
+    write: &WriteTransaction,
+    table: TableDefinition<K, &'static [u8]>,
+    key: K::SelfType<'k>,
+    row: &[u8],
+) -> Result<(), Trouble> {
+    write.open_table(table)?.insert(key, row)?;
+    Ok(())
+}
+
+/// Inserts ascending keys between which there is no other: fills pages to the brim.
+fn insert_sorted<K>(
+    write: &WriteTransaction,
+    table: TableDefinition<K, &'static [u8]>,
+    rows: &[(K, Vec<u8>)],
+) -> Result<(), Trouble>
+where
+    K: redb::Key + for<'k> redb::Value<SelfType<'k> = K> + Copy + 'static,
+{
+    let mut table = write.open_table(table)?;
+    let Some((first, _)) = rows.first() else {
+        return Ok(());
+    };
+    let mut cursor = table.upper_bound_mut(std::ops::Bound::Included(*first))?;
+    for (key, row) in rows {
+        cursor.insert_before(*key, row.as_slice())?;
+    }
+    cursor.close()?;
+    Ok(())
+}
+
+/// Puts the page into the batch. `next` is the first key of the one after it.
+fn finish_page(
+    page: &mut Builder,
+    next: Option<EntryKey>,
+    batch: &mut Batch,
+    (window, generation): (u32, u16),
+    row: &mut WindowRow,
+    hash: &mut Xxh3,
+) {
+    let first = page.first().expect("called with entries only");
+    let bytes = page.finish(next);
+    hash.update(&tables::hash_of(&bytes));
+    row.pages += 1;
+    row.first.get_or_insert(first);
+    batch.page_bytes += bytes.len();
+    batch
+        .pages
+        .push((tables::page_key(window, generation, first), bytes));
+}
+
+/// Where the times of an entry stand.
+#[derive(Clone, Copy)]
+struct Place {
+    id: u32,
+    /// The whole column when `None`.
+    span: Option<Span>,
+}
+
+impl Place {
+    /// The place of `count` of these times from `first` on.
+    fn part(self, first: usize, count: usize) -> Place {
+        let to_u32 = |n: usize| u32::try_from(n).expect("an entry is short");
+        Place {
+            id: self.id,
+            span: Some(Span {
+                first: self.span.map_or(0, |span| span.first) + to_u32(first),
+                count: to_u32(count),
+            }),
+        }
+    }
+}
+
+/// The timestamp columns of this generation: equal ones are written once.
+struct TimesTable {
+    next: u32,
+    /// Columns by their hash, with a seed that nobody knows: 128 bits do not
+    /// collide by chance, and cannot be made to on purpose.
+    by_hash: HashMap<u128, u32, ahash::RandomState>,
+    seed: u64,
+    /// The last column of each group, for series that have a part of it. Bounded.
+    recent: HashMap<u32, (u32, Box<[i64]>), ahash::RandomState>,
+    recent_times: usize,
+    hash: Xxh3,
+    bytes: Vec<u8>,
+}
+
+/// At most this many times are kept for finding parts: 2 MiB.
+const RECENT_TIMES_MAX: usize = 1 << 18;
+
+impl Default for TimesTable {
+    fn default() -> TimesTable {
+        TimesTable {
+            next: 0,
+            by_hash: HashMap::default(),
+            seed: RandomState::new().hash_one(0),
+            recent: HashMap::default(),
+            recent_times: 0,
+            hash: Xxh3::new(),
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl TimesTable {
+    /// Finds the column with these times, or a column of the group of which they
+    /// are a part, or makes a new one.
+    fn place(
+        &mut self,
+        group: u32,
+        times: &[i64],
+        (window, generation): (u32, u16),
+        batch: &mut Batch,
+    ) -> Place {
+        self.bytes.clear();
+        self.bytes
+            .extend(times.iter().flat_map(|time| time.to_le_bytes()));
+        let hash = xxh3_128_with_seed(&self.bytes, self.seed);
+        if let Some(&id) = self.by_hash.get(&hash) {
+            return Place { id, span: None };
+        }
+        if let Some(place) = self.part_of_recent(group, times) {
+            return place;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.by_hash.insert(hash, id);
+        self.remember(group, id, times);
+        let row = tables::encode_times(times, window, generation, id);
+        self.hash.update(&tables::hash_of(&row));
+        batch.page_bytes += row.len();
+        batch.times.push(((window, generation, id), row));
+        Place { id, span: None }
+    }
+
+    fn part_of_recent(&self, group: u32, times: &[i64]) -> Option<Place> {
+        let (id, whole) = self.recent.get(&group)?;
+        let first = whole.binary_search(&times[0]).ok()?;
+        if whole.get(first..first + times.len())? != times {
+            return None;
+        }
+        let whole = Place {
+            id: *id,
+            span: None,
+        };
+        Some(whole.part(first, times.len()))
+    }
+
+    fn remember(&mut self, group: u32, id: u32, times: &[i64]) {
+        if self.recent_times + times.len() > RECENT_TIMES_MAX {
+            self.recent.clear();
+            self.recent_times = 0;
+        }
+        match self.recent.get(&group) {
+            Some((_, longer)) if longer.len() >= times.len() => {}
+            _ => {
+                self.recent_times += times.len();
+                self.recent.insert(group, (id, times.into()));
+            }
+        }
+    }
+}
+
+/// Which series and texts the file has already.
+struct Known {
+    refs: RoaringBitmap,
+    symbols: HashMap<Box<str>, u32, ahash::RandomState>,
+    next_symbol: u32,
+}
+
+impl Known {
+    fn load(file: &L0) -> Result<Known, Error> {
+        let load = || -> Result<Known, Trouble> {
+            let read = file.begin_read()?;
+            let mut known = Known {
+                refs: RoaringBitmap::new(),
+                symbols: HashMap::default(),
+                next_symbol: 0,
+            };
+            for row in read.open_table(SERIES)?.iter()? {
+                known.refs.insert(row?.0.value());
+            }
+            for row in read.open_table(SYM)?.iter()? {
+                let (number, text) = row?;
+                let number = number.value();
+                let text =
+                    tables::decode_symbol(text.value(), number).map_err(Trouble::at("sym"))?;
+                known.symbols.insert(text.into(), number);
+                known.next_symbol = known.next_symbol.max(number + 1);
+            }
+            Ok(known)
+        };
+        load().map_err(|err| file.trouble("read", err))
+    }
+
+    /// Adds the series' row, and those of its new texts, when it is new.
+    fn add(
+        &mut self,
+        series: &SealedSeries,
+        labels_of: &mut impl FnMut(u32) -> Labels,
+        batch: &mut Batch,
+    ) {
+        if !self.refs.insert(series.ref_id) {
+            return;
+        }
+        let mut numbers = Vec::new();
+        for (name, value) in labels_of(series.ref_id).iter() {
+            numbers.push(self.symbol(name, batch));
+            numbers.push(self.symbol(value, batch));
+        }
+        let row = tables::encode_series(series.ref_id, series.metric_sym, &numbers);
+        batch.row_bytes += row.len();
+        batch.series.push((series.ref_id, row));
+    }
+
+    fn symbol(&mut self, text: &str, batch: &mut Batch) -> u32 {
+        if let Some(&number) = self.symbols.get(text) {
+            return number;
+        }
+        let number = self.next_symbol;
+        self.next_symbol = number + 1;
+        self.symbols.insert(text.into(), number);
+        let row = tables::encode_symbol(number, text);
+        batch.row_bytes += row.len();
+        batch.symbols.push((number, row));
+        number
+    }
+}

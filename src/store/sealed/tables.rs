@@ -1,0 +1,300 @@
+//! The tables of a sealed file: names, keys and the rows besides pages.
+//!
+//! | table | key | row |
+//! |---|---|---|
+//! | `page` | window u32, generation u16, metric symbol u32, ref u32, part u16 | [`super::page`] |
+//! | `ts` | window u32, generation u16, id u32 | `times varint`, [`super::times`] |
+//! | `window` | window u32, generation u16 | [`WindowRow`] |
+//! | `series` | ref u32 | `metric symbol varint, (name, value) symbol varints` sorted by name |
+//! | `sym` | number u32 | the text |
+//! | `stat` | `format`, `open`, `totals` | [`FORMAT`]; the generation being written; how many are complete |
+//!
+//! redb checks no checksum when it reads, so every row ends in its own xxh3-64,
+//! seeded with the row's key: a row under a wrong key is as wrong as a wrong bit.
+//! (Pages carry their key inside.) The symbol numbers in `sym` and `series` are
+//! the file's own; metric symbols and refs are the catalog's, whose order is the
+//! order of the pages.
+//!
+//! Two keys differ from the first design: `page` has the part, because a split
+//! column would otherwise need two pages of one key, and `ts` has the generation
+//! and a number of its own instead of the group, because the late samples of a
+//! group have other times than those sealed before.
+
+use redb::TableDefinition;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::Malformed;
+use super::page::EntryKey;
+use super::varint::{Reader, put_i64, put_u64};
+
+/// The version of everything in this file.
+pub(super) const FORMAT: u32 = 1;
+
+pub(super) type PageKey = (u32, u16, u32, u32, u16);
+
+pub(super) const PAGE: TableDefinition<PageKey, &[u8]> = TableDefinition::new("page");
+pub(super) const TIMES: TableDefinition<(u32, u16, u32), &[u8]> = TableDefinition::new("ts");
+pub(super) const WINDOW: TableDefinition<(u32, u16), &[u8]> = TableDefinition::new("window");
+pub(super) const SERIES: TableDefinition<u32, &[u8]> = TableDefinition::new("series");
+pub(super) const SYM: TableDefinition<u32, &[u8]> = TableDefinition::new("sym");
+pub(super) const STAT: TableDefinition<&str, &[u8]> = TableDefinition::new("stat");
+
+pub(super) const STAT_FORMAT: &str = "format";
+pub(super) const STAT_OPEN: &str = "open";
+pub(super) const STAT_TOTALS: &str = "totals";
+
+/// The key of the page that starts with this entry.
+pub(super) fn page_key(window: u32, generation: u16, entry: EntryKey) -> PageKey {
+    (
+        window,
+        generation,
+        entry.metric_sym,
+        entry.ref_id,
+        entry.part,
+    )
+}
+
+/// The entry with which the page of that key starts.
+pub(super) fn entry_key((_, _, metric_sym, ref_id, part): PageKey) -> EntryKey {
+    EntryKey {
+        metric_sym,
+        ref_id,
+        part,
+    }
+}
+
+/// The seed of a row's checksum: its table and its key.
+pub(super) fn seed(table: &str, key: [u64; 3]) -> u64 {
+    let mut bytes = [0u8; 24];
+    for (chunk, number) in bytes.chunks_exact_mut(8).zip(key) {
+        chunk.copy_from_slice(&number.to_le_bytes());
+    }
+    xxh3_64_with_seed(&bytes, xxh3_64_with_seed(table.as_bytes(), 0))
+}
+
+/// The seed of a row of `stat`.
+pub(super) fn stat_seed(name: &str) -> u64 {
+    xxh3_64_with_seed(name.as_bytes(), seed("stat", [0; 3]))
+}
+
+/// Appends the checksum.
+pub(super) fn close_row(mut row: Vec<u8>, seed: u64) -> Vec<u8> {
+    let hash = xxh3_64_with_seed(&row, seed);
+    row.extend_from_slice(&hash.to_le_bytes());
+    row
+}
+
+/// The row without its checksum, which was right.
+pub(super) fn open_row(row: &[u8], seed: u64) -> Result<&[u8], Malformed> {
+    let (content, hash) = row
+        .split_last_chunk::<8>()
+        .ok_or(Malformed("row too short"))?;
+    if xxh3_64_with_seed(content, seed) == u64::from_le_bytes(*hash) {
+        Ok(content)
+    } else {
+        Err(Malformed("wrong checksum"))
+    }
+}
+
+/// What says that a generation is complete; written in its last transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct WindowRow {
+    pub(super) pages: u64,
+    pub(super) samples: u64,
+    pub(super) seq_min: u64,
+    pub(super) seq_max: u64,
+    pub(super) min_time: i64,
+    pub(super) max_time: i64,
+    /// The key of the first page; `None` when the generation has none.
+    pub(super) first: Option<EntryKey>,
+    /// How many timestamp columns there are.
+    pub(super) times: u64,
+    /// Over the hashes of the pages, in order.
+    pub(super) pages_hash: u64,
+    /// Over the hashes of the timestamp columns, in order.
+    pub(super) times_hash: u64,
+}
+
+fn window_seed(window: u32, generation: u16) -> u64 {
+    seed("window", [window.into(), generation.into(), 0])
+}
+
+impl WindowRow {
+    pub(super) fn encode(&self, window: u32, generation: u16) -> Vec<u8> {
+        let mut row = Vec::new();
+        for number in [self.pages, self.samples, self.seq_min, self.seq_max] {
+            put_u64(number, &mut row);
+        }
+        put_i64(self.min_time, &mut row);
+        put_i64(self.max_time, &mut row);
+        row.push(u8::from(self.first.is_some()));
+        if let Some(first) = self.first {
+            put_u64(first.metric_sym.into(), &mut row);
+            put_u64(first.ref_id.into(), &mut row);
+            put_u64(first.part.into(), &mut row);
+        }
+        put_u64(self.times, &mut row);
+        row.extend_from_slice(&self.pages_hash.to_le_bytes());
+        row.extend_from_slice(&self.times_hash.to_le_bytes());
+        close_row(row, window_seed(window, generation))
+    }
+
+    pub(super) fn decode(row: &[u8], window: u32, generation: u16) -> Result<WindowRow, Malformed> {
+        let mut reader = Reader::new(open_row(row, window_seed(window, generation))?);
+        Ok(WindowRow {
+            pages: reader.u64()?,
+            samples: reader.u64()?,
+            seq_min: reader.u64()?,
+            seq_max: reader.u64()?,
+            min_time: reader.i64()?,
+            max_time: reader.i64()?,
+            first: match reader.byte()? {
+                0 => None,
+                _ => Some(EntryKey {
+                    metric_sym: reader.u32()?,
+                    ref_id: reader.u32()?,
+                    part: reader.u16()?,
+                }),
+            },
+            times: reader.u64()?,
+            pages_hash: u64::from_le_bytes(reader.array()?),
+            times_hash: u64::from_le_bytes(reader.array()?),
+        })
+    }
+}
+
+fn times_seed(window: u32, generation: u16, id: u32) -> u64 {
+    seed("ts", [window.into(), generation.into(), id.into()])
+}
+
+/// A row of `ts`: a timestamp column behind its count.
+pub(super) fn encode_times(times: &[i64], window: u32, generation: u16, id: u32) -> Vec<u8> {
+    let mut row = Vec::new();
+    put_u64(times.len() as u64, &mut row);
+    super::times::encode(times, &mut row);
+    close_row(row, times_seed(window, generation, id))
+}
+
+/// The times of a row of `ts`.
+pub(super) fn decode_times(
+    row: &[u8],
+    window: u32,
+    generation: u16,
+    id: u32,
+) -> Result<Vec<i64>, Malformed> {
+    let mut reader = Reader::new(open_row(row, times_seed(window, generation, id))?);
+    let n = reader.usize()?;
+    let mut times = Vec::new();
+    super::times::decode(reader.rest(), n, &mut times)?;
+    Ok(times)
+}
+
+/// The checksum with which a row or a page ends.
+pub(super) fn hash_of(row: &[u8]) -> [u8; 8] {
+    *row.last_chunk().expect("every row ends in its checksum")
+}
+
+/// A row of `series`.
+pub(super) fn encode_series(ref_id: u32, metric_sym: u32, symbols: &[u32]) -> Vec<u8> {
+    let mut row = Vec::new();
+    put_u64(metric_sym.into(), &mut row);
+    for symbol in symbols {
+        put_u64((*symbol).into(), &mut row);
+    }
+    close_row(row, seed("series", [ref_id.into(), 0, 0]))
+}
+
+/// The metric symbol and the symbols of names and values in turn.
+pub(super) fn decode_series(row: &[u8], ref_id: u32) -> Result<(u32, Vec<u32>), Malformed> {
+    let mut reader = Reader::new(open_row(row, seed("series", [ref_id.into(), 0, 0]))?);
+    let metric_sym = reader.u32()?;
+    let mut symbols = Vec::new();
+    while !reader.rest().is_empty() {
+        symbols.push(reader.u32()?);
+    }
+    if symbols.len() % 2 == 0 {
+        Ok((metric_sym, symbols))
+    } else {
+        Err(Malformed("a label without value"))
+    }
+}
+
+/// A row of `sym`.
+pub(super) fn encode_symbol(number: u32, text: &str) -> Vec<u8> {
+    let row = text.as_bytes().to_vec();
+    close_row(row, seed("sym", [number.into(), 0, 0]))
+}
+
+/// The text of a row of `sym`.
+pub(super) fn decode_symbol(row: &[u8], number: u32) -> Result<&str, Malformed> {
+    let text = open_row(row, seed("sym", [number.into(), 0, 0]))?;
+    std::str::from_utf8(text).map_err(|_| Malformed("text is not UTF-8"))
+}
+
+/// A row of `stat`: some numbers.
+pub(super) fn encode_stat(name: &str, numbers: &[u64]) -> Vec<u8> {
+    let mut row = Vec::new();
+    for number in numbers {
+        put_u64(*number, &mut row);
+    }
+    close_row(row, stat_seed(name))
+}
+
+/// The numbers of a row of `stat`.
+pub(super) fn decode_stat<const N: usize>(name: &str, row: &[u8]) -> Result<[u64; N], Malformed> {
+    let mut reader = Reader::new(open_row(row, stat_seed(name))?);
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = reader.u64()?;
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_only_right_under_its_own_key() {
+        let row = encode_symbol(7, "up");
+        assert_eq!(decode_symbol(&row, 7), Ok("up"));
+        assert!(decode_symbol(&row, 8).is_err());
+        let row = encode_times(&[1, 2, 3], 60, 0, 5);
+        assert_eq!(decode_times(&row, 60, 0, 5), Ok(vec![1, 2, 3]));
+        assert!(decode_times(&row, 60, 1, 5).is_err());
+    }
+
+    #[test]
+    fn a_window_row_comes_back() {
+        let row = WindowRow {
+            pages: 1,
+            samples: 2,
+            seq_min: 3,
+            seq_max: u64::MAX,
+            min_time: -5,
+            max_time: 6,
+            first: Some(EntryKey {
+                metric_sym: 1,
+                ref_id: u32::MAX,
+                part: 3,
+            }),
+            times: 7,
+            pages_hash: 8,
+            times_hash: u64::MAX,
+        };
+        let bytes = row.encode(3600, 2);
+        assert_eq!(WindowRow::decode(&bytes, 3600, 2), Ok(row));
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 4;
+            assert!(WindowRow::decode(&flipped, 3600, 2).is_err());
+        }
+    }
+
+    #[test]
+    fn a_series_row_comes_back() {
+        let row = encode_series(9, 4, &[1, 2, 3, 4]);
+        assert_eq!(decode_series(&row, 9), Ok((4, vec![1, 2, 3, 4])));
+        assert!(decode_series(&encode_series(9, 4, &[1]), 9).is_err());
+    }
+}
