@@ -44,6 +44,8 @@ pub mod ingest;
 
 pub mod delivery;
 
+pub mod alerting;
+
 pub mod rules;
 
 pub mod sources;

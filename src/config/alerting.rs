@@ -45,6 +45,8 @@ pub struct Alerting {
     pub repeat_interval: Span,
     /// Whether resolved alerts are told.
     pub send_resolved: bool,
+    /// Alerts in one notification; 0 is no limit.
+    pub max_alerts: usize,
 }
 
 impl Default for Alerting {
@@ -56,6 +58,7 @@ impl Default for Alerting {
             group_interval: Span::secs(300),
             repeat_interval: Span::secs(4 * 3_600),
             send_resolved: true,
+            max_alerts: 0,
         }
     }
 }

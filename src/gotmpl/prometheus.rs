@@ -237,7 +237,7 @@ fn split_host_port(text: &str) -> Option<(&str, &str)> {
 
 fn strip_domain(text: &str) -> String {
     let (host, port) = split_host_port(text).unwrap_or((text, ""));
-    if host.parse::<std::net::IpAddr>().is_ok() {
+    if host.parse::<core::net::IpAddr>().is_ok() {
         return text.to_owned();
     }
     let short = host.split('.').next().unwrap_or(host);

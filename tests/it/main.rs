@@ -8,4 +8,5 @@ mod mqtt;
 mod nats;
 mod promql_scripts;
 mod requirements;
+mod rules;
 mod tidy;

@@ -1,0 +1,131 @@
+//! What a receiver was last told about a group, and whether it has to be told again.
+//!
+//! A row of `notify_state` is written by the delivery's success, one for each
+//! flush: two deliveries of one group may end in either order, and the newer
+//! flush counts. What waits in the outbox counts as told, because it will be.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::model::Timestamp;
+
+/// Fingerprints of the alerts in a notification.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Told {
+    /// When the group was flushed.
+    pub(super) at: Timestamp,
+    pub(super) firing: BTreeSet<u64>,
+    pub(super) resolved: BTreeSet<u64>,
+    /// After this time the row says nothing any more.
+    pub(super) expires: Timestamp,
+}
+
+impl Told {
+    /// The row's value.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a notify state is plain data")
+    }
+
+    /// Reads a row; `None` when it is damaged.
+    pub(super) fn decode(row: &[u8]) -> Option<Told> {
+        serde_json::from_slice(row).ok()
+    }
+}
+
+/// What the keys of one group's rows start with: tenant, receiver, group.
+pub(super) fn prefix(receiver: &str, group_key: &str) -> Vec<u8> {
+    let mut key = vec![0];
+    key.extend_from_slice(receiver.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&xxh3_128(group_key.as_bytes()).to_be_bytes());
+    key
+}
+
+/// The key of one flush's row; later flushes sort behind.
+pub(super) fn key(receiver: &str, group_key: &str, at: Timestamp) -> Vec<u8> {
+    let mut key = prefix(receiver, group_key);
+    let ordered = at.as_ms().cast_unsigned() ^ (1 << 63);
+    key.extend_from_slice(&ordered.to_be_bytes());
+    key
+}
+
+/// Whether the receiver has to be told, as Alertmanager decides: something fires
+/// that it was not told of, everything resolved, something resolved (if it wants to
+/// know), or it was told too long ago.
+pub(super) fn is_news(
+    last: Option<&Told>,
+    now: &Told,
+    send_resolved: bool,
+    repeat_interval: Duration,
+) -> bool {
+    let Some(last) = last else {
+        return !now.firing.is_empty();
+    };
+    if !now.firing.is_subset(&last.firing) {
+        return true;
+    }
+    if now.firing.is_empty() {
+        return !last.firing.is_empty();
+    }
+    if send_resolved && !now.resolved.is_subset(&last.resolved) {
+        return true;
+    }
+    let repeat = i64::try_from(repeat_interval.as_millis()).unwrap_or(i64::MAX);
+    now.at.ms_since(last.at) > repeat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(secs: i64, firing: &[u64], resolved: &[u64]) -> Told {
+        Told {
+            at: Timestamp::from_ms(secs * 1_000),
+            firing: firing.iter().copied().collect(),
+            resolved: resolved.iter().copied().collect(),
+            expires: Timestamp::MAX,
+        }
+    }
+
+    fn check(last: Option<Told>, now: Told, send_resolved: bool, want: bool) {
+        let hour = Duration::from_secs(3_600);
+        let got = is_news(last.as_ref(), &now, send_resolved, hour);
+        assert_eq!(got, want, "{last:?} then {now:?}");
+    }
+
+    #[test]
+    fn decides_as_alertmanager() {
+        check(None, told(0, &[1], &[]), true, true);
+        check(None, told(0, &[], &[1]), true, false);
+        check(Some(told(0, &[1], &[])), told(9, &[1], &[]), true, false);
+        check(Some(told(0, &[1], &[])), told(9, &[1, 2], &[]), true, true);
+        check(Some(told(0, &[1, 2], &[])), told(9, &[1], &[]), true, false);
+        check(Some(told(0, &[1, 2], &[])), told(9, &[1], &[2]), true, true);
+        check(
+            Some(told(0, &[1, 2], &[])),
+            told(9, &[1], &[2]),
+            false,
+            false,
+        );
+        check(Some(told(0, &[1], &[])), told(9, &[], &[1]), false, true);
+        check(Some(told(0, &[], &[1])), told(9, &[], &[2]), true, false);
+        check(
+            Some(told(0, &[1], &[])),
+            told(3_600, &[1], &[]),
+            true,
+            false,
+        );
+        check(Some(told(0, &[1], &[])), told(3_601, &[1], &[]), true, true);
+    }
+
+    #[test]
+    fn later_flushes_sort_behind_and_groups_do_not_mix() {
+        let at = Timestamp::from_ms;
+        assert!(key("a", "g", at(-1)) < key("a", "g", at(0)));
+        assert!(key("a", "g", at(0)) < key("a", "g", at(1)));
+        assert!(!key("a", "h", at(0)).starts_with(&prefix("a", "g")));
+    }
+}

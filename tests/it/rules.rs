@@ -1,0 +1,555 @@
+//! Rules and notifications on a real store, driven by a manual clock.
+//!
+//! Nothing sends here: what is in the outbox is what would be sent, and a test
+//! says itself when a receiver took it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pulse::alerting::{self, Alerting};
+use pulse::config::Config;
+use pulse::model::clock::ManualClock;
+use pulse::model::{Clock, Delivery, Labels, Matcher, Sample, Timestamp, is_stale_nan};
+use pulse::promql::{Queryable, SelectHints};
+use pulse::rules::{self, AlertState, Rules};
+use pulse::store::state::decode_delivery;
+use pulse::store::{self, Item, Row, SeriesKey, StateOp, Store, Table, WriteBatch};
+use pulse::tasks::Tasks;
+use pulse::telemetry::Metrics;
+use tokio_util::sync::CancellationToken;
+
+/// A time on a minute, in 2023.
+const START_MS: i64 = 1_700_000_040_000;
+
+/// A box that survives its processes: a data directory, a clock and a configuration.
+struct Machine {
+    dir: tempfile::TempDir,
+    clock: ManualClock,
+    config: Config,
+}
+
+/// What runs until it is ended.
+struct Process {
+    store: Store,
+    metrics: Arc<Metrics>,
+    clock: ManualClock,
+    rules: Rules,
+    alerting: Alerting,
+}
+
+impl Machine {
+    /// With rules in the file `rules.yml` and one receiver `ops` that waits for nothing.
+    fn new(rules: &str) -> Machine {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[alerting]\nreceiver = \"ops\"\ngroup_wait = \"0s\"\ngroup_interval = \"1s\"\n\
+                    [rules]\nfiles = [\"*.yml\"]\n\
+                    [global]\nexternal_url = \"http://box:8080\"\n\
+                    [[destination.webhook]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9/\"\n";
+        let mut config = Config::parse(text, "config.toml").unwrap();
+        config.base_dir = dir.path().to_owned();
+        let machine = Machine {
+            dir,
+            clock: ManualClock::new(Timestamp::from_ms(START_MS)),
+            config,
+        };
+        machine.write_rules(rules);
+        machine
+    }
+
+    fn write_rules(&self, text: &str) {
+        std::fs::write(self.dir.path().join("rules.yml"), text).unwrap();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    async fn boot(&self) -> Process {
+        let metrics = Metrics::new();
+        let clock = Clock::Manual(self.clock.clone());
+        let options = store::Options {
+            dir: self.data(),
+            store: self.config.store.clone(),
+            limits: self.config.limits.clone(),
+            tenants: Vec::new(),
+        };
+        let store = Store::open(options, clock.clone(), Arc::clone(&metrics)).unwrap();
+        let tasks = Tasks::new(metrics.task_restarts.clone());
+        let stop = CancellationToken::new();
+        let parts = (store.clone(), Arc::clone(&metrics), clock.clone());
+        let alerting = alerting::start(
+            &self.config,
+            parts.0,
+            parts.1,
+            parts.2,
+            &tasks,
+            stop.clone(),
+        );
+        let loaded = rules::load(&self.config).unwrap();
+        let parts = (store.clone(), Arc::clone(&metrics), clock);
+        let rules = rules::start(loaded, parts.0, parts.1, parts.2, tasks, stop).await;
+        Process {
+            store,
+            metrics,
+            clock: self.clock.clone(),
+            rules,
+            alerting: alerting.unwrap(),
+        }
+    }
+}
+
+impl Process {
+    /// Ends without a word to rules and notifications: the store is all that stays.
+    async fn kill(self) {
+        let Process {
+            store,
+            rules,
+            alerting,
+            ..
+        } = self;
+        drop((rules, alerting));
+        store.close().await;
+    }
+
+    /// Stores a sample now.
+    async fn feed(&self, name: &str, labels: &[(&str, &str)], v: f64) {
+        let mut pairs = vec![("__name__", name)];
+        pairs.extend(labels);
+        let row = Row {
+            series: SeriesKey::Labels(Labels::from_pairs(pairs)),
+            t: Timestamp::from_ms(self.now()),
+            v,
+        };
+        let mut batch = WriteBatch::default();
+        batch.push([row], Item::default());
+        self.store.write(batch).await.unwrap();
+    }
+
+    fn now(&self) -> i64 {
+        Clock::Manual(self.clock.clone()).now().as_ms()
+    }
+
+    /// Lets time pass, evaluates what is due, and tells what is to be told.
+    async fn step(&self, secs: u64) {
+        self.clock.advance(Duration::from_secs(secs));
+        self.rules.tick().await;
+        self.alerting.tick().await;
+    }
+
+    /// The states of all alerts.
+    fn alerts(&self) -> Vec<AlertState> {
+        let mut states = Vec::new();
+        for group in self.rules.view().iter() {
+            for rule in &group.rules {
+                if let rules::RuleKind::Alerting { alerts, .. } = &rule.kind {
+                    states.extend(alerts.iter().map(|alert| alert.state));
+                }
+            }
+        }
+        states
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.rules.view()[0].rules[0].last_error.clone()
+    }
+
+    fn outbox(&self) -> Vec<Delivery> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = self.store.scan(Table::Outbox, all, 100).unwrap();
+        rows.iter()
+            .map(|(_, row)| decode_delivery(row).unwrap())
+            .collect()
+    }
+
+    /// The receiver takes everything; gives what it took.
+    async fn deliver(&self) -> Vec<Delivery> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let mut ops = Vec::new();
+        let mut taken = Vec::new();
+        for (key, row) in self.store.scan(Table::Outbox, all, 100).unwrap() {
+            let delivery = decode_delivery(&row).unwrap();
+            ops.push(StateOp::Delete {
+                table: Table::Outbox,
+                key,
+            });
+            for row in &delivery.on_success {
+                ops.push(StateOp::Put {
+                    table: Table::from_name(&row.table).unwrap(),
+                    key: row.key.clone().into(),
+                    value: row.value.clone().unwrap().into(),
+                });
+            }
+            taken.push(delivery);
+        }
+        self.store.write(WriteBatch::of_state(ops)).await.unwrap();
+        taken
+    }
+
+    fn series(&self, name: &str) -> BTreeMap<String, Vec<Sample>> {
+        let end = Timestamp::from_ms(self.now());
+        let matchers = [Matcher::equal("__name__", name)];
+        let found = self
+            .store
+            .select(Timestamp::MIN, end, &matchers, &SelectHints::default());
+        let pairs = found.unwrap().into_iter();
+        pairs.map(|s| (s.labels.to_string(), s.samples)).collect()
+    }
+}
+
+fn body(delivery: &Delivery) -> serde_json::Value {
+    serde_json::from_slice(&delivery.body).unwrap()
+}
+
+fn statuses(deliveries: &[Delivery]) -> Vec<String> {
+    let status = |d: &Delivery| body(d)["status"].as_str().unwrap().to_owned();
+    deliveries.iter().map(status).collect()
+}
+
+fn group(rules: &str) -> String {
+    format!("groups:\n- name: g\n  interval: 10s\n  rules:\n{rules}")
+}
+
+const HOT: &str = "  - {alert: Hot, expr: 'temp > 30', for: 20s}\n";
+
+#[tokio::test]
+async fn document_3_buffer_full_becomes_pending_firing_and_resolved() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rules/document3.yml");
+    let machine = Machine::new(&std::fs::read_to_string(rules).unwrap());
+    let p = machine.boot().await;
+    let mut firing_after = None;
+    for second in (0..=180).step_by(15) {
+        p.feed("buffer_capacity", &[("user_id", "u1")], 100.0).await;
+        p.feed("buffer_size", &[("user_id", "u1")], 96.0).await;
+        p.step(15).await;
+        match p.alerts()[..] {
+            [AlertState::Pending] => assert!(p.outbox().is_empty()),
+            [AlertState::Firing] if firing_after.is_none() => firing_after = Some(second),
+            [AlertState::Firing] => {}
+            ref other => panic!("{other:?}"),
+        }
+    }
+    // Active since the first evaluation, so firing in the one 120 s after it.
+    assert_eq!(firing_after, Some(120));
+    let told = p.deliver().await;
+    assert_eq!(statuses(&told), ["firing"]);
+    let message = body(&told[0]);
+    assert_eq!(message["groupKey"], "{}:{alertname=\"BufferFull\"}");
+    let alert = &message["alerts"][0];
+    assert_eq!(alert["annotations"]["summary"], "Buffer nearly full for u1");
+    assert_eq!(alert["labels"]["user_id"], "u1");
+    assert_eq!(
+        alert["generatorURL"],
+        "http://box:8080/graph?g0.expr=buffer_size+%2F+buffer_capacity+%3E+0.95&g0.tab=1"
+    );
+    p.feed("buffer_size", &[("user_id", "u1")], 10.0).await;
+    p.step(15).await;
+    assert!(p.alerts().is_empty());
+    let told = p.deliver().await;
+    assert_eq!(statuses(&told), ["resolved"]);
+    // Told exactly once.
+    for _ in 0..80 {
+        p.step(15).await;
+    }
+    assert!(p.outbox().is_empty());
+}
+
+#[tokio::test]
+async fn a08_a16_a_kill_in_the_middle_keeps_state_and_ids() {
+    let machine = Machine::new(&group(HOT));
+    let p = machine.boot().await;
+    p.feed("temp", &[], 40.0).await;
+    p.step(10).await;
+    assert_eq!(p.alerts(), [AlertState::Pending]);
+    p.kill().await;
+
+    let p = machine.boot().await;
+    // The time between the last evaluation and this one does not count.
+    for _ in 0..2 {
+        p.step(10).await;
+        assert_eq!(p.alerts(), [AlertState::Pending]);
+    }
+    // Killed after the evaluation and before anything is in the outbox.
+    machine.clock.advance(Duration::from_secs(10));
+    p.rules.tick().await;
+    assert_eq!(p.alerts(), [AlertState::Firing]);
+    assert!(p.outbox().is_empty());
+    p.kill().await;
+
+    let p = machine.boot().await;
+    p.alerting.tick().await;
+    let first = p.outbox();
+    assert_eq!(statuses(&first), ["firing"]);
+    p.kill().await;
+
+    // Killed again before delivery: the same id and body, and nothing more.
+    let p = machine.boot().await;
+    for _ in 0..3 {
+        p.step(10).await;
+    }
+    assert_eq!(p.alerts(), [AlertState::Firing]);
+    assert_eq!(p.outbox(), first);
+    p.deliver().await;
+    p.step(10).await;
+    p.kill().await;
+
+    // Delivered before the kill: not told again. Then it resolves.
+    let p = machine.boot().await;
+    p.feed("temp", &[], 20.0).await;
+    p.step(10).await;
+    assert!(p.outbox().is_empty());
+    p.step(10).await;
+    let second = p.outbox();
+    assert_eq!(statuses(&second), ["resolved"]);
+    assert_ne!(second[0].event_id, first[0].event_id);
+    p.kill().await;
+
+    let p = machine.boot().await;
+    for _ in 0..5 {
+        p.step(10).await;
+    }
+    assert_eq!(p.deliver().await, second);
+    for _ in 0..200 {
+        p.step(10).await;
+    }
+    assert!(p.outbox().is_empty());
+}
+
+#[tokio::test]
+async fn a17_a_receiver_that_was_away_hears_once_how_things_stand() {
+    let machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
+    let p = machine.boot().await;
+    for round in 0..40 {
+        let v = if round % 2 == 0 { 40.0 } else { 20.0 };
+        p.feed("temp", &[("room", "a")], v).await;
+        p.feed("temp", &[("room", "b")], 40.0).await;
+        p.step(10).await;
+        assert_eq!(p.outbox().len(), 1, "round {round}");
+    }
+    let told = p.deliver().await;
+    let alerts = body(&told[0])["alerts"].as_array().unwrap().clone();
+    let of = |alert: &serde_json::Value| {
+        let room = alert["labels"]["room"].as_str().unwrap().to_owned();
+        (room, alert["status"].as_str().unwrap().to_owned())
+    };
+    let want = [("a", "resolved"), ("b", "firing")].map(|(r, s)| (r.to_owned(), s.to_owned()));
+    assert_eq!(alerts.iter().map(of).collect::<Vec<_>>(), want);
+}
+
+#[tokio::test]
+async fn a_second_alert_of_a_group_waits_for_the_interval_and_repeats_come_late() {
+    let mut machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
+    machine.config.alerting.group_interval = pulse::config::Span::secs(60);
+    machine.config.alerting.repeat_interval = pulse::config::Span::secs(600);
+    let p = machine.boot().await;
+    let feed = async |rooms: &[&str]| {
+        for room in rooms {
+            p.feed("temp", &[("room", room)], 40.0).await;
+        }
+        p.step(10).await;
+        p.deliver().await.len()
+    };
+    assert_eq!(feed(&["a"]).await, 1);
+    let mut told_after = Vec::new();
+    for round in 1..=90 {
+        if feed(&["a", "b"]).await > 0 {
+            told_after.push(round * 10);
+        }
+    }
+    // b at the next flush; both again at the first flush after the repeat interval.
+    assert_eq!(told_after, [60, 720]);
+}
+
+#[tokio::test]
+async fn a05_a_failing_query_leaves_alerts_as_they_are() {
+    // Two series with b match one side each, so the query fails at run time.
+    let rule = "  - {alert: Hot, expr: 'temp * on () bias > 30'}\n";
+    let machine = Machine::new(&group(rule));
+    let p = machine.boot().await;
+    p.feed("temp", &[], 40.0).await;
+    p.feed("bias", &[("b", "1")], 1.0).await;
+    p.step(10).await;
+    assert_eq!(p.alerts(), [AlertState::Firing]);
+    p.feed("bias", &[("b", "2")], 1.0).await;
+    p.step(10).await;
+    assert!(
+        p.last_error().unwrap().contains("many-to-many"),
+        "{:?}",
+        p.last_error()
+    );
+    assert_eq!(p.alerts(), [AlertState::Firing]);
+    assert!(
+        !p.series("ALERTS")
+            .values()
+            .flatten()
+            .any(|s| is_stale_nan(s.v))
+    );
+    let label = format!("{};g", machine.dir.path().join("rules.yml").display());
+    let failures = p.metrics.rules.failures.with_label_values(&[&label]);
+    assert_eq!(failures.get(), 1);
+    assert_eq!(statuses(&p.deliver().await), ["firing"]);
+}
+
+#[tokio::test]
+async fn a05_two_results_with_the_same_labels_fail_the_rule() {
+    let machine = Machine::new(&group(
+        "  - {alert: Hot, expr: '{__name__=~\"temp|heat\"} > 30'}\n",
+    ));
+    let p = machine.boot().await;
+    p.feed("temp", &[], 40.0).await;
+    p.feed("heat", &[], 40.0).await;
+    p.step(10).await;
+    assert!(p.alerts().is_empty());
+    let want = "vector contains metrics with the same labelset after applying alert labels";
+    assert_eq!(p.last_error().as_deref(), Some(want));
+}
+
+#[tokio::test]
+async fn a07_alerts_become_series_and_end_with_markers() {
+    let machine = Machine::new(&group(HOT));
+    let p = machine.boot().await;
+    p.feed("temp", &[], 40.0).await;
+    for _ in 0..3 {
+        p.step(10).await;
+    }
+    p.feed("temp", &[], 20.0).await;
+    p.step(10).await;
+    p.step(10).await;
+    let alerts = p.series("ALERTS");
+    let shape = |samples: &[Sample]| -> String {
+        let letter = |s: &Sample| if is_stale_nan(s.v) { 'x' } else { '1' };
+        samples.iter().map(letter).collect()
+    };
+    let pending = &alerts["ALERTS{alertname=\"Hot\", alertstate=\"pending\"}"];
+    let firing = &alerts["ALERTS{alertname=\"Hot\", alertstate=\"firing\"}"];
+    assert_eq!(
+        (shape(pending).as_str(), shape(firing).as_str()),
+        ("11x", "1x")
+    );
+    let for_state = &p.series("ALERTS_FOR_STATE")["ALERTS_FOR_STATE{alertname=\"Hot\"}"];
+    let since = pending[0].t.as_ms().div_euclid(1_000) as f64;
+    let values: Vec<f64> = for_state[..3].iter().map(|s| s.v).collect();
+    assert_eq!(values, [since; 3]);
+    assert!(is_stale_nan(for_state[3].v) && for_state.len() == 4);
+}
+
+#[tokio::test]
+async fn later_rules_see_what_earlier_ones_recorded_at_the_same_time() {
+    let machine = Machine::new(&group(
+        "  - {record: 'temp:max', expr: max(temp), labels: {unit: C}}\n\
+         \x20 - {alert: Hot, expr: 'temp:max{unit=\"C\"} > 30', labels: {level: '{{ $value }}'}}\n",
+    ));
+    let p = machine.boot().await;
+    p.feed("temp", &[("room", "a")], 40.5).await;
+    p.step(10).await;
+    assert_eq!(p.alerts(), [AlertState::Firing]);
+    let name = "ALERTS{alertname=\"Hot\", alertstate=\"firing\", level=\"40.5\", unit=\"C\"}";
+    let alerts = p.series("ALERTS");
+    assert!(alerts.contains_key(name), "{alerts:?}");
+    let recorded = p.series("temp:max");
+    assert_eq!(recorded["temp:max{unit=\"C\"}"][0].v, 40.5);
+    assert_eq!(recorded["temp:max{unit=\"C\"}"][0].t, alerts[name][0].t);
+}
+
+#[tokio::test]
+async fn a04_a_templated_label_that_changes_makes_another_alert() {
+    let rule = "  - {alert: Hot, expr: 'temp > 30', labels: {v: '{{ $value }}'}}\n";
+    let machine = Machine::new(&group(rule));
+    let p = machine.boot().await;
+    for v in [40.0, 41.0] {
+        p.feed("temp", &[], v).await;
+        p.step(10).await;
+        assert_eq!(p.alerts(), [AlertState::Firing]);
+    }
+    let message = body(&p.deliver().await[0]);
+    let alerts = message["alerts"].as_array().unwrap();
+    let of = |a: &serde_json::Value| format!("{} {}", a["labels"]["v"], a["status"]);
+    let got: Vec<String> = alerts.iter().map(of).collect();
+    assert_eq!(got, ["\"40\" \"resolved\"", "\"41\" \"firing\""]);
+}
+
+#[tokio::test]
+async fn a09_a_reload_keeps_the_state_of_rules_that_stay_and_resolves_the_others() {
+    let cold = "  - {alert: Cold, expr: 'temp < 50'}\n";
+    let machine = Machine::new(&group(&format!("{HOT}{cold}")));
+    let p = machine.boot().await;
+    p.feed("temp", &[], 40.0).await;
+    p.step(10).await;
+    assert_eq!(p.alerts(), [AlertState::Pending, AlertState::Firing]);
+    assert_eq!(statuses(&p.deliver().await), ["firing"]);
+
+    let another = "  - {record: one, expr: '1'}\n";
+    machine.write_rules(&group(&format!("{another}{HOT}")));
+    p.rules.reload(rules::load(&machine.config).unwrap()).await;
+    assert_eq!(p.alerts(), [AlertState::Pending]);
+    p.step(10).await;
+    p.step(10).await;
+    // Pending since the first evaluation, not since the reload.
+    assert_eq!(p.alerts(), [AlertState::Firing]);
+    let told = p.deliver().await;
+    let mut got = statuses(&told);
+    got.sort();
+    assert_eq!(got, ["firing", "resolved"]);
+    let alerts = p.series("ALERTS");
+    let cold = &alerts["ALERTS{alertname=\"Cold\", alertstate=\"firing\"}"];
+    assert!(is_stale_nan(cold.last().unwrap().v));
+
+    machine.write_rules("groups: []\n");
+    p.rules.reload(rules::load(&machine.config).unwrap()).await;
+    p.step(10).await;
+    assert_eq!(statuses(&p.deliver().await), ["resolved"]);
+    let hot = &p.series("ALERTS")["ALERTS{alertname=\"Hot\", alertstate=\"firing\"}"].clone();
+    assert!(is_stale_nan(hot.last().unwrap().v));
+}
+
+#[tokio::test]
+async fn external_labels_are_added_when_it_leaves_the_process() {
+    let mut machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
+    let external = [("site", "north"), ("room", "none")];
+    machine.config.global.external_labels =
+        external.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+    let p = machine.boot().await;
+    p.feed("temp", &[("room", "a")], 40.0).await;
+    p.step(10).await;
+    let alert = &body(&p.deliver().await[0])["alerts"][0];
+    assert_eq!(alert["labels"]["site"], "north");
+    assert_eq!(alert["labels"]["room"], "a");
+    let name = "ALERTS{alertname=\"Hot\", alertstate=\"firing\", room=\"a\"}";
+    assert!(p.series("ALERTS").contains_key(name));
+}
+
+#[tokio::test]
+async fn resolved_is_not_told_when_nobody_wants_to_know() {
+    let mut machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
+    machine.config.alerting.send_resolved = false;
+    let p = machine.boot().await;
+    for v in [40.0, 20.0, 20.0] {
+        p.feed("temp", &[], v).await;
+        p.step(10).await;
+    }
+    assert_eq!(statuses(&p.deliver().await), ["firing"]);
+    p.step(10).await;
+    // Firing again is news.
+    p.feed("temp", &[], 40.0).await;
+    p.step(10).await;
+    assert_eq!(statuses(&p.deliver().await), ["firing"]);
+}
+
+#[tokio::test]
+async fn a01_a_slot_is_evaluated_once_and_slots_keep_their_distance() {
+    let machine = Machine::new(&group("  - {record: one, expr: '1'}\n"));
+    let p = machine.boot().await;
+    for _ in 0..30 {
+        p.step(3).await;
+    }
+    let samples = p.series("one").remove("one").unwrap();
+    let times: Vec<i64> = samples.iter().map(|s| s.t.as_ms()).collect();
+    assert!((9..=10).contains(&times.len()), "{times:?}");
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] == 10_000),
+        "{times:?}"
+    );
+    assert!(samples.iter().all(|s| s.v == 1.0));
+}
