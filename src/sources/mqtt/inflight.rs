@@ -8,20 +8,23 @@
 //! writes the row only when a sample takes the stamp: a message with a time of
 //! its own costs no row.
 //!
-//! Packet ids are used again, and an equal payload then has an equal hash. So
-//! entries are numbered in order of receipt, and those up to the `floor` are
-//! void. A broker answers a ping after the acknowledgements that we wrote before
-//! it, so its answer raises the floor to the last of those; a new session raises
-//! it above everything. Raising it when an acknowledgement is written would be
+//! Packet ids are used again, and an equal payload then has an equal hash. So an
+//! entry has to go once the broker cannot send its message again. A broker
+//! answers a ping after the acknowledgements that we wrote before it, so the
+//! answer confirms those; what was acknowledged by a lost connection stays
+//! unconfirmed. Dropping an entry when its acknowledgement is written would be
 //! wrong: it may never arrive, and then the redelivery would be stored twice.
-//! What stays undecidable is an equal message that takes over a packet id less
-//! than a ping ago and is cut off on its first delivery; it counts as the
-//! duplicate it looks like.
+//! On disk the entries go by their number: they are numbered in order of receipt,
+//! and up to the `floor` they are void. A new session voids all of them.
+//!
+//! What stays undecidable is an equal message that takes over a packet id before
+//! a ping confirmed the last use, and that is cut off on its first delivery; it
+//! counts as the duplicate that it looks like.
 //!
 //! Key: source, `0x00`, `p`, packet id (BE). Value: xxh3-64 of the payload seeded
 //! with that of the topic, stamp, number (each BE). Packet id 0 does not exist; its row is the floor.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -37,9 +40,14 @@ pub(super) struct Inflight {
     rows: Rows,
     stamps: Stamps,
     entries: HashMap<u16, Entry, ahash::RandomState>,
+    /// The number of the last message.
     last: u64,
     floor: u64,
     floor_is_stored: bool,
+    /// How many acknowledgements were written.
+    acked: u64,
+    /// For each unanswered ping of this connection: the acknowledgements before it.
+    pings: VecDeque<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +55,8 @@ struct Entry {
     hash: u64,
     stamp: Timestamp,
     number: u64,
+    /// Which acknowledgement of this connection was its own; 0 for none.
+    acked: u64,
 }
 
 /// What a message is to be stored with.
@@ -72,11 +82,15 @@ impl Inflight {
             last: 0,
             floor: 0,
             floor_is_stored: true,
+            acked: 0,
+            pings: VecDeque::new(),
         };
         for (key, value) in stored {
             inflight.restore(key, value);
         }
         inflight.last = inflight.last.max(inflight.floor);
+        let floor = inflight.floor;
+        inflight.entries.retain(|_, entry| entry.number > floor);
         inflight
     }
 
@@ -92,6 +106,7 @@ impl Inflight {
             hash: u64::from_be_bytes(*hash),
             stamp: Timestamp::from_ms(i64::from_be_bytes(*stamp)),
             number: u64::from_be_bytes(rest.try_into().ok()?),
+            acked: 0,
         };
         self.last = self.last.max(entry.number);
         self.entries.insert(packet_id, entry);
@@ -121,6 +136,7 @@ impl Inflight {
             hash,
             stamp,
             number,
+            acked: 0,
         };
         self.entries.insert(packet_id, entry);
         let mut state = vec![self.row(packet_id, entry)];
@@ -146,10 +162,37 @@ impl Inflight {
         }
     }
 
-    /// The broker has seen the acknowledgements of everything up to `number`.
-    pub(super) fn confirm(&mut self, number: u64) {
-        if number > self.floor {
-            self.floor = number;
+    /// Another connection: nothing of what the last one wrote is sure to have arrived.
+    pub(super) fn reconnected(&mut self) {
+        self.pings.clear();
+        for entry in self.entries.values_mut() {
+            entry.acked = 0;
+        }
+    }
+
+    /// The acknowledgement of this message was written.
+    pub(super) fn acknowledged(&mut self, packet_id: u16, number: u64) {
+        let entry = self.entries.get_mut(&packet_id);
+        if let Some(entry) = entry.filter(|entry| entry.number == number) {
+            self.acked += 1;
+            entry.acked = self.acked;
+        }
+    }
+
+    /// A ping was written.
+    pub(super) fn pinged(&mut self) {
+        self.pings.push_back(self.acked);
+    }
+
+    /// The oldest ping was answered. Cost: one pass over the entries.
+    pub(super) fn ping_answered(&mut self) {
+        let confirmed = self.pings.pop_front().unwrap_or(0);
+        let is_open = |entry: &Entry| entry.acked == 0 || entry.acked > confirmed;
+        self.entries.retain(|_, entry| is_open(entry));
+        let oldest = self.entries.values().map(|entry| entry.number).min();
+        let floor = oldest.map_or(self.last, |oldest| oldest - 1);
+        if floor > self.floor {
+            self.floor = floor;
             self.floor_is_stored = false;
         }
     }
@@ -169,7 +212,7 @@ impl Inflight {
 
     fn known(&self, packet_id: u16, hash: u64) -> Option<Timestamp> {
         let entry = self.entries.get(&packet_id)?;
-        (entry.hash == hash && entry.number > self.floor).then_some(entry.stamp)
+        (entry.hash == hash).then_some(entry.stamp)
     }
 
     fn row(&mut self, packet_id: u16, entry: Entry) -> StateOp {
@@ -266,7 +309,9 @@ mod tests {
         let mut disk = Disk::default();
         let mut inflight = disk.open();
         let first = inflight.mark(1, false, b"t", b"1", at(100));
-        inflight.confirm(first.number);
+        inflight.acknowledged(1, first.number);
+        inflight.pinged();
+        inflight.ping_answered();
         disk.commit(first.state);
         disk.commit(inflight.mark(2, false, b"t", b"9", at(150)).state);
         assert_eq!(inflight.mark(1, true, b"t", b"1", at(200)).stamp, at(200));
@@ -274,6 +319,31 @@ mod tests {
             disk.open().mark(1, true, b"t", b"1", at(300)).stamp,
             at(300)
         );
+    }
+
+    #[test]
+    fn an_ack_that_no_ping_confirmed_may_not_have_arrived() {
+        let mut disk = Disk::default();
+        let mut inflight = disk.open();
+        let first = inflight.mark(1, false, b"t", b"1", at(100));
+        let second = inflight.mark(2, false, b"t", b"2", at(100));
+        inflight.pinged();
+        inflight.acknowledged(1, first.number);
+        inflight.ping_answered();
+        disk.commit(first.state);
+        disk.commit(second.state);
+        // Nor what was acknowledged by a connection that is gone, or not at all.
+        inflight.reconnected();
+        let third = inflight.mark(3, false, b"t", b"3", at(150));
+        inflight.acknowledged(3, third.number);
+        inflight.pinged();
+        inflight.ping_answered();
+        disk.commit(third.state);
+        disk.commit(inflight.mark(4, false, b"t", b"4", at(160)).state);
+        for mut inflight in [inflight, disk.open()] {
+            assert_eq!(inflight.mark(1, true, b"t", b"1", at(200)).stamp, at(100));
+            assert_eq!(inflight.mark(2, true, b"t", b"2", at(200)).stamp, at(101));
+        }
     }
 
     #[test]

@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use options::Options;
 
-use self::connection::Error;
+use self::connection::{Error, Reader, Writer};
 use self::inflight::Inflight;
 use self::session::{End, Session, Source};
+use self::wire::ConnAck;
 use super::backoff::Backoff;
 use super::handover::{Handover, OnRetry};
 use super::link::Link;
@@ -99,9 +100,10 @@ impl Source {
             let since = Instant::now();
             let err = match connected {
                 Err(err) => err,
-                Ok(connection) => match Session::start(self, connection).await {
-                    Err(err) => err,
-                    Ok(session) => match session.run(stop).await {
+                Ok(connection) => match self.start(connection, stop).await {
+                    None => return Ok(()),
+                    Some(Err(err)) => err,
+                    Some(Ok(session)) => match session.run(stop).await {
                         End::Stopped => return Ok(()),
                         End::Broken(err) => {
                             // Two instances that both back off live as long as the other waits.
@@ -133,6 +135,18 @@ impl Source {
             }
         }
         Ok(())
+    }
+}
+
+impl Source {
+    /// `None` when `stop` came first: the store may be waiting for room on its disk.
+    async fn start(
+        &mut self,
+        connection: (Reader, Writer, ConnAck),
+        stop: &CancellationToken,
+    ) -> Option<Result<Session<'_>, Error>> {
+        stop.run_until_cancelled(Session::start(self, connection))
+            .await
     }
 }
 

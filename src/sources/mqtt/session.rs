@@ -14,7 +14,6 @@
 //! and flushes each by itself, which was over half of the CPU time of a message;
 //! that is why this loop is our own and only the codecs are rumqttc's.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -128,10 +127,6 @@ pub(super) struct Session<'a> {
     keep_alive: Duration,
     /// When the broker last said anything.
     heard: Instant,
-    /// The number of the last message that was acknowledged by this connection.
-    acked: u64,
-    /// For each unanswered ping: the last acknowledgement before it.
-    pings: VecDeque<u64>,
     wanted: Subscription,
     /// The filters of an unanswered subscribe.
     subscribing: Vec<String>,
@@ -155,6 +150,7 @@ impl<'a> Session<'a> {
     ) -> Result<Session<'a>, Error> {
         source.epoch += 1;
         source.metrics.epoch.set(source.epoch);
+        source.inflight.reconnected();
         if source.epoch > 1 {
             source.metrics.reconnects.inc();
         }
@@ -187,8 +183,6 @@ impl<'a> Session<'a> {
             writer,
             keep_alive: keep_alive.filter(|k| !k.is_zero()).unwrap_or(asked),
             heard: Instant::now(),
-            acked: 0,
-            pings: VecDeque::new(),
             wanted,
             subscribing: Vec::new(),
             resubscribe_at: None,
@@ -315,10 +309,7 @@ impl<'a> Session<'a> {
             Packet::Oversize(answer) => self.refuse_oversize(answer),
             Packet::SubAck(results) => self.subscribed(&results),
             Packet::PubRel(id) => wire::complete(id, &mut self.writer.out),
-            Packet::PingResp => {
-                let confirmed = self.pings.pop_front().unwrap_or(0);
-                self.source.inflight.confirm(confirmed);
-            }
+            Packet::PingResp => self.source.inflight.ping_answered(),
             Packet::Disconnect(reason) => return Err(Error::Disconnected(reason)),
             Packet::ConnAck(_) | Packet::Publish(_) | Packet::Other => {}
         }
@@ -354,12 +345,12 @@ impl<'a> Session<'a> {
     fn acknowledge(&mut self, judged: Vec<(Waiting, Verdict)>) {
         for (waiting, verdict) in judged {
             debug_assert!(verdict != Verdict::Retry, "it is handed over again");
-            if waiting.answer == Answer::None {
+            let (Answer::PubAck(id) | Answer::PubRec(id)) = waiting.answer else {
                 continue;
-            }
+            };
             if waiting.epoch == self.source.epoch {
                 wire::acknowledge(waiting.answer, &mut self.writer.out);
-                self.acked = self.acked.max(waiting.number);
+                self.source.inflight.acknowledged(id, waiting.number);
             } else {
                 self.source.metrics.stale_acks.inc();
             }
@@ -439,7 +430,7 @@ impl<'a> Session<'a> {
         if self.heard.elapsed() >= self.keep_alive * 3 / 2 {
             return Err(Error::Silent(self.heard.elapsed()));
         }
-        self.pings.push_back(self.acked);
+        self.source.inflight.pinged();
         wire::ping(&mut self.writer.out);
         if self.resubscribe_at.is_some_and(|at| at <= Instant::now()) {
             self.resubscribe_at = None;
