@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use hashbrown::HashMap;
+
 use super::super::ast::{Aggregate, AggregateOp, Span};
 use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
 use super::super::math::{self, Kahan, Mean};
@@ -373,25 +375,28 @@ fn count_values(grid: &Grid, grouping: &Grouping<'_>, label: &str) -> Result<Gri
             "invalid label name \"{label}\""
         )));
     }
-    let mut index = Groups::new();
+    let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut groups: Vec<(Labels, Vec<f64>)> = Vec::new();
     let steps = grid.rows().iter().map(|r| r.steps().end).max().unwrap_or(0);
     for (i, row) in grid.rows().iter().enumerate() {
-        let base = grouping.labels(row);
+        let mut labels: LabelsBuilder = grouping.labels(row).to_builder();
+        // Neighbouring values are often the same.
+        let mut last: Option<(u64, usize)> = None;
         for (step, v) in row.steps().zip(grid.cells(i)) {
             if is_absent(*v) {
                 continue;
             }
-            let text = value_text(*v);
-            let at = index.assign(|key| {
-                key.push_str(base.as_encoded());
-                write_pair(key, label, &text);
-            });
-            if at == groups.len() {
-                let mut builder: LabelsBuilder = base.to_builder();
-                let labels = builder.set(label, &text).build();
-                groups.push((labels, vec![absent(); steps]));
-            }
+            let at = match last {
+                Some((bits, at)) if bits == v.to_bits() => at,
+                _ => {
+                    let labels = labels.set(label, &value_text(*v)).build();
+                    *index.entry(labels).or_insert_with_key(|labels| {
+                        groups.push((labels.clone(), vec![absent(); steps]));
+                        groups.len() - 1
+                    })
+                }
+            };
+            last = Some((v.to_bits(), at));
             let slot = &mut groups[at].1[step];
             *slot = if is_absent(*slot) { 1.0 } else { *slot + 1.0 };
         }
@@ -401,7 +406,7 @@ fn count_values(grid: &Grid, grouping: &Grouping<'_>, label: &str) -> Result<Gri
     for (labels, counts) in groups {
         result.push(Cow::Owned(labels), 0, |cells| cells.extend(counts));
     }
-    Ok(result.join_same()?)
+    Ok(result)
 }
 
 /// Go's shortest form without an exponent.
