@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use super::api::lifecycle::Reloads;
 use crate::config::Config;
+use crate::delivery::Delivery;
 use crate::model::{Clock, Timestamp};
 use crate::promql::Engine;
 use crate::rules::GroupView;
@@ -35,6 +37,10 @@ pub struct Parts {
     pub board: Board,
     /// The rule groups as they stand.
     pub groups: RuleGroups,
+    /// The running deliveries.
+    pub delivery: Delivery,
+    /// Where a reload is asked for.
+    pub reloads: Reloads,
     /// The configuration in force; replaced as a whole by a reload.
     pub config: watch::Receiver<Arc<Config>>,
     /// Whether every part runs.

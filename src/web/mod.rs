@@ -7,9 +7,20 @@
 //! It must never write samples, hold a read across an await, or send a browser
 //! to another host: everything a page needs is compiled in.
 
+pub mod api;
 pub mod assets;
+mod auth;
 pub mod context;
 pub mod dashboard;
+pub mod error;
+mod front;
+mod listener;
+mod middleware;
 pub mod pages;
+mod router;
 
+pub use api::lifecycle::{ReloadRequest, Reloads};
+pub use auth::check;
 pub use context::Context;
+pub use front::{Front, Web, serve};
+pub use listener::Listeners;

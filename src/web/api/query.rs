@@ -1,0 +1,254 @@
+//! `/api/v1/query` and `/api/v1/query_range`.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::json::{self, Object};
+use super::params::{Params, positive};
+use crate::model::{Sample, Timestamp};
+use crate::promql::{self, Engine, Expr, Output, RangeSeries, Value, VectorSample};
+use crate::web::Context;
+use crate::web::error::ApiError;
+
+/// Steps of one range query above the first, as in Prometheus: enough for a week of
+/// minutes, and for every pixel of a wide screen.
+const STEPS_MAX: i64 = 11_000;
+
+/// What both kinds of query have in common.
+struct Asked {
+    expr: Expr,
+    engine: Engine,
+    timeout: Duration,
+    limit: usize,
+}
+
+/// The value of an expression at one time.
+pub async fn instant(State(context): State<Context>, params: Params) -> Result<Response, ApiError> {
+    let limit = params.limit()?;
+    let t = params.evaluation_time(context.clock.now())?;
+    let asked = Asked::new(&context, &params, limit)?;
+    let store = context.store.clone();
+    let run = context.gate.run(asked.timeout, move |cancel| {
+        let output = asked.engine.instant(&store, &asked.expr, t, cancel)?;
+        Ok(encoded(output, asked.limit))
+    });
+    run.await?.map(json::respond)
+}
+
+/// The values of an expression at regular steps.
+pub async fn range(State(context): State<Context>, params: Params) -> Result<Response, ApiError> {
+    let limit = params.limit()?;
+    let start = params.required_time("start")?;
+    let end = params.required_time("end")?;
+    if end < start {
+        return Err(ApiError::parameter(
+            "end",
+            "end timestamp must not be before start time",
+        ));
+    }
+    let step = step(&params)?;
+    let step_ms = i64::try_from(step.as_millis()).unwrap_or(i64::MAX);
+    if end.ms_since(start) / step_ms > STEPS_MAX {
+        return Err(ApiError::bad_data(
+            "exceeded maximum resolution of 11,000 points per timeseries. \
+             Try decreasing the query resolution (?step=XX)",
+        ));
+    }
+    let asked = Asked::new(&context, &params, limit)?;
+    let store = context.store.clone();
+    let run = context.gate.run(asked.timeout, move |cancel| {
+        let engine = &asked.engine;
+        let output = engine.range(&store, &asked.expr, start, end, step, cancel)?;
+        Ok(encoded(output, asked.limit))
+    });
+    run.await?.map(json::respond)
+}
+
+impl Asked {
+    fn new(context: &Context, params: &Params, limit: usize) -> Result<Asked, ApiError> {
+        let mut timeout = context.config().query.timeout.get();
+        let wanted = params
+            .duration_ms("timeout")
+            .map_err(|err| ApiError::parameter("timeout", err))?;
+        if let Some(ms) = wanted {
+            timeout = timeout.min(positive(ms).unwrap_or_default());
+        }
+        let expr =
+            promql::parse(params.get("query")).map_err(|err| ApiError::parse("query", &err))?;
+        let mut engine = context.engine.clone();
+        let lookback = params.duration_ms("lookback_delta").map_err(|err| {
+            ApiError::bad_data(format!("error parsing lookback delta duration: {err}"))
+        })?;
+        if let Some(lookback) = lookback.and_then(positive) {
+            engine.options.lookback = lookback;
+        }
+        Ok(Asked {
+            expr,
+            engine,
+            timeout,
+            limit,
+        })
+    }
+}
+
+fn step(params: &Params) -> Result<Duration, ApiError> {
+    let step = match params.duration_ms("step") {
+        Ok(Some(ms)) => ms,
+        Ok(None) => {
+            let message = "cannot parse \"\" to a valid duration";
+            return Err(ApiError::parameter("step", message));
+        }
+        Err(err) => return Err(ApiError::parameter("step", err)),
+    };
+    positive(step).ok_or_else(|| {
+        ApiError::parameter(
+            "step",
+            "zero or negative query resolution step widths are not accepted. \
+             Try a positive integer",
+        )
+    })
+}
+
+/// The whole answer.
+fn encoded(mut output: Output, limit: usize) -> Vec<u8> {
+    if truncated(&mut output.value, limit) {
+        let text = "results truncated due to limit";
+        output.warnings.push(text.to_owned());
+    }
+    json::success(&output.warnings, &output.infos, |out| {
+        let mut data = Object::new(out);
+        match &output.value {
+            Value::Scalar { t, v } => {
+                data.text("resultType", "scalar");
+                json::point(data.field("result"), Sample { t: *t, v: *v });
+            }
+            Value::String { t, v } => {
+                data.text("resultType", "string");
+                let out = data.field("result");
+                out.push(b'[');
+                json::time(out, *t);
+                out.push(b',');
+                json::html_safe_string(out, v);
+                out.push(b']');
+            }
+            Value::Vector { t, samples } => {
+                data.text("resultType", "vector");
+                json::array(data.field("result"), samples, |out, sample| {
+                    element(out, *t, sample);
+                });
+            }
+            Value::Matrix(series) => {
+                data.text("resultType", "matrix");
+                json::array(data.field("result"), series, one_series);
+            }
+        }
+        data.end();
+    })
+}
+
+fn truncated(value: &mut Value, limit: usize) -> bool {
+    match value {
+        Value::Vector { samples, .. } if samples.len() > limit => samples.truncate(limit),
+        Value::Matrix(series) if series.len() > limit => series.truncate(limit),
+        _ => return false,
+    }
+    true
+}
+
+fn element(out: &mut Vec<u8>, t: Timestamp, sample: &VectorSample) {
+    json::raw(out, "{\"metric\":");
+    json::labels(out, &sample.labels);
+    json::raw(out, ",\"value\":");
+    json::point(out, Sample { t, v: sample.v });
+    out.push(b'}');
+}
+
+fn one_series(out: &mut Vec<u8>, series: &RangeSeries) {
+    json::raw(out, "{\"metric\":");
+    json::labels(out, &series.labels);
+    json::raw(out, ",\"values\":");
+    json::array(out, &series.samples, |out, sample| {
+        json::point(out, *sample)
+    });
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Labels;
+
+    fn check(value: Value, limit: usize, want: &str) {
+        let output = Output {
+            value,
+            warnings: Vec::new(),
+            infos: Vec::new(),
+            samples_read: 0,
+        };
+        let text = String::from_utf8(encoded(output, limit)).unwrap();
+        assert_eq!(text, want);
+    }
+
+    const T: Timestamp = Timestamp::from_ms(1_435_781_451_781);
+
+    #[test]
+    fn every_kind_of_value_has_prometheus_form() {
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "a\"b")]);
+        check(
+            Value::Scalar { t: T, v: 0.5 },
+            9,
+            r#"{"status":"success","data":{"resultType":"scalar","result":[1435781451.781,"0.5"]}}"#,
+        );
+        check(
+            Value::String {
+                t: T,
+                v: "<x>".to_owned(),
+            },
+            9,
+            r#"{"status":"success","data":{"resultType":"string","result":[1435781451.781,"\u003cx\u003e"]}}"#,
+        );
+        check(
+            Value::Vector {
+                t: T,
+                samples: vec![VectorSample {
+                    labels: labels.clone(),
+                    v: f64::INFINITY,
+                }],
+            },
+            9,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a\"b"},"value":[1435781451.781,"+Inf"]}]}}"#,
+        );
+        check(
+            Value::Matrix(vec![RangeSeries {
+                labels,
+                samples: vec![Sample::new(1_000, 1.0), Sample::new(2_500, f64::NAN)],
+            }]),
+            9,
+            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a\"b"},"values":[[1,"1"],[2.500,"NaN"]]}]}}"#,
+        );
+        check(
+            Value::Matrix(Vec::new()),
+            9,
+            r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#,
+        );
+    }
+
+    #[test]
+    fn a_limit_cuts_and_says_so() {
+        let one = |name: &str| VectorSample {
+            labels: Labels::from_pairs([("a", name)]),
+            v: 1.0,
+        };
+        let samples = vec![one("x"), one("y")];
+        check(
+            Value::Vector {
+                t: Timestamp::from_ms(0),
+                samples,
+            },
+            1,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"a":"x"},"value":[0,"1"]}]},"warnings":["results truncated due to limit"]}"#,
+        );
+    }
+}

@@ -1,0 +1,291 @@
+//! `/api/v1/status/...` and `/api/v1/metadata`: what this process is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use axum::extract::State;
+use axum::response::Response;
+use prometheus::proto::MetricType;
+
+use super::json::{self, Object};
+use super::params::Params;
+use crate::model::Timestamp;
+use crate::model::duration;
+use crate::web::Context;
+use crate::web::error::ApiError;
+
+/// Series above which the cardinality lists are left empty: they cost a walk over all.
+const CARDINALITY_SERIES_MAX: usize = 200_000;
+/// How long those lists are, as in Prometheus.
+const CARDINALITY_ENTRIES: usize = 10;
+
+/// Version and build.
+pub async fn buildinfo() -> Response {
+    json::respond(json::success(&[], &[], |out| {
+        Object::new(out)
+            .text("version", env!("CARGO_PKG_VERSION"))
+            .text("revision", "")
+            .text("branch", "")
+            .text("buildUser", "")
+            .text("buildDate", "")
+            .text("goVersion", "")
+            .end();
+    }))
+}
+
+/// Start time, working folder, retention.
+pub async fn runtimeinfo(State(context): State<Context>) -> Response {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let folder = std::env::current_dir().unwrap_or_default();
+    let retention = duration::format(context.config().store.retention.get());
+    json::respond(json::success(&[], &[], |out| {
+        Object::new(out)
+            .text("startTime", &context.started.to_rfc3339())
+            .text("CWD", &folder.display().to_string())
+            .boolean("reloadConfigSuccess", true)
+            .text("lastConfigTime", &context.started.to_rfc3339())
+            .integer("corruptionCount", 0)
+            .integer("goroutineCount", 0)
+            .integer("GOMAXPROCS", i64::try_from(cpus).unwrap_or(i64::MAX))
+            .text("GOGC", "")
+            .text("GODEBUG", "")
+            .text("storageRetention", &retention)
+            .end();
+    }))
+}
+
+/// The settings that stand on Prometheus' command line, under its names.
+pub async fn flags(State(context): State<Context>) -> Response {
+    let config = context.config();
+    let listen: Vec<String> = config
+        .server
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let span = |span: crate::config::Span| duration::format(span.get());
+    let flags = BTreeMap::from([
+        ("log.level", config.server.log_level.clone()),
+        ("query.lookback-delta", span(config.query.lookback_delta)),
+        (
+            "query.max-concurrency",
+            config.query.concurrency.to_string(),
+        ),
+        ("query.max-samples", config.query.samples_max.to_string()),
+        ("query.timeout", span(config.query.timeout)),
+        (
+            "storage.tsdb.path",
+            config.server.data_dir.display().to_string(),
+        ),
+        ("storage.tsdb.retention.time", span(config.store.retention)),
+        ("web.external-url", config.global.external_url.clone()),
+        ("web.listen-address", listen.join(",")),
+        (
+            "web.max-connections",
+            config.server.connections_max.to_string(),
+        ),
+    ]);
+    json::respond(json::success(&[], &[], |out| {
+        let mut data = Object::new(out);
+        for (name, value) in &flags {
+            data.text(name, value);
+        }
+        data.end();
+    }))
+}
+
+/// The configuration in force as far as Prometheus has the same fields. Nothing that
+/// can hold a secret is shown.
+pub async fn config(State(context): State<Context>) -> Response {
+    let config = context.config();
+    let span = |span: crate::config::Span| duration::format(span.get());
+    let mut yaml = format!(
+        "global:\n  scrape_interval: {}\n  evaluation_interval: {}\n",
+        span(config.global.scrape_interval),
+        span(config.global.evaluation_interval)
+    );
+    if !config.global.external_labels.is_empty() {
+        yaml.push_str("  external_labels:\n");
+        for (name, value) in &config.global.external_labels {
+            yaml.push_str(&format!("    {name}: {}\n", quoted(value)));
+        }
+    }
+    if !config.rules.files.is_empty() {
+        yaml.push_str("rule_files:\n");
+        for file in &config.rules.files {
+            yaml.push_str(&format!("- {}\n", quoted(file)));
+        }
+    }
+    json::respond(json::success(&[], &[], |out| {
+        Object::new(out).text("yaml", &yaml).end();
+    }))
+}
+
+/// A text as a double-quoted YAML scalar, for which JSON is good enough.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a text is always JSON")
+}
+
+/// The log is replayed before this can be asked; so it is done.
+pub async fn walreplay() -> Response {
+    json::respond(json::success(&[], &[], |out| {
+        Object::new(out)
+            .integer("min", 0)
+            .integer("max", 0)
+            .integer("current", 0)
+            .end();
+    }))
+}
+
+/// The store in numbers, and which names and labels have most series.
+pub async fn tsdb(State(context): State<Context>, params: Params) -> Result<Response, ApiError> {
+    let entries = match params.get("limit") {
+        "" => CARDINALITY_ENTRIES,
+        text => text
+            .parse()
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| ApiError::bad_data("limit must be a positive number"))?,
+    };
+    let store = context.store.clone();
+    let timeout = context.config().query.timeout.get();
+    let run = context.gate.run(timeout, move |_| {
+        let stats = store.stats();
+        let all = [Vec::new()];
+        let limit = CARDINALITY_SERIES_MAX + 1;
+        let series = store.series(&all, Timestamp::MIN, Timestamp::MAX, limit)?;
+        let cardinality = if series.len() > CARDINALITY_SERIES_MAX {
+            Cardinality::default()
+        } else {
+            Cardinality::of(&series)
+        };
+        Ok::<_, ApiError>(json::success(&[], &[], |out| {
+            let mut data = Object::new(out);
+            Object::new(data.field("headStats"))
+                .integer("numSeries", stats.series)
+                .integer("numLabelPairs", cardinality.pairs.len() as u64)
+                .integer("chunkCount", 0)
+                .integer("minTime", stats.min_time.map_or(0, Timestamp::as_ms))
+                .integer("maxTime", stats.max_time.map_or(0, Timestamp::as_ms))
+                .end();
+            cardinality.write(&mut data, entries);
+            data.end();
+        }))
+    });
+    run.await?.map(json::respond)
+}
+
+/// Counts over all series.
+#[derive(Default)]
+struct Cardinality {
+    metrics: HashMap<String, u64>,
+    values: HashMap<String, u64>,
+    bytes: HashMap<String, u64>,
+    pairs: HashMap<String, u64>,
+}
+
+impl Cardinality {
+    fn of(series: &[crate::model::Labels]) -> Cardinality {
+        let mut all = Cardinality::default();
+        for labels in series {
+            *all.metrics
+                .entry(labels.metric_name().to_owned())
+                .or_default() += 1;
+            for (name, value) in labels.iter() {
+                *all.pairs.entry(format!("{name}={value}")).or_default() += 1;
+            }
+        }
+        for pair in all.pairs.keys() {
+            let (name, value) = pair.split_once('=').expect("made with one");
+            *all.values.entry(name.to_owned()).or_default() += 1;
+            *all.bytes.entry(name.to_owned()).or_default() += value.len() as u64;
+        }
+        all
+    }
+
+    fn write(&self, data: &mut Object<'_>, entries: usize) {
+        for (name, counts) in [
+            ("seriesCountByMetricName", &self.metrics),
+            ("labelValueCountByLabelName", &self.values),
+            ("memoryInBytesByLabelName", &self.bytes),
+            ("seriesCountByLabelValuePair", &self.pairs),
+        ] {
+            let mut sorted: Vec<(&String, &u64)> = counts.iter().collect();
+            sorted.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+            let largest = sorted.into_iter().take(entries);
+            json::array(data.field(name), largest, |out, (name, count)| {
+                Object::new(out)
+                    .text("name", name)
+                    .integer("value", *count)
+                    .end();
+            });
+        }
+    }
+}
+
+/// Type and help of metrics: those of our own instruments.
+pub async fn metadata(
+    State(context): State<Context>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let limit = params.limit()?;
+    let wanted = params.get("metric");
+    let families = context.metrics.gather();
+    let shown = families
+        .iter()
+        .filter(|family| wanted.is_empty() || family.name() == wanted)
+        .take(limit);
+    Ok(json::respond(json::success(&[], &[], |out| {
+        let mut data = Object::new(out);
+        for family in shown {
+            json::array(data.field(family.name()), [family], |out, family| {
+                Object::new(out)
+                    .text("type", type_name(family.get_field_type()))
+                    .text("help", family.help())
+                    .text("unit", "")
+                    .end();
+            });
+        }
+        data.end();
+    })))
+}
+
+fn type_name(kind: MetricType) -> &'static str {
+    match kind {
+        MetricType::COUNTER => "counter",
+        MetricType::GAUGE => "gauge",
+        MetricType::HISTOGRAM => "histogram",
+        MetricType::SUMMARY => "summary",
+        MetricType::UNTYPED => "unknown",
+    }
+}
+
+/// Exemplars are not stored; Grafana asks all the same.
+pub async fn exemplars() -> Response {
+    json::respond(json::success(&[], &[], |out| json::raw(out, "[]")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Labels;
+
+    #[test]
+    fn cardinality_counts_names_values_and_pairs() {
+        let series = [("a", "1"), ("a", "2"), ("b", "1")]
+            .map(|(name, job)| Labels::from_pairs([("__name__", name), ("job", job)]));
+        let all = Cardinality::of(&series);
+        assert_eq!(all.metrics["a"], 2);
+        assert_eq!(all.values["job"], 2);
+        assert_eq!(all.pairs["job=1"], 2);
+        let mut out = Vec::new();
+        let mut data = Object::new(&mut out);
+        all.write(&mut data, 1);
+        data.end();
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["seriesCountByMetricName"][0]["name"], "a");
+        assert_eq!(
+            value["seriesCountByMetricName"].as_array().unwrap().len(),
+            1
+        );
+    }
+}

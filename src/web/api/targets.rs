@@ -1,0 +1,84 @@
+//! `/api/v1/targets`: our sources, in the form in which Prometheus shows its targets.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::json::{self, Object};
+use super::params::Params;
+use crate::sources::{SourceState, SourceView};
+use crate::web::Context;
+
+/// The sources as active targets; nothing is ever dropped.
+pub async fn targets(State(context): State<Context>, params: Params) -> Response {
+    let sources = match params.get("state").to_ascii_lowercase().as_str() {
+        "dropped" => Vec::new(),
+        _ => context.board.list(),
+    };
+    let pool = params.get("scrapePool");
+    let wanted = |source: &&SourceView| pool.is_empty() || source.kind == pool;
+    json::respond(json::success(&[], &[], |out| {
+        let mut data = Object::new(out);
+        json::array(
+            data.field("activeTargets"),
+            sources.iter().filter(wanted),
+            write_source,
+        );
+        json::raw(data.field("droppedTargets"), "[]");
+        json::raw(data.field("droppedTargetCounts"), "{}");
+        data.end();
+    }))
+}
+
+fn write_source(out: &mut Vec<u8>, source: &SourceView) {
+    let (health, error) = match &source.state {
+        SourceState::Connecting => ("unknown", ""),
+        SourceState::Up => ("up", ""),
+        SourceState::Down(error) => ("down", error.as_str()),
+    };
+    let discovered = [("__address__", source.url.as_str()), ("job", &source.name)];
+    let labels = [("instance", source.url.as_str()), ("job", &source.name)];
+    let last = source
+        .last_message
+        .map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |t| t.to_rfc3339());
+    Object::new(out)
+        .pairs("discoveredLabels", discovered)
+        .pairs("labels", labels)
+        .text("scrapePool", source.kind)
+        .text("scrapeUrl", &source.url)
+        .text("globalUrl", &source.url)
+        .text("lastError", error)
+        .text("lastScrape", &last)
+        .number("lastScrapeDuration", 0.0)
+        .text("health", health)
+        .text("scrapeInterval", "0s")
+        .text("scrapeTimeout", "0s")
+        .end();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+
+    #[test]
+    fn a_source_that_is_down_shows_its_error() {
+        let source = SourceView {
+            name: "broker".to_owned(),
+            kind: "mqtt",
+            url: "mqtt://h:1883".to_owned(),
+            guarantee: "at least once",
+            state: SourceState::Down("refused".to_owned()),
+            since: Timestamp::from_ms(0),
+            last_message: None,
+            messages: 0,
+            connects: 0,
+        };
+        let mut out = Vec::new();
+        write_source(&mut out, &source);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["health"], "down");
+        assert_eq!(value["lastError"], "refused");
+        assert_eq!(value["labels"]["job"], "broker");
+        assert_eq!(value["scrapePool"], "mqtt");
+    }
+}

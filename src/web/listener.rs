@@ -1,0 +1,175 @@
+//! The sockets: bound before anything else, served until the stop.
+//!
+//! HTTP/1.1 only. A connection has 10 s for the head of each request (an idle one
+//! more), and heads are at most 64 KiB, so a client that drips bytes holds a slot for
+//! a bounded time. When all slots are taken, further clients wait in the kernel's
+//! queue, where they cost nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::timeout::DeadlineBody;
+
+use super::Web;
+use crate::tasks::Tasks;
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// For a whole request body, however it trickles in.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What requests under way are allowed after the stop.
+const DRAIN: Duration = Duration::from_millis(2_500);
+/// After an accept that failed, for want of file descriptors for instance.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Bound sockets that nobody serves yet: clients that connect already wait.
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Binds all addresses.
+    ///
+    /// # Errors
+    /// With the address that cannot be bound.
+    pub async fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Listeners> {
+        let mut sockets = Vec::new();
+        for address in addresses {
+            let socket = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address}"))?;
+            sockets.push(socket);
+        }
+        let addresses = sockets
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<_, _>>()
+            .context("cannot read a listener's address")?;
+        Ok(Listeners { sockets, addresses })
+    }
+
+    /// The bound addresses, with the ports that port 0 became.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+/// Serves the sockets until `stop`, then lets requests under way end.
+pub(super) fn spawn(
+    web: &Web,
+    listeners: Listeners,
+    slots: usize,
+    tasks: &Tasks,
+    stop: &CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(slots.clamp(1, Semaphore::MAX_PERMITS)));
+    for socket in listeners.sockets {
+        let accepting = accept(
+            web.clone(),
+            socket,
+            Arc::clone(&slots),
+            tasks.clone(),
+            stop.clone(),
+        );
+        tasks.spawn_vital("web", accepting);
+    }
+}
+
+async fn accept(
+    web: Web,
+    socket: TcpListener,
+    slots: Arc<Semaphore>,
+    tasks: Tasks,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = async {
+            let slot = Arc::clone(&slots)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            (slot, socket.accept().await)
+        };
+        let (slot, stream) = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = accepted => accepted,
+        };
+        match stream {
+            Ok((stream, _)) => {
+                let connection = serve(web.clone(), stream, stop.clone());
+                tasks.spawn_once(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            Err(err) => {
+                tracing::warn!(error = %err, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve(web: Web, stream: TcpStream, stop: CancellationToken) {
+    let _open = Open::new(web.metrics().http.connections.clone());
+    // Answers are written in one piece; waiting for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let web = web.clone();
+        async move { Ok::<Response, std::convert::Infallible>(web.answer(bounded(request)).await) }
+    });
+    let mut connection = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        result = connection.as_mut() => return log_end(result),
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    // Too late is cut off: the stop has a limit.
+    if let Ok(result) = tokio::time::timeout(DRAIN, connection).await {
+        log_end(result);
+    }
+}
+
+fn bounded(request: Request<Incoming>) -> Request<Body> {
+    request.map(|body| Body::new(DeadlineBody::new(BODY_TIMEOUT, body)))
+}
+
+fn log_end(result: hyper::Result<()>) {
+    if let Err(err) = result {
+        tracing::debug!(error = %err, "connection ended");
+    }
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Open(prometheus::IntGauge);
+
+impl Open {
+    fn new(open: prometheus::IntGauge) -> Open {
+        open.inc();
+        Open(open)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

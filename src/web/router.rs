@@ -1,0 +1,126 @@
+//! Every route of the product.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use tower_http::compression::CompressionLayer;
+
+use super::api::{lifecycle, metrics, query, rules, series, status, targets};
+use super::{Context, Front, middleware, pages};
+
+/// Answered before the process is ready: what tells how far it is.
+const EARLY: [&str; 4] = [
+    "/-/healthy",
+    "/health",
+    "/metrics",
+    "/api/v1/status/walreplay",
+];
+
+/// Answered without a token: they tell no more than that somebody is there.
+const PUBLIC: [&str; 3] = ["/-/healthy", "/-/ready", "/health"];
+
+/// Where devices push; a tenant's own token is checked there.
+const PUSH: &str = "/api/v1/ingest/";
+
+/// Whether a path is answered before the process is ready.
+pub(super) fn is_early(path: &str) -> bool {
+    EARLY.contains(&path)
+}
+
+/// Whether a path is answered without a token.
+pub(super) fn is_public(path: &str) -> bool {
+    PUBLIC.contains(&path)
+}
+
+/// Whether the handler of a path checks credentials itself.
+pub(super) fn has_own_credentials(path: &str) -> bool {
+    path.starts_with(PUSH)
+}
+
+/// The routes while the store is opened and replayed.
+pub(super) fn early(front: Front) -> Router {
+    let routes = Router::new()
+        .route("/-/healthy", get(lifecycle::healthy))
+        .route("/health", get(lifecycle::healthy))
+        .route("/metrics", get(metrics::all))
+        .route("/api/v1/status/walreplay", get(status::walreplay))
+        .with_state(front.clone());
+    surrounded(routes, front)
+}
+
+/// All routes. `push` are those of the sources that take requests.
+pub(super) fn full(front: Front, context: Context, push: Router) -> Router {
+    let state = AppState {
+        front: front.clone(),
+        context: context.clone(),
+    };
+    let routes = Router::new()
+        .route("/-/healthy", get(lifecycle::healthy))
+        .route("/-/ready", get(lifecycle::ready))
+        .route("/-/reload", post(lifecycle::reload).put(lifecycle::reload))
+        .route("/health", get(lifecycle::healthy))
+        .route("/metrics", get(metrics::all))
+        .route("/metrics-custom", get(metrics::custom))
+        .nest("/api/v1", api())
+        .with_state(state)
+        .merge(pages::routes().with_state(context))
+        .merge(push);
+    surrounded(routes, front)
+}
+
+/// Prometheus' API.
+fn api() -> Router<AppState> {
+    Router::new()
+        .route("/query", get(query::instant).post(query::instant))
+        .route("/query_range", get(query::range).post(query::range))
+        .route(
+            "/query_exemplars",
+            get(status::exemplars).post(status::exemplars),
+        )
+        .route("/series", get(series::series).post(series::series))
+        .route("/labels", get(series::names).post(series::names))
+        .route("/label/{name}/values", get(series::values))
+        .route("/metadata", get(status::metadata))
+        .route("/rules", get(rules::rules))
+        .route("/alerts", get(rules::alerts))
+        .route("/alertmanagers", get(rules::alertmanagers))
+        .route("/targets", get(targets::targets))
+        .route("/status/buildinfo", get(status::buildinfo))
+        .route("/status/runtimeinfo", get(status::runtimeinfo))
+        .route("/status/flags", get(status::flags))
+        .route("/status/config", get(status::config))
+        .route("/status/tsdb", get(status::tsdb))
+        .route("/status/walreplay", get(status::walreplay))
+}
+
+/// What every request passes, from the last line inwards: it is counted, gets its
+/// headers, is compressed, is admitted.
+fn surrounded(routes: Router, front: Front) -> Router {
+    let body_max = front.config().server.body_max.as_usize();
+    routes
+        .layer(DefaultBodyLimit::max(body_max))
+        .layer(from_fn_with_state(front.clone(), middleware::admit))
+        .layer(CompressionLayer::new().gzip(true))
+        .layer(from_fn(middleware::protect))
+        .layer(from_fn_with_state(front, middleware::count))
+}
+
+/// What handlers take their state from.
+#[derive(Clone)]
+pub(super) struct AppState {
+    front: Front,
+    context: Context,
+}
+
+impl FromRef<AppState> for Front {
+    fn from_ref(state: &AppState) -> Front {
+        state.front.clone()
+    }
+}
+
+impl FromRef<AppState> for Context {
+    fn from_ref(state: &AppState) -> Context {
+        state.context.clone()
+    }
+}
