@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod broker;
+mod delivery;
 mod differential;
 mod mqtt;
 mod nats;
