@@ -167,7 +167,10 @@ impl Queue {
     }
 
     /// Takes back a row for another attempt at its `next_at`.
-    pub(super) fn put_back(&mut self, row: Row) {
+    pub(super) fn put_back(&mut self, mut row: Row, now: Timestamp) {
+        // The clock may have jumped since that time was decided.
+        self.notice_clock(now);
+        self.bound(&mut row.delivery, now);
         self.taken.remove(&row.sequence);
         if self.ordered {
             // The head blocks the rest.

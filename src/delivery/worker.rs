@@ -301,7 +301,8 @@ impl Worker {
             Fate::Dead(_) => shown.dead += 1,
             Fate::Retry | Fate::Disable => {
                 drop(shown);
-                return self.queue.put_back(done.row);
+                let now = self.seat.clock.now();
+                return self.queue.put_back(done.row, now);
             }
         }
         drop(shown);
