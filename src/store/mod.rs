@@ -17,6 +17,8 @@ mod ledger;
 mod paged;
 mod parts;
 mod postings;
+#[cfg(test)]
+mod power_cut;
 mod replay;
 mod rows;
 pub mod sealed;

@@ -21,7 +21,7 @@ use redb::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::disk::{Backends, Boxed, io_error};
+use super::disk::{Backends, Boxed, io_error, sync_dir};
 use super::{Error, Table};
 
 /// Single values by name.
@@ -106,18 +106,48 @@ impl Hot {
         backends: Backends,
         cache_bytes: usize,
     ) -> Result<(Hot, Meta), Error> {
-        let path = dir.join("hot.redb");
         let hot = Hot {
-            path,
+            path: dir.join("hot.redb"),
             backends,
             cache_bytes,
             open: RwLock::new(None),
         };
+        if !hot.path.exists() {
+            hot.create(dir)?;
+        }
         let db = hot.reopen()?;
-        let meta = hot
-            .check(&db)
-            .map_err(|source| io_error("open", &hot.path, source))?;
+        let meta = check(&db).map_err(|source| io_error("open", &hot.path, source))?;
         Ok((hot, meta))
+    }
+
+    /// Makes the file under another name first: a power cut while redb lays it
+    /// out leaves something that it does not open again.
+    fn create(&self, dir: &Path) -> Result<(), Error> {
+        let new = dir.join("hot.redb.new");
+        match std::fs::remove_file(&new) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &new, err));
+            }
+            _ => {}
+        }
+        let db = self.open_at(&new)?;
+        let meta = Meta {
+            version: VERSION,
+            ..Meta::default()
+        };
+        make_tables(&db, meta).map_err(|err| io_error("write", &new, err))?;
+        drop(db);
+        std::fs::rename(&new, &self.path)
+            .and_then(|()| sync_dir(dir))
+            .map_err(|err| io_error("rename", &new, err))
+    }
+
+    fn open_at(&self, path: &Path) -> Result<Database, Error> {
+        let backend = (self.backends)(path).map_err(|err| io_error("open", path, err))?;
+        Database::builder()
+            .set_cache_size(self.cache_bytes)
+            .create_with_backend(Boxed(backend))
+            .map_err(|err| io_error("open", path, redb::Error::from(err)))
     }
 
     /// Opens the file again. Waits until no reader uses the old handle, because
@@ -129,14 +159,7 @@ impl Hot {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
-        let fail = |source| io_error("open", &self.path, source);
-        let backend =
-            (self.backends)(&self.path).map_err(|err| io_error("open", &self.path, err))?;
-        let db = Database::builder()
-            .set_cache_size(self.cache_bytes)
-            .create_with_backend(Boxed(backend))
-            .map_err(|err| fail(redb::Error::from(err)))?;
-        let db = Arc::new(db);
+        let db = Arc::new(self.open_at(&self.path)?);
         *slot = Some(Arc::clone(&db));
         Ok(db)
     }
@@ -155,41 +178,30 @@ impl Hot {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    /// Makes all tables in a new file; refuses one that a newer version wrote.
-    fn check(&self, db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>> {
-        let names: Vec<String> = db
-            .begin_read()?
-            .list_tables()?
-            .map(|table| table.name().to_owned())
-            .collect();
-        for name in &names {
-            let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
-            if !own.contains(&name.as_str()) && Table::from_name(name).is_none() {
-                return Err(format!("unknown table {name:?}: written by a newer pulse").into());
-            }
+/// Refuses a file that a newer version wrote; makes tables that came since.
+fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>> {
+    let names: Vec<String> = db
+        .begin_read()?
+        .list_tables()?
+        .map(|table| table.name().to_owned())
+        .collect();
+    let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
+    for name in &names {
+        if !own.contains(&name.as_str()) && Table::from_name(name).is_none() {
+            return Err(format!("unknown table {name:?}: written by a newer pulse").into());
         }
-        let mut meta = match Meta::read(db) {
-            Ok(meta) => meta,
-            Err(redb::Error::TableDoesNotExist(_)) => Meta::default(),
-            Err(err) => return Err(err.into()),
-        };
-        match meta.version {
-            0 => {
-                meta.version = VERSION;
-                make_tables(db, meta)?;
-            }
-            VERSION if names.len() == 4 + Table::ALL.len() => {}
-            VERSION => make_tables(db, meta)?,
-            other => {
-                return Err(format!(
-                    "format {other}, expected {VERSION}: written by a newer pulse"
-                )
-                .into());
-            }
-        }
-        Ok(meta)
     }
+    let meta = Meta::read(db)?;
+    if meta.version != VERSION {
+        let found = meta.version;
+        return Err(format!("format {found}, expected {VERSION}: written by a newer pulse").into());
+    }
+    if names.len() < own.len() + Table::ALL.len() {
+        make_tables(db, meta)?;
+    }
+    Ok(meta)
 }
 
 fn make_tables(db: &Database, meta: Meta) -> Result<(), redb::Error> {

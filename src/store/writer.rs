@@ -41,8 +41,19 @@ const RIDE_ALONG: Duration = Duration::from_secs(10);
 const RESET_AFTER: Duration = Duration::from_secs(300);
 
 /// The waits between attempts at a disk that refuses.
-const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MIN: Duration = if cfg!(test) {
+    Duration::from_millis(1)
+} else {
+    Duration::from_secs(1)
+};
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How soon a waiting writer sees that the store closes.
+const RETRY_POLL: Duration = if cfg!(test) {
+    Duration::from_millis(1)
+} else {
+    Duration::from_millis(20)
+};
 
 /// Above this size redb keeps what makes opening after a crash quick.
 const QUICK_REPAIR_BYTES: u64 = 64 << 20;
@@ -361,7 +372,7 @@ impl Writer {
             if self.shared.is_closing() {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(RETRY_POLL);
         }
         if let Err(err) = self.shared.hot.reopen() {
             tracing::error!(error = %err, "cannot open the store again");

@@ -1,0 +1,406 @@
+//! Power cuts and failing syncs on a fake disk.
+//!
+//! The disk keeps what was not synced apart, in sectors of 512 bytes. At a cut a
+//! random part of those survives, in no order. A sync fails now and then: then a
+//! random part reached the disk and the rest is gone at the next open, although
+//! reads showed it until then, as with a real kernel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::StorageBackend;
+
+use super::tests::{T0, manual, options, row};
+use super::*;
+
+const SECTOR: usize = 512;
+
+/// xorshift64*: all that a test needs.
+#[derive(Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `n`.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// The disk: outlives power cuts and handles.
+#[derive(Debug)]
+pub(super) struct Disk(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    durable: Vec<u8>,
+    /// Sectors that were written and not synced.
+    pending: BTreeMap<usize, [u8; SECTOR]>,
+    len: usize,
+    random: Random,
+    /// The cut comes with this write, counted down.
+    writes_left: Option<u64>,
+    dead: bool,
+    /// One sync in so many fails; 0: none does.
+    sync_fails_one_in: u64,
+    /// A sync failed: what is pending is lost at the next open.
+    poisoned: bool,
+}
+
+/// What the test asserts to have happened.
+pub(super) static SECTORS_LOST: AtomicU64 = AtomicU64::new(0);
+static SYNCS_FAILED: AtomicU64 = AtomicU64::new(0);
+
+impl Disk {
+    pub(super) fn new(seed: u64, sync_fails_one_in: u64) -> Arc<Disk> {
+        Arc::new(Disk(Mutex::new(State {
+            durable: Vec::new(),
+            pending: BTreeMap::new(),
+            len: 0,
+            random: Random::new(seed),
+            writes_left: None,
+            dead: false,
+            sync_fails_one_in,
+            poisoned: false,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts the power with the `writes`th write from now on.
+    pub(super) fn cut_after(&self, writes: u64) {
+        self.state().writes_left = Some(writes);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Switches the power on again.
+    pub(super) fn power_on(&self) {
+        let mut state = self.state();
+        state.dead = false;
+        state.writes_left = None;
+    }
+
+    /// Opens this disk, whatever the path. Names are on a disk that never fails; a
+    /// new name is an empty disk.
+    pub(super) fn backends(self: &Arc<Disk>) -> Backends {
+        let disk = Arc::clone(self);
+        Arc::new(move |path: &Path| {
+            let mut state = disk.state();
+            state.alive()?;
+            if !path.exists() {
+                std::fs::File::create(path)?;
+                state.len = 0;
+                state.durable.clear();
+                state.pending.clear();
+            }
+            if state.poisoned {
+                state.poisoned = false;
+                state.lose_pending();
+            }
+            Ok(Box::new(Handle(Arc::clone(&disk))))
+        })
+    }
+}
+
+impl State {
+    fn alive(&self) -> io::Result<()> {
+        if self.dead {
+            return Err(io::Error::other("the power is off"));
+        }
+        Ok(())
+    }
+
+    /// A random part of the pending sectors survives.
+    fn settle(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        for (at, bytes) in pending {
+            if self.random.one_in(2) {
+                self.persist(at, &bytes);
+            } else {
+                SECTORS_LOST.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn lose_pending(&mut self) {
+        SECTORS_LOST.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
+        self.pending.clear();
+    }
+
+    fn persist(&mut self, at: usize, bytes: &[u8; SECTOR]) {
+        let end = (at + 1) * SECTOR;
+        if self.durable.len() < end {
+            self.durable.resize(end, 0);
+        }
+        self.durable[at * SECTOR..end].copy_from_slice(bytes);
+    }
+
+    fn sector(&self, at: usize) -> [u8; SECTOR] {
+        if let Some(bytes) = self.pending.get(&at) {
+            return *bytes;
+        }
+        let durable = self.durable.get(at * SECTOR..(at + 1) * SECTOR);
+        durable.map_or([0; SECTOR], |bytes| bytes.try_into().unwrap())
+    }
+
+    fn count_write(&mut self) -> io::Result<()> {
+        self.alive()?;
+        if let Some(left) = &mut self.writes_left {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.dead = true;
+                self.settle();
+                return self.alive();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Disk>);
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        let state = self.0.state();
+        state.alive()?;
+        Ok(state.len as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.0.state();
+        state.alive()?;
+        let offset = usize::try_from(offset).unwrap();
+        if offset + out.len() > state.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (mut at, mut out) = (offset, out);
+        while !out.is_empty() {
+            let from = at % SECTOR;
+            let n = out.len().min(SECTOR - from);
+            let (front, rest) = out.split_at_mut(n);
+            front.copy_from_slice(&state.sector(at / SECTOR)[from..from + n]);
+            (at, out) = (at + n, rest);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.0.state();
+        state.alive()?;
+        state.len = usize::try_from(len).unwrap();
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.0.state();
+        state.alive()?;
+        let one_in = state.sync_fails_one_in;
+        if one_in > 0 && state.random.one_in(one_in) {
+            SYNCS_FAILED.fetch_add(1, Ordering::Relaxed);
+            let pending = state.pending.clone();
+            for (at, bytes) in pending {
+                if state.random.one_in(2) {
+                    state.persist(at, &bytes);
+                }
+            }
+            state.poisoned = true;
+            return Err(io::Error::other("the sync failed"));
+        }
+        for (at, bytes) in std::mem::take(&mut state.pending) {
+            state.persist(at, &bytes);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.0.state();
+        state.count_write()?;
+        let mut offset = usize::try_from(offset).unwrap();
+        let mut data = data;
+        while !data.is_empty() {
+            let (at, from) = (offset / SECTOR, offset % SECTOR);
+            let n = data.len().min(SECTOR - from);
+            let mut sector = state.sector(at);
+            sector[from..from + n].copy_from_slice(&data[..n]);
+            state.pending.insert(at, sector);
+            (offset, data) = (offset + n, &data[n..]);
+        }
+        Ok(())
+    }
+}
+
+/// One message: two samples, a row of state and an outbox row, or nothing.
+fn message(id: u64, urgency: Urgency) -> WriteBatch {
+    let t = T0 + i64::try_from(id).unwrap();
+    let device = format!("d{}", id % 5);
+    let v = (id % 7) as f64 / 10.0;
+    let mut batch = WriteBatch {
+        urgency,
+        ..WriteBatch::default()
+    };
+    let key = Bytes::copy_from_slice(&id.to_be_bytes());
+    let ops = vec![StateOp::Put {
+        table: Table::Kv,
+        key,
+        value: Bytes::from(vec![7; 40]),
+    }];
+    let item = Item {
+        on_new: ops,
+        ..Item::default()
+    };
+    batch.push([row("a", &device, t, v), row("b", &device, t, -v)], item);
+    batch
+}
+
+/// Which messages are there. Panics when one is there in part.
+fn present(store: &Store) -> Vec<u64> {
+    let at = |name: &str| -> BTreeMap<i64, f64> {
+        let found = tests::samples(store, &[Matcher::equal("__name__", name)]);
+        let samples = found.into_iter().flat_map(|(_, samples)| samples);
+        samples.map(|s| (s.t.as_ms(), s.v)).collect()
+    };
+    let (a, b) = (at("a"), at("b"));
+    let rows = store
+        .scan(Table::Kv, (Bound::Unbounded, Bound::Unbounded), usize::MAX)
+        .unwrap();
+    let ids: Vec<u64> = rows
+        .iter()
+        .map(|(key, _)| u64::from_be_bytes(key[..].try_into().unwrap()))
+        .collect();
+    for id in &ids {
+        let t = T0 + i64::try_from(*id).unwrap();
+        let v = (*id % 7) as f64 / 10.0;
+        assert_eq!(
+            a.get(&t).map(|v| v.to_bits()),
+            Some(v.to_bits()),
+            "{id} in a"
+        );
+        assert_eq!(
+            b.get(&t).map(|v| v.to_bits()),
+            Some((-v).to_bits()),
+            "{id} in b"
+        );
+    }
+    assert_eq!((a.len(), b.len()), (ids.len(), ids.len()), "half a message");
+    ids
+}
+
+/// What one run found.
+#[derive(Default, Debug)]
+struct Found {
+    acknowledged: u64,
+    /// Acknowledged and gone.
+    lost: u64,
+    /// Written and not acknowledged, and gone: nothing wrong with that.
+    cut_off: u64,
+    cuts: u64,
+}
+
+async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
+    let mut random = Random::new(seed ^ 0xabcd);
+    let disk = Disk::new(seed, sync_fails_one_in);
+    let dir = tempfile::tempdir().unwrap();
+    let mut found = Found::default();
+    let mut acknowledged: Vec<u64> = Vec::new();
+    let mut next = 0;
+    for _ in 0..3 {
+        disk.cut_after(1 + random.below(150));
+        let (clock, _) = manual(T0);
+        let opened = Store::open_on(disk.backends(), options(dir.path()), clock, Metrics::new());
+        if let Ok(store) = opened {
+            while !disk.is_dead() && next < 400 {
+                let group: Vec<u64> = (next..next + 1 + random.below(4)).collect();
+                next = group[group.len() - 1] + 1;
+                let writes = group.iter().map(|id| store.write(message(*id, urgency)));
+                let all = futures_util::future::join_all(writes);
+                // When the power goes the writer tries again until it is told to stop.
+                let answers = tokio::select! {
+                    answers = all => answers,
+                    () = power_off(&disk) => break,
+                };
+                let taken = group.iter().zip(&answers).filter(|(_, a)| a.is_ok());
+                acknowledged.extend(taken.map(|(id, _)| *id));
+            }
+            found.cuts += u64::from(disk.is_dead());
+            store.close().await;
+        }
+        disk.power_on();
+    }
+    let (clock, _) = manual(T0);
+    // Opening must not fail for longer than syncs do.
+    let store = loop {
+        let metrics = Metrics::new();
+        match Store::open_on(disk.backends(), options(dir.path()), clock.clone(), metrics) {
+            Ok(store) => break store,
+            Err(err) => assert!(sync_fails_one_in > 0, "seed {seed}: {err:?}"),
+        }
+    };
+    let there = present(&store);
+    found.acknowledged = acknowledged.len() as u64;
+    found.lost = acknowledged.iter().filter(|id| !there.contains(id)).count() as u64;
+    found.cut_off = next - there.len() as u64 - found.lost;
+    store.close().await;
+    found
+}
+
+async fn power_off(disk: &Disk) {
+    while !disk.is_dead() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+async fn run_all(seeds: std::ops::Range<u64>, urgency: Urgency, one_in: u64) -> Found {
+    let mut all = Found::default();
+    for seed in seeds {
+        let found = run(seed, urgency, one_in).await;
+        if urgency == Urgency::Commit {
+            assert_eq!(found.lost, 0, "SEED={seed}: {found:?}");
+        }
+        all.acknowledged += found.acknowledged;
+        all.lost += found.lost;
+        all.cut_off += found.cut_off;
+        all.cuts += found.cuts;
+    }
+    all
+}
+
+#[tokio::test]
+async fn an_acknowledged_batch_survives_every_power_cut_whole() {
+    let found = run_all(0..200, Urgency::Commit, 0).await;
+    assert!(found.cuts > 200 && found.acknowledged > 1_000, "{found:?}");
+    assert!(found.cut_off > 0, "the cuts lost nothing: {found:?}");
+    assert!(SECTORS_LOST.load(Ordering::Relaxed) > 1_000);
+}
+
+#[tokio::test]
+async fn a_batch_survives_failing_syncs_and_power_cuts() {
+    let found = run_all(1_000..1_060, Urgency::Commit, 12).await;
+    assert!(found.cuts > 60 && found.acknowledged > 300, "{found:?}");
+    assert!(SYNCS_FAILED.load(Ordering::Relaxed) > 50);
+}
+
+/// The control: answers that go out before the commit are lost by the same cuts.
+#[tokio::test]
+async fn answers_before_the_commit_would_be_lost() {
+    let found = run_all(0..30, Urgency::RideAlong, 0).await;
+    assert!(found.lost > 0, "{found:?}");
+}
