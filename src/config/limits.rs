@@ -19,6 +19,8 @@ pub struct Store {
     pub hot_cache: Size,
     /// The page cache of the open day's file.
     pub l0_cache: Size,
+    /// Series and samples in memory; above this the open hour is sealed early.
+    pub head_max: Size,
 }
 
 impl Default for Store {
@@ -29,6 +31,7 @@ impl Default for Store {
             linger: Span::ms(2),
             hot_cache: Size::mib(8),
             l0_cache: Size::mib(16),
+            head_max: Size::mib(1_024),
         }
     }
 }

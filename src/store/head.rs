@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::paged::Paged;
-use super::series::{HeadSeries, PartId};
+use super::parts::Part;
+use super::series::HeadSeries;
 use crate::model::Sample;
 
 const SHARDS: u32 = 64;
@@ -91,20 +92,31 @@ impl Head {
         }
     }
 
-    /// Forgets the samples of a sealed part that ends at `max_t`, and the series
-    /// that have none left and got none since `idle_before`.
-    pub(super) fn drop_part(&self, part: PartId, max_t: i64, idle_before: i64) {
+    /// Forgets the samples of sealed parts, and the series that have none left and
+    /// got none since `idle_before`.
+    pub(super) fn drop_parts(&self, parts: &[Part], idle_before: i64) {
         for shard in 0..self.shards.len() {
             let pages = self.read_shard(shard).page_count();
             for page in 0..pages {
                 self.write(shard).retain_page(page, |_, series| {
-                    if series.has_part(part) {
-                        series.drop_part(part, max_t);
+                    for part in parts {
+                        series.drop_part(part.id, part.max_t);
                     }
                     !series.is_empty() || series.max_t() >= idle_before
                 });
             }
         }
+    }
+
+    /// Forgets a series, unless it has samples.
+    pub(super) fn forget_empty(&self, series: u32) -> bool {
+        let (shard, local) = place_of(series);
+        let mut shard = self.write(shard);
+        let empty = shard.get(local).is_none_or(HeadSeries::is_empty);
+        if empty {
+            shard.remove(local);
+        }
+        empty
     }
 
     /// How many series are in memory.
@@ -160,7 +172,16 @@ mod tests {
             let s = shard.get_or_insert_with(local, || HeadSeries::new(i64::MIN));
             s.place(Sample::new(i64::from(series), 1.0), 9, series, || None);
         }
-        head.drop_part(9, 70_000, 100);
+        let part = Part {
+            id: 9,
+            window: 0,
+            first_seq: 1,
+            last_seq: 1,
+            samples: 3,
+            min_t: 1,
+            max_t: 70_000,
+        };
+        head.drop_parts(&[part], 100);
         assert_eq!(head.series(), 2);
         assert!(head.with(300, HeadSeries::is_empty).unwrap());
         assert!(!head.overlaps(300, 0, 1_000));

@@ -245,6 +245,17 @@ impl Index {
             .map_or(0, |(_, value)| *value)
     }
 
+    /// A number that series of one device or scraped instance share: they were
+    /// probably measured together.
+    pub(super) fn group(&self, series: u32) -> u32 {
+        let wanted = ["device_id", "instance"].map(|name| self.symbols.get(name));
+        let entry = self.series.get(series);
+        let mut pairs = entry.iter().flat_map(|entry| entry.pairs.iter());
+        pairs
+            .find(|(name, _)| wanted.contains(&Some(*name)))
+            .map_or(0, |(_, value)| *value)
+    }
+
     /// All series.
     pub(super) fn all(&self) -> &RoaringBitmap {
         &self.all

@@ -1,5 +1,6 @@
 //! Rows into the head and into the open log record.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
 
 use super::batch::{ItemOutcome, Refusal, Row, SeriesKey, StateOp, WriteBatch};
@@ -161,6 +162,7 @@ impl Intake {
             oldest_ms: shared.oldest_ms(),
             seq,
             added: 0,
+            fresh: 0,
         };
         let mut rows = batch.rows.iter();
         let outcomes = batch
@@ -214,9 +216,10 @@ impl Intake {
             SeriesKey::Labels(labels) => self.series_of(pass, labels)?,
         };
         let part = pass.parts.id_of(window, pass.seq);
+        let shared = pass.shared;
         let series = pass.series(id)?;
         let sample = Sample::new(t, row.v);
-        let placed = series.place(sample, part, id, || None);
+        let placed = series.place(sample, part, id, || sealed_value(shared, id, t));
         if matches!(placed, Placed::Newest | Placed::Between) {
             let alone = placed == Placed::Between;
             self.log.push(id, t, row.v, alone, &mut series.log);
@@ -241,6 +244,7 @@ impl Intake {
         let first_seen_s = u64::try_from(now_s).unwrap_or(0);
         let added = self.shared.index_mut().add(labels, first_seen_s);
         let id = added.series;
+        pass.fresh = id;
         self.added.push(added);
         Ok(id)
     }
@@ -302,6 +306,20 @@ impl Intake {
     }
 }
 
+/// What the sealed files have at a time. A file that cannot be read has nothing:
+/// queries say so, and the row is taken rather than lost.
+fn sealed_value(shared: &Shared, series: u32, t: i64) -> Option<f64> {
+    let metric = shared.index().metric_symbol(series);
+    match shared.days.lookup(metric, series, t) {
+        Ok(found) => found,
+        Err(err) => {
+            shared.metrics.store.checksum_failures.inc();
+            tracing::error!(error = %err, "cannot look for a repeated sample");
+            None
+        }
+    }
+}
+
 /// One walk over a batch's rows: what it holds on to meanwhile.
 struct Pass<'a> {
     shared: &'a Shared,
@@ -311,6 +329,8 @@ struct Pass<'a> {
     oldest_ms: i64,
     seq: u64,
     added: u64,
+    /// The series that the current row made: nothing of it is sealed.
+    fresh: u32,
 }
 
 impl Pass<'_> {
@@ -326,6 +346,11 @@ impl Pass<'_> {
         if shard.get(local).is_none() && !self.shared.index().contains(id) {
             return Err(Refusal::UnknownSeries);
         }
-        Ok(shard.get_or_insert_with(local, || HeadSeries::new(i64::MIN)))
+        let sealed_max = if id == self.fresh {
+            i64::MIN
+        } else {
+            self.shared.sealed_max_t.load(Ordering::Relaxed)
+        };
+        Ok(shard.get_or_insert_with(local, || HeadSeries::new(sealed_max)))
     }
 }

@@ -6,9 +6,8 @@
 //! It must never acknowledge before the transaction is durable, wait for
 //! another part of the process, or let a redb type out.
 
-#![expect(dead_code, reason = "the sealer comes next")]
-
 pub mod batch;
+mod days;
 mod disk;
 mod head;
 mod index;
@@ -22,6 +21,7 @@ mod power_cut;
 mod replay;
 mod rows;
 pub mod sealed;
+mod sealer;
 mod select;
 mod series;
 mod shared;
@@ -41,6 +41,7 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -57,12 +58,17 @@ use crate::model::{Clock, Labels, Matcher, Timestamp};
 use crate::promql::{QueryError, Queryable, SelectHints, Series};
 use crate::telemetry::Metrics;
 
+use days::Days;
 use disk::{Backends, DirLock, io_error};
 use intake::Load;
 use ledger::Ledger;
-use shared::{Opened, Shared};
+use sealer::{Command, Sealer};
+use shared::{Ended, Opened, Shared};
 use tables::Hot;
 use writer::{Job, Writer};
+
+/// Commands that may wait for the sealer.
+const COMMANDS_MAX: usize = 16;
 
 /// What the store needs to know to open.
 #[derive(Clone, Debug)]
@@ -113,6 +119,7 @@ pub enum Error {
 pub struct Store {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    commands: SyncSender<Command>,
 }
 
 /// Figures for pages and `/api/v1/status/tsdb`.
@@ -154,14 +161,23 @@ impl Store {
         let lock = DirLock::take(dir)?;
         disk::check_format(dir)?;
         let cache = options.store.hot_cache.as_usize();
+        let l0_cache = options.store.l0_cache.as_usize();
+        let days = Days::open(dir, Arc::clone(&backends), l0_cache)?;
+        let coverage = days.coverage();
         let (hot, meta) = Hot::open(dir, backends, cache)?;
         let db = hot.database()?;
         let fail = |err| io_error("read", hot.path(), err);
-        let replayed = replay::replay(&db, meta, &replay::NothingSealed, &metrics).map_err(fail)?;
+        let replayed = replay::replay(&db, meta, &coverage, &metrics).map_err(fail)?;
         let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;
         drop(db);
         let sequence = replayed.sequence.max(last_key);
-        let log = wal::Builder::after(replayed.resets);
+        let log = writer::Log {
+            builder: wal::Builder::after(replayed.resets),
+            sequence,
+            resets: replayed.reset_seqs,
+            first: replayed.first,
+            sealed: meta.wal_sealed_seq,
+        };
         let shared = Arc::new(Shared::new(Opened {
             options,
             clock,
@@ -172,22 +188,44 @@ impl Store {
             parts: replayed.parts,
             ledger,
             committed: replayed.seq,
+            days,
+            sealed_max_t: coverage.max_t,
             lock,
         }));
+        Store::start(shared, log)
+    }
+
+    /// Starts the threads.
+    fn start(shared: Arc<Shared>, log: writer::Log) -> Result<Store, Error> {
+        let fail = |err| io_error("open", &shared.dir, err);
         let (jobs, queue) = mpsc::channel(writer::QUEUE_BATCHES_MAX);
-        let writer = Writer::new(Arc::clone(&shared), queue, log, sequence)
-            .map_err(|err| io_error("open", &shared.dir, err))?;
+        let (commands, orders) = std::sync::mpsc::sync_channel(COMMANDS_MAX);
+        let writer = Writer::new(Arc::clone(&shared), queue, log).map_err(fail)?;
+        let sealer = Sealer::new(Arc::clone(&shared), jobs.downgrade());
+        let stop = commands.clone();
+        let ended = EndNotice::new(&shared, |ended| ended.writer = true);
         std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn({
-                let notice = writer::EndNotice(Arc::clone(&shared.ended));
-                move || {
-                    let _notice = notice;
-                    writer.run();
-                }
+            .spawn(move || {
+                let _ended = ended;
+                writer.run();
+                // When the queue is full the sealer finds the writer gone by itself.
+                drop(stop.try_send(Command::Stop));
             })
-            .map_err(|err| io_error("open", &shared.dir, err))?;
-        Ok(Store { shared, jobs })
+            .map_err(fail)?;
+        let ended = EndNotice::new(&shared, |ended| ended.sealer = true);
+        std::thread::Builder::new()
+            .name("store-sealer".to_owned())
+            .spawn(move || {
+                let _ended = ended;
+                sealer.run(&orders);
+            })
+            .map_err(fail)?;
+        Ok(Store {
+            shared,
+            jobs,
+            commands,
+        })
     }
 
     /// Hands a batch to the writer and waits as its urgency says. Waits for room
@@ -234,7 +272,7 @@ impl Store {
         end: Timestamp,
         limit: usize,
     ) -> Result<Vec<Labels>, QueryError> {
-        Ok(select::series(&self.shared, selectors, start, end, limit))
+        select::series(&self.shared, selectors, start, end, limit)
     }
 
     /// The label names of those series; of all series when `selectors` is empty.
@@ -245,13 +283,7 @@ impl Store {
         end: Timestamp,
         limit: usize,
     ) -> Result<Vec<String>, QueryError> {
-        Ok(select::label_names(
-            &self.shared,
-            selectors,
-            start,
-            end,
-            limit,
-        ))
+        select::label_names(&self.shared, selectors, start, end, limit)
     }
 
     /// The values of `name` in those series; of all series when `selectors` is empty.
@@ -263,14 +295,7 @@ impl Store {
         end: Timestamp,
         limit: usize,
     ) -> Result<Vec<String>, QueryError> {
-        Ok(select::label_values(
-            &self.shared,
-            name,
-            selectors,
-            start,
-            end,
-            limit,
-        ))
+        select::label_values(&self.shared, name, selectors, start, end, limit)
     }
 
     /// One row of a state table.
@@ -323,13 +348,10 @@ impl Store {
 
     /// Figures for pages.
     pub fn stats(&self) -> Stats {
-        let (min, max) = self
-            .shared
-            .parts()
-            .all()
-            .fold((i64::MAX, i64::MIN), |(min, max), part| {
-                (min.min(part.min_t), max.max(part.max_t))
-            });
+        let sealed = self.shared.days.span().unwrap_or((i64::MAX, i64::MIN));
+        let (min, max) = self.shared.parts().all().fold(sealed, |(min, max), part| {
+            (min.min(part.min_t), max.max(part.max_t))
+        });
         let time = |ms: i64| (min <= max).then_some(Timestamp::from_ms(ms));
         Stats {
             series: self.shared.index().len() as u64,
@@ -344,7 +366,7 @@ impl Store {
     pub async fn closed(&self) {
         let mut ended = self.shared.ended.subscribe();
         // The sender lives in what this handle holds.
-        drop(ended.wait_for(|ended| *ended).await);
+        drop(ended.wait_for(|ended| ended.writer).await);
     }
 
     /// Commits what there is and ends the threads. Further writes are refused.
@@ -352,7 +374,43 @@ impl Store {
         self.shared.closing.store(true, Ordering::Relaxed);
         // When the writer has ended already there is nothing to tell it.
         drop(self.jobs.send(Job::Close).await);
-        self.closed().await;
+        let mut ended = self.shared.ended.subscribe();
+        drop(ended.wait_for(|ended| ended.writer && ended.sealer).await);
+    }
+
+    /// Seals everything in memory, the open window included, and removes what is
+    /// older than the retention. For tests and for operators; the sealer does it
+    /// by itself every hour.
+    ///
+    /// # Errors
+    /// When a sealed file cannot be written; the samples stay in memory and log.
+    pub async fn seal_now(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .try_send(Command::Seal(reply))
+            .map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+}
+
+/// Tells that a thread has ended, however it did, and has let go of the store.
+struct EndNotice {
+    ended: Arc<watch::Sender<Ended>>,
+    mark: fn(&mut Ended),
+}
+
+impl EndNotice {
+    fn new(shared: &Shared, mark: fn(&mut Ended)) -> EndNotice {
+        EndNotice {
+            ended: Arc::clone(&shared.ended),
+            mark,
+        }
+    }
+}
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        self.ended.send_modify(self.mark);
     }
 }
 

@@ -117,11 +117,6 @@ impl Parts {
     pub(super) fn all(&self) -> impl Iterator<Item = &Part> {
         self.taken.iter().chain(&self.open)
     }
-
-    /// The windows that still grow, in hours since the epoch.
-    pub(super) fn open_windows(&self) -> impl Iterator<Item = u32> {
-        self.open.iter().map(|part| part.window)
-    }
 }
 
 #[cfg(test)]

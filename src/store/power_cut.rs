@@ -323,7 +323,7 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
     let mut acknowledged: Vec<u64> = Vec::new();
     let mut next = 0;
     for _ in 0..3 {
-        disk.cut_after(1 + random.below(150));
+        disk.cut_after(1 + random.below(80));
         let (clock, _) = manual(T0);
         let opened = Store::open_on(disk.backends(), options(dir.path()), clock, Metrics::new());
         if let Ok(store) = opened {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
+use super::days::Coverage;
 use super::head::{Head, place_of};
 use super::index::Index;
 use super::parts::{Parts, window_of};
@@ -13,27 +14,6 @@ use super::tables::{Meta, SERIES, SYMBOLS, WAL};
 use super::wal::{Record, Rows, Unreadable};
 use crate::model::Sample;
 use crate::telemetry::Metrics;
-
-/// Which samples of the log are in sealed files already.
-pub(super) trait Sealed {
-    /// The last transaction whose samples of this window are sealed.
-    fn sealed_seq(&self, window: u32) -> u64;
-    /// No sealed sample is newer than this.
-    fn max_t(&self) -> i64;
-}
-
-/// Without sealed files everything comes from the log.
-pub(super) struct NothingSealed;
-
-impl Sealed for NothingSealed {
-    fn sealed_seq(&self, _window: u32) -> u64 {
-        0
-    }
-
-    fn max_t(&self) -> i64 {
-        i64::MIN
-    }
-}
 
 /// What the start found.
 #[derive(Debug, Default)]
@@ -49,6 +29,8 @@ pub(super) struct Replayed {
     pub(super) resets: u32,
     /// The transactions that begin with one.
     pub(super) reset_seqs: Vec<u64>,
+    /// The first transaction that the table holds, sealed or not.
+    pub(super) first: u64,
     /// Bytes of the log.
     pub(super) bytes: u64,
     samples: u64,
@@ -68,7 +50,7 @@ pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(super) fn replay(
     db: &Database,
     meta: Meta,
-    sealed: &impl Sealed,
+    sealed: &Coverage,
     metrics: &Metrics,
 ) -> Result<Replayed, Failure> {
     let begun = Instant::now();
@@ -119,12 +101,14 @@ impl Replayed {
         &mut self,
         db: &Database,
         from: u64,
-        sealed: &impl Sealed,
+        sealed: &Coverage,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
         let mut record = Vec::new();
         let mut current = None;
-        for row in db.begin_read()?.open_table(WAL)?.range((from, 0)..)? {
+        let table = db.begin_read()?.open_table(WAL)?;
+        self.first = table.first()?.map_or(from, |(key, _)| key.value().0);
+        for row in table.range((from, 0)..)? {
             let (key, piece) = row?;
             let (seq, _) = key.value();
             if let Some(done) = current.filter(|current| *current != seq) {
@@ -144,7 +128,7 @@ impl Replayed {
         &mut self,
         seq: u64,
         bytes: &[u8],
-        sealed: &impl Sealed,
+        sealed: &Coverage,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
         self.seq = seq;
@@ -177,18 +161,18 @@ impl Replayed {
         &mut self,
         seq: u64,
         mut rows: Rows<'_>,
-        sealed: &impl Sealed,
+        sealed: &Coverage,
     ) -> Result<(), Unreadable> {
         while let Some(row) = rows.head()? {
             let (shard, local) = place_of(row.series);
             let mut shard = self.head.write(shard);
-            let series = shard.get_or_insert_with(local, || HeadSeries::new(sealed.max_t()));
+            let series = shard.get_or_insert_with(local, || HeadSeries::new(sealed.max_t));
             let v = rows.value(row, self.resets, &mut series.log)?;
             self.samples += 1;
             let Some(window) = window_of(row.t) else {
                 continue;
             };
-            if sealed.sealed_seq(window) >= seq {
+            if sealed.last_seq(window) >= seq {
                 series.note_sealed(row.t);
                 continue;
             }

@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 
+use super::sealed;
 use super::shared::Shared;
-use crate::model::{Labels, Matcher, Timestamp};
+use crate::model::{Labels, Matcher, Sample, Timestamp};
 use crate::promql::{QueryError, SelectHints, Series};
 
 /// How many series are read between two looks at the cancel flag.
@@ -47,35 +48,95 @@ fn read_step(
     left: &mut usize,
     found: &mut Vec<Series>,
 ) -> Result<(), QueryError> {
-    let mut read = Vec::with_capacity(ids.len());
-    for id in ids {
-        let mut samples = Vec::new();
-        shared
-            .head
-            .read(*id, start.as_ms(), end.as_ms(), &mut samples);
-        if !samples.is_empty() {
-            *left = left
-                .checked_sub(samples.len())
-                .ok_or(QueryError::TooManySamples)?;
-            read.push((*id, samples));
+    let (start, end) = (start.as_ms(), end.as_ms());
+    let mut recent = vec![Vec::new(); ids.len()];
+    for (id, samples) in ids.iter().zip(&mut recent) {
+        shared.head.read(*id, start, end, samples);
+        *left = left
+            .checked_sub(samples.len())
+            .ok_or(QueryError::TooManySamples)?;
+    }
+    let mut old = read_sealed(shared, ids, start, end, *left)?;
+    let index = shared.index();
+    for (at, (id, recent)) in ids.iter().zip(recent).enumerate() {
+        let sealed = std::mem::take(&mut old[at]);
+        *left = left.saturating_sub(sealed.len());
+        let samples = merge(sealed, recent);
+        if let Some(labels) = index.labels(*id).filter(|_| !samples.is_empty()) {
+            found.push(Series { labels, samples });
         }
     }
-    let index = shared.index();
-    found.extend(read.into_iter().filter_map(|(id, samples)| {
-        let labels = index.labels(id)?;
-        Some(Series { labels, samples })
-    }));
     Ok(())
 }
 
+/// The sealed samples of each series.
+fn read_sealed(
+    shared: &Shared,
+    ids: &[u32],
+    start: i64,
+    end: i64,
+    samples_max: usize,
+) -> Result<Vec<Vec<Sample>>, QueryError> {
+    let mut order: Vec<(u32, u32, usize)> = {
+        let index = shared.index();
+        let places = ids.iter().enumerate();
+        places
+            .map(|(at, id)| (index.metric_symbol(*id), *id, at))
+            .collect()
+    };
+    order.sort_unstable();
+    let targets: Vec<(u32, u32)> = order.iter().map(|(metric, id, _)| (*metric, *id)).collect();
+    let mut sorted = vec![Vec::new(); ids.len()];
+    shared
+        .days
+        .read(&targets, start, end, samples_max, &mut sorted)
+        .map_err(|err| query_error(shared, err))?;
+    let mut by_place = vec![Vec::new(); ids.len()];
+    for ((_, _, at), samples) in order.into_iter().zip(sorted) {
+        by_place[at] = samples;
+    }
+    Ok(by_place)
+}
+
+fn query_error(shared: &Shared, err: sealed::Error) -> QueryError {
+    match err {
+        sealed::Error::TooManySamples { .. } => QueryError::TooManySamples,
+        err => {
+            if matches!(err, sealed::Error::Damaged { .. }) {
+                shared.metrics.store.checksum_failures.inc();
+            }
+            QueryError::Store(Box::new(err))
+        }
+    }
+}
+
+/// One list sorted by time; of two samples at one time the sealed one stays.
+fn merge(mut sealed: Vec<Sample>, recent: Vec<Sample>) -> Vec<Sample> {
+    match (sealed.last(), recent.first()) {
+        (None, _) => recent,
+        (_, None) => sealed,
+        (Some(last), Some(first)) if last.t < first.t => {
+            sealed.extend(recent);
+            sealed
+        }
+        _ => {
+            // A stable sort, and the sealed ones come first.
+            sealed.extend(recent);
+            sealed.sort_by_key(|sample| sample.t);
+            sealed.dedup_by_key(|sample| sample.t);
+            sealed
+        }
+    }
+}
+
 /// The series that fulfil one of the selectors (all when there is none) and have
-/// samples in the closed range.
+/// samples in the closed range. What is sealed is known by day.
 fn active(
     shared: &Shared,
     selectors: &[Vec<Matcher>],
     start: Timestamp,
     end: Timestamp,
-) -> RoaringBitmap {
+) -> Result<RoaringBitmap, QueryError> {
     let matching = {
         let index = shared.index();
         if selectors.is_empty() {
@@ -86,10 +147,11 @@ fn active(
         }
     };
     let (start, end) = (start.as_ms(), end.as_ms());
-    matching
-        .iter()
-        .filter(|id| shared.head.overlaps(*id, start, end))
-        .collect()
+    let in_head = |id: &u32| shared.head.overlaps(*id, start, end);
+    let mut active: RoaringBitmap = matching.iter().filter(in_head).collect();
+    let days = shared.days.series(start, end);
+    active |= matching & days.map_err(|err| query_error(shared, err))?;
+    Ok(active)
 }
 
 /// See [`super::Store::series`].
@@ -99,8 +161,8 @@ pub(super) fn series(
     start: Timestamp,
     end: Timestamp,
     limit: usize,
-) -> Vec<Labels> {
-    let ids: Vec<u32> = active(shared, selectors, start, end).iter().collect();
+) -> Result<Vec<Labels>, QueryError> {
+    let ids: Vec<u32> = active(shared, selectors, start, end)?.iter().collect();
     let mut found = Vec::with_capacity(ids.len());
     for step in ids.chunks(STEP) {
         let index = shared.index();
@@ -108,7 +170,7 @@ pub(super) fn series(
     }
     found.sort();
     found.truncate(limit);
-    found
+    Ok(found)
 }
 
 /// See [`super::Store::label_names`].
@@ -118,9 +180,10 @@ pub(super) fn label_names(
     start: Timestamp,
     end: Timestamp,
     limit: usize,
-) -> Vec<String> {
-    let ids = active(shared, selectors, start, end);
-    sorted(shared.index().names_in(&ids), limit)
+) -> Result<Vec<String>, QueryError> {
+    let ids = active(shared, selectors, start, end)?;
+    let names = shared.index().names_in(&ids);
+    Ok(sorted(names, limit))
 }
 
 /// See [`super::Store::label_values`].
@@ -131,9 +194,10 @@ pub(super) fn label_values(
     start: Timestamp,
     end: Timestamp,
     limit: usize,
-) -> Vec<String> {
-    let ids = active(shared, selectors, start, end);
-    sorted(shared.index().values_in(name, &ids), limit)
+) -> Result<Vec<String>, QueryError> {
+    let ids = active(shared, selectors, start, end)?;
+    let values = shared.index().values_in(name, &ids);
+    Ok(sorted(values, limit))
 }
 
 fn sorted(mut texts: Vec<String>, limit: usize) -> Vec<String> {

@@ -215,8 +215,20 @@ impl HeadSeries {
                 .is_some_and(|side| side.samples.iter().any(|(_, p)| *p == part))
     }
 
-    /// Forgets the samples of a part, which is sealed now and ends at `max_t`.
+    /// The parts that it has samples of, some of them more than once.
+    pub(super) fn parts(&self) -> impl Iterator<Item = PartId> {
+        let chunks = self.chunks.iter().map(|chunk| chunk.part);
+        let tail = (self.tail.len > 0).then_some(self.tail.part);
+        let side = self.side.iter().flat_map(|side| &side.samples);
+        chunks.chain(tail).chain(side.map(|(_, part)| *part))
+    }
+
+    /// Forgets the samples of a part, if it has some. The part is sealed now and
+    /// ends at `max_t`.
     pub(super) fn drop_part(&mut self, part: PartId, max_t: i64) {
+        if !self.has_part(part) {
+            return;
+        }
         self.sealed_max = self.sealed_max.max(max_t);
         self.chunks.retain(|chunk| chunk.part != part);
         if self.chunks.is_empty() {

@@ -1,11 +1,12 @@
 //! What the handles, the writer and the sealer share.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::days::Days;
 use super::disk::DirLock;
 use super::head::Head;
 use super::index::Index;
@@ -18,6 +19,13 @@ use crate::telemetry::Metrics;
 
 /// Bytes of batches that may wait for the writer.
 pub(super) const QUEUE_BYTES_MAX: u32 = 16 << 20;
+
+/// Which threads have ended, expectedly or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Ended {
+    pub(super) writer: bool,
+    pub(super) sealer: bool,
+}
 
 /// The state of an open store.
 pub(super) struct Shared {
@@ -32,14 +40,18 @@ pub(super) struct Shared {
     ledger: Mutex<Ledger>,
     /// The last durable transaction.
     pub(super) committed: AtomicU64,
+    /// The sealed files.
+    pub(super) days: Days,
+    /// No sealed sample is newer than this.
+    pub(super) sealed_max_t: AtomicI64,
     /// Bytes of the queue that are free.
     pub(super) room: Arc<Semaphore>,
     /// Callers that are about to hand a batch over.
     pub(super) callers: AtomicUsize,
     /// Set when the store shall stop, so that the writer gives up on a dead disk.
     pub(super) closing: AtomicBool,
-    /// Turns true when the writer has ended.
-    pub(super) ended: Arc<watch::Sender<bool>>,
+    /// Which threads have ended.
+    pub(super) ended: Arc<watch::Sender<Ended>>,
     changes: [watch::Sender<u64>; Table::ALL.len()],
     /// The last field: other processes may come in when all the rest is gone.
     _lock: DirLock,
@@ -56,6 +68,8 @@ pub(super) struct Opened {
     pub(super) parts: Parts,
     pub(super) ledger: Ledger,
     pub(super) committed: u64,
+    pub(super) days: Days,
+    pub(super) sealed_max_t: i64,
     pub(super) lock: DirLock,
 }
 
@@ -73,10 +87,12 @@ impl Shared {
             parts: Mutex::new(opened.parts),
             ledger: Mutex::new(opened.ledger),
             committed: AtomicU64::new(opened.committed),
+            days: opened.days,
+            sealed_max_t: AtomicI64::new(opened.sealed_max_t),
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
             callers: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
-            ended: Arc::new(watch::Sender::new(false)),
+            ended: Arc::new(watch::Sender::new(Ended::default())),
             changes: [(); Table::ALL.len()].map(|()| watch::Sender::new(0)),
             _lock: opened.lock,
         }

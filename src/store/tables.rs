@@ -37,7 +37,7 @@ pub(super) const SERIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new(
 pub(super) const VALUE_BYTES_MAX: usize = 16_300;
 
 /// The version of the file's form.
-const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 1;
 
 /// The redb table of a state table.
 pub(super) fn state_table(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {

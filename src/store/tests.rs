@@ -158,7 +158,7 @@ async fn dropping_all_handles_commits_what_rode_along() {
     let mut ended = store.shared.ended.subscribe();
     drop(store);
     // An error says that the sender is gone too.
-    drop(ended.wait_for(|ended| *ended).await);
+    drop(ended.wait_for(|ended| ended.writer && ended.sealer).await);
     assert_eq!(samples(&open(dir.path()), &[]).len(), 1);
 }
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use redb::{Durability, ReadableTable as _, Table as RedbTable, WriteTransaction};
 
-use super::index::Added;
+use super::index::{Added, Removed};
 use super::ledger::{Kind, Ledger, owner};
 use super::tables::{SERIES, SYMBOLS, VALUE_BYTES_MAX, WAL, open_value, seal_value, state_table};
 use super::{Table, state};
@@ -111,6 +111,46 @@ pub(super) fn put_catalog(txn: &WriteTransaction, added: &[Added]) -> Result<(),
         series.insert(added.series, added.row.as_slice())?;
     }
     Ok(())
+}
+
+/// Deletes series and symbols that nothing uses any more.
+pub(super) fn delete_catalog(txn: &WriteTransaction, removed: &Removed) -> Result<(), redb::Error> {
+    let mut series = txn.open_table(SERIES)?;
+    for id in &removed.series {
+        series.remove(id)?;
+    }
+    let mut symbols = txn.open_table(SYMBOLS)?;
+    for id in &removed.symbols {
+        symbols.remove(id)?;
+    }
+    Ok(())
+}
+
+/// Deletes the log records `from..=to`, at most about `bytes_max` of them. Gives
+/// the first commit that is left, and the bytes that went.
+pub(super) fn delete_records(
+    txn: &WriteTransaction,
+    from: u64,
+    to: u64,
+    bytes_max: usize,
+) -> Result<(u64, usize), redb::Error> {
+    let mut table = txn.open_table(WAL)?;
+    let (mut next, mut bytes) = (from, 0);
+    for row in table.range((from, 0)..=(to, u16::MAX))? {
+        let (key, piece) = row?;
+        let (seq, _) = key.value();
+        if seq != next && bytes >= bytes_max {
+            break;
+        }
+        next = seq;
+        bytes += piece.value().len();
+    }
+    table.retain_in((from, 0)..=(next, u16::MAX), |_, _| false)?;
+    let rest = table
+        .range((next + 1, 0)..=(to, u16::MAX))?
+        .next()
+        .is_some();
+    Ok((if rest { next + 1 } else { to + 1 }, bytes))
 }
 
 /// Makes the state changes and keeps the bounds. `sequence` is the last number

@@ -83,8 +83,10 @@ impl Builder {
     /// Makes the next record one that starts all coders anew. Only while it is empty.
     pub(super) fn start_anew(&mut self) {
         assert!(self.is_empty(), "BUG: reset in the middle of a record");
-        self.resets = true;
-        self.reset += 1;
+        if !self.resets {
+            self.resets = true;
+            self.reset += 1;
+        }
     }
 
     /// Adds a row. `alone` rows leave the series' coder untouched.
@@ -129,11 +131,6 @@ impl Builder {
     /// How many rows there are.
     pub(super) fn count(&self) -> u64 {
         self.count
-    }
-
-    /// Whether the record starts all coders anew.
-    pub(super) fn resets(&self) -> bool {
-        self.resets
     }
 
     /// Writes the record to `out` and empties the builder.

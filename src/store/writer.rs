@@ -12,20 +12,24 @@
 //! When the disk refuses a transaction, the record is kept, the database is
 //! opened again, and the record is written again unless its number is there.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use roaring::RoaringBitmap;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::batch::{CommitSeq, Committed, Urgency, WriteBatch};
+use super::index::Removed;
 use super::intake::{Intake, Load};
 use super::ledger::Ledger;
+use super::parts::Part;
+use super::series::PartId;
 use super::shared::Shared;
-use super::tables::has_commit;
+use super::tables::{self, Meta, has_commit};
 use super::transaction::{self, Bounds, Changes, Evicted};
-use super::wal;
-use super::{StateOp, Table, state};
+use super::{StateOp, Table, state, wal};
 
 /// Batches that may wait in the queue.
 pub(super) const QUEUE_BATCHES_MAX: usize = 4;
@@ -48,6 +52,12 @@ const RETRY_MIN: Duration = if cfg!(test) {
 };
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// Sealed records that one transaction deletes: it has to read them.
+const CUT_BYTES: usize = 4 << 20;
+
+/// The wait until the next transaction deletes more, when nothing else happens.
+const CUT_PAUSE: Duration = Duration::from_millis(50);
+
 /// How soon a waiting writer sees that the store closes.
 const RETRY_POLL: Duration = if cfg!(test) {
     Duration::from_millis(1)
@@ -62,6 +72,21 @@ const QUICK_REPAIR_BYTES: u64 = 64 << 20;
 pub(super) enum Job {
     /// A caller's batch.
     Write(Box<Write>),
+    /// Commit, then give away the parts of the windows before this one (in hours).
+    Take {
+        before: u32,
+        reply: oneshot::Sender<Vec<Part>>,
+    },
+    /// These parts are in sealed files: drop what the log no longer needs.
+    Sealed {
+        parts: Vec<PartId>,
+        reply: oneshot::Sender<()>,
+    },
+    /// Drop these series, as far as they still have no samples in memory.
+    Forget {
+        series: RoaringBitmap,
+        reply: oneshot::Sender<()>,
+    },
     /// Commit and end.
     Close,
 }
@@ -75,6 +100,19 @@ pub(super) struct Write {
     pub(super) sent: Instant,
 }
 
+/// Where the log stands after replay.
+pub(super) struct Log {
+    pub(super) builder: wal::Builder,
+    /// The last number given to an outbox row or dead letter.
+    pub(super) sequence: u64,
+    /// The commits that begin with a reset.
+    pub(super) resets: Vec<u64>,
+    /// The first commit that the table holds.
+    pub(super) first: u64,
+    /// Commits up to this one are sealed.
+    pub(super) sealed: u64,
+}
+
 /// The writer's state.
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -86,6 +124,16 @@ pub(super) struct Writer {
     sequence: u64,
     /// The number of the open transaction.
     seq: u64,
+    /// Commits that begin with a reset of the value coders: the log can be cut there.
+    resets: VecDeque<u64>,
+    /// The first commit in the log that is sealed and not deleted yet.
+    wal_first: u64,
+    /// Commits up to this one are sealed.
+    wal_sealed: u64,
+    /// Catalog rows that the next commit deletes.
+    removed: Removed,
+    /// The sealer, who is answered after the commit.
+    sealer: Vec<oneshot::Sender<()>>,
     /// Callers that are answered after the commit.
     waiting: Vec<(oneshot::Sender<Committed>, Committed)>,
     load: Load,
@@ -95,15 +143,6 @@ pub(super) struct Writer {
     bytes_max: usize,
     record: Vec<u8>,
     last_reset: Instant,
-}
-
-/// Tells that the writer has ended, however it did, and has let go of the store.
-pub(super) struct EndNotice(pub(super) Arc<watch::Sender<bool>>);
-
-impl Drop for EndNotice {
-    fn drop(&mut self) {
-        self.0.send_replace(true);
-    }
 }
 
 /// How close together batches arrive.
@@ -127,8 +166,7 @@ impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
         jobs: mpsc::Receiver<Job>,
-        log: wal::Builder,
-        sequence: u64,
+        log: Log,
     ) -> std::io::Result<Writer> {
         let clock = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -136,13 +174,18 @@ impl Writer {
         let seq = shared.committed.load(Ordering::Relaxed) + 1;
         let quarter = shared.options.store.hot_cache.as_usize() / 4;
         Ok(Writer {
-            intake: Intake::new(Arc::clone(&shared), log),
+            intake: Intake::new(Arc::clone(&shared), log.builder),
             shared,
             jobs,
             clock,
             changes: Changes::default(),
-            sequence,
+            sequence: log.sequence,
             seq,
+            resets: log.resets.into(),
+            wal_first: log.first,
+            wal_sealed: log.sealed,
+            removed: Removed::default(),
+            sealer: Vec::new(),
             waiting: Vec::new(),
             load: Load::default(),
             due: None,
@@ -158,7 +201,7 @@ impl Writer {
 
     /// Works until the store is closed or no handle is left.
     pub(super) fn run(mut self) {
-        self.intake.start_anew();
+        self.start_anew();
         while let Some(go_on) = self.turn() {
             if !go_on {
                 break;
@@ -212,9 +255,68 @@ impl Writer {
     fn take(&mut self, job: Job) -> bool {
         match job {
             Job::Write(write) => self.take_batch(*write),
+            Job::Take { before, reply } => return self.give_parts(before, reply),
+            Job::Sealed { parts, reply } => self.note_sealed(&parts, reply),
+            Job::Forget { series, reply } => self.forget(&series, reply),
             Job::Close => return false,
         }
         true
+    }
+
+    /// Makes the next record one that the log can be cut at.
+    fn start_anew(&mut self) {
+        self.last_reset = Instant::now();
+        self.intake.start_anew();
+        if self.resets.back() != Some(&self.seq) {
+            self.resets.push_back(self.seq);
+        }
+    }
+
+    /// All samples up to the last commit are in the parts that go away; those of
+    /// later commits open new ones.
+    fn give_parts(&mut self, before: u32, reply: oneshot::Sender<Vec<Part>>) -> bool {
+        if !self.commit() {
+            return false;
+        }
+        self.start_anew();
+        let parts = self.shared.parts().take_before(before, self.seq - 1);
+        drop(reply.send(parts));
+        true
+    }
+
+    fn note_sealed(&mut self, sealed: &[PartId], reply: oneshot::Sender<()>) {
+        let first_unsealed = {
+            let mut parts = self.shared.parts();
+            for id in sealed {
+                parts.sealed(*id);
+            }
+            parts.first_unsealed_seq().unwrap_or(self.seq)
+        };
+        // The last reset before the first record that is still needed.
+        while self
+            .resets
+            .get(1)
+            .is_some_and(|next| *next <= first_unsealed)
+        {
+            self.resets.pop_front();
+        }
+        if let Some(cut) = self.resets.front().filter(|cut| **cut <= first_unsealed) {
+            self.wal_sealed = self.wal_sealed.max(cut - 1);
+        }
+        self.sealer.push(reply);
+        self.due_within(Duration::ZERO);
+    }
+
+    fn forget(&mut self, series: &RoaringBitmap, reply: oneshot::Sender<()>) {
+        let empty = series
+            .iter()
+            .filter(|id| self.shared.head.forget_empty(*id));
+        let empty: RoaringBitmap = empty.collect();
+        let removed = self.shared.index_mut().remove(&empty);
+        self.removed.series.extend(removed.series);
+        self.removed.symbols.extend(removed.symbols);
+        self.sealer.push(reply);
+        self.due_within(Duration::ZERO);
     }
 
     fn take_batch(&mut self, write: Write) {
@@ -293,7 +395,11 @@ impl Writer {
 
     /// Whether there is anything to commit.
     fn is_idle(&self) -> bool {
-        self.intake.is_idle() && self.changes.is_empty() && self.waiting.is_empty()
+        self.intake.is_idle()
+            && self.changes.is_empty()
+            && self.waiting.is_empty()
+            && self.sealer.is_empty()
+            && self.wal_first > self.wal_sealed
     }
 
     /// Commits the open record and answers; says whether to go on.
@@ -347,17 +453,55 @@ impl Writer {
             self.intake.finish(sequence, &mut self.record);
             transaction::put_record(&txn, self.seq, &self.record)?;
             transaction::put_catalog(&txn, self.intake.added())?;
+            let cut = self.cut_log(&txn, sequence)?;
             txn.commit()?;
-            Ok(evicted)
+            Ok((evicted, cut))
         });
         let mut ledger = self.shared.ledger();
-        if done.is_ok() {
-            ledger.keep();
-            self.sequence = sequence;
-        } else {
-            ledger.take_back();
+        match done {
+            Ok((evicted, cut)) => {
+                ledger.keep();
+                self.sequence = sequence;
+                self.wal_first = cut.next;
+                self.shared.metrics.store.wal_bytes.sub(cut.bytes);
+                Ok(evicted)
+            }
+            Err(err) => {
+                ledger.take_back();
+                Err(err)
+            }
         }
-        done
+    }
+
+    /// Deletes sealed records, a bounded number of them, and removed series.
+    fn cut_log(&self, txn: &redb::WriteTransaction, sequence: u64) -> Result<Cut, redb::Error> {
+        let mut cut = Cut {
+            next: self.wal_first,
+            bytes: 0,
+        };
+        let removes = !self.removed.series.is_empty();
+        if cut.next > self.wal_sealed && !removes {
+            return Ok(cut);
+        }
+        let (last_ref, last_symbol) = self.shared.index().last();
+        let meta = Meta {
+            version: tables::VERSION,
+            wal_sealed_seq: self.wal_sealed,
+            sequence,
+            last_ref: last_ref.into(),
+            last_symbol: last_symbol.into(),
+        };
+        meta.write(txn)?;
+        transaction::delete_catalog(txn, &self.removed)?;
+        if cut.next <= self.wal_sealed {
+            let to = self.wal_sealed;
+            let (next, bytes) = transaction::delete_records(txn, cut.next, to, CUT_BYTES)?;
+            cut = Cut {
+                next,
+                bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            };
+        }
+        Ok(cut)
     }
 
     /// After a refused transaction: waits, and opens the database again. Says
@@ -414,12 +558,18 @@ impl Writer {
             // A caller that went away wants no answer.
             drop(reply.send(committed));
         }
+        for reply in self.sealer.drain(..) {
+            reply.send(()).unwrap_or_default();
+        }
+        self.removed = Removed::default();
         self.changes = Changes::default();
         self.intake.clear();
         self.seq += 1;
         if self.last_reset.elapsed() >= RESET_AFTER {
-            self.last_reset = Instant::now();
-            self.intake.start_anew();
+            self.start_anew();
+        }
+        if self.wal_first <= self.wal_sealed {
+            self.due_within(CUT_PAUSE);
         }
     }
 
@@ -467,6 +617,13 @@ impl Writer {
         std::mem::take(&mut self.load).leave(&metrics.store);
         self.intake.observe();
     }
+}
+
+/// How far sealed records were deleted.
+struct Cut {
+    /// The first commit that is still in the table.
+    next: u64,
+    bytes: i64,
 }
 
 enum Waited {

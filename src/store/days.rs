@@ -1,0 +1,339 @@
+//! The sealed files, one for each UTC day: which there are, which are open.
+//!
+//! At most 16 files are open at once. A file that somebody still reads when it is
+//! closed is opened again through the same handle, so that no file is ever open
+//! twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+
+use roaring::RoaringBitmap;
+
+use super::disk::{Backends, io_error, sync_dir};
+use super::parts::WINDOW_MS;
+use super::sealed::file::{day_of, file_name};
+use super::sealed::{Generation, L0};
+use super::{Error, sealed};
+use crate::model::Sample;
+
+/// Files that are open at once.
+const OPEN_MAX: usize = 16;
+
+/// The page cache of a file that is not the newest.
+const OLD_CACHE_BYTES: usize = 2 << 20;
+
+const DAY_S: u32 = 86_400;
+const DAY_MS: i64 = 86_400_000;
+
+/// The files.
+pub(super) struct Days {
+    dir: PathBuf,
+    backends: Backends,
+    cache_bytes: usize,
+    /// By the second at which the day starts.
+    days: RwLock<BTreeMap<u32, Arc<Day>>>,
+    /// The open ones, the last used at the end.
+    open: Mutex<Vec<Arc<L0>>>,
+}
+
+/// One file and what is known of it without opening it.
+pub(super) struct Day {
+    start_s: u32,
+    path: PathBuf,
+    generations: RwLock<Arc<[Generation]>>,
+    file: Mutex<Weak<L0>>,
+    /// The series that it holds; read when first asked for.
+    series: Mutex<Option<Arc<RoaringBitmap>>>,
+}
+
+impl Day {
+    /// The visible generations.
+    pub(super) fn generations(&self) -> Arc<[Generation]> {
+        let generations = self.generations.read();
+        Arc::clone(&generations.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, file: &L0) {
+        let mut generations = self
+            .generations
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *generations = file.generations();
+        *lock(&self.series) = None;
+    }
+
+    fn overlaps(&self, start: i64, end: i64) -> bool {
+        let generations = self.generations();
+        generations
+            .iter()
+            .any(|g| g.min_time <= end && g.max_time >= start)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The day of a window, both in seconds since the epoch.
+fn day_of_window(window_s: u32) -> u32 {
+    window_s - window_s % DAY_S
+}
+
+/// Our error for theirs.
+pub(super) fn store_error(err: sealed::Error) -> Error {
+    let path = match &err {
+        sealed::Error::Io { path, .. }
+        | sealed::Error::Format { path, .. }
+        | sealed::Error::Damaged { path, .. } => path.clone(),
+        sealed::Error::TooManySamples { .. } => PathBuf::new(),
+    };
+    io_error("use", &path, err)
+}
+
+impl Days {
+    /// Finds the files of a directory and reads which generations they have.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or a newer version wrote it.
+    pub(super) fn open(dir: &Path, backends: Backends, cache_bytes: usize) -> Result<Days, Error> {
+        let days = Days {
+            dir: dir.to_owned(),
+            backends,
+            cache_bytes,
+            days: RwLock::default(),
+            open: Mutex::default(),
+        };
+        let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
+        for entry in entries {
+            let entry = entry.map_err(|err| io_error("read", dir, err))?;
+            if let Some(start_s) = entry.file_name().to_str().and_then(day_of) {
+                let day = days.add(start_s);
+                let file = days.file(&day).map_err(store_error)?;
+                day.note(&file);
+            }
+        }
+        Ok(days)
+    }
+
+    fn add(&self, start_s: u32) -> Arc<Day> {
+        let mut days = self.days.write().unwrap_or_else(PoisonError::into_inner);
+        let day = days.entry(start_s).or_insert_with(|| {
+            Arc::new(Day {
+                start_s,
+                path: self.dir.join(file_name(start_s)),
+                generations: RwLock::new(Arc::new([])),
+                file: Mutex::default(),
+                series: Mutex::default(),
+            })
+        });
+        Arc::clone(day)
+    }
+
+    /// All days, the oldest first.
+    pub(super) fn all(&self) -> Vec<Arc<Day>> {
+        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
+        days.values().cloned().collect()
+    }
+
+    /// The open file of a day.
+    fn file(&self, day: &Day) -> Result<Arc<L0>, sealed::Error> {
+        let mut slot = lock(&day.file);
+        let file = match slot.upgrade() {
+            Some(file) => file,
+            None => {
+                let file = Arc::new(self.open_file(day)?);
+                *slot = Arc::downgrade(&file);
+                file
+            }
+        };
+        drop(slot);
+        let mut open = lock(&self.open);
+        open.retain(|other| !Arc::ptr_eq(other, &file));
+        open.push(Arc::clone(&file));
+        if open.len() > OPEN_MAX {
+            open.remove(0);
+        }
+        Ok(file)
+    }
+
+    fn open_file(&self, day: &Day) -> Result<L0, sealed::Error> {
+        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = days.keys().next_back() == Some(&day.start_s);
+        drop(days);
+        let cache_bytes = if newest {
+            self.cache_bytes
+        } else {
+            OLD_CACHE_BYTES.min(self.cache_bytes)
+        };
+        L0::open(&day.path, cache_bytes, &self.backends)
+    }
+
+    /// Closes a file, so that the next use opens it anew: after an error in it.
+    fn close(&self, day: &Day) {
+        lock(&self.open).retain(|file| file.path() != day.path);
+    }
+
+    /// Makes the file of a window's day when it is missing. Under another name
+    /// first: redb does not open a file whose first commit was cut short.
+    fn day_for(&self, window_s: u32) -> Result<Arc<Day>, Error> {
+        let start_s = day_of_window(window_s);
+        let path = self.dir.join(file_name(start_s));
+        if !path.exists() {
+            let new = path.with_extension("new");
+            if new.exists() {
+                std::fs::remove_file(&new).map_err(|err| io_error("remove", &new, err))?;
+            }
+            drop(L0::open(&new, OLD_CACHE_BYTES, &self.backends).map_err(store_error)?);
+            std::fs::rename(&new, &path)
+                .and_then(|()| sync_dir(&self.dir))
+                .map_err(|err| io_error("rename", &new, err))?;
+        }
+        Ok(self.add(start_s))
+    }
+
+    /// Writes a generation through `write`, and shows it.
+    pub(super) fn write(
+        &self,
+        window_s: u32,
+        write: impl FnOnce(&L0) -> Result<Generation, sealed::Error>,
+    ) -> Result<Generation, Error> {
+        let day = self.day_for(window_s)?;
+        let written = self.file(&day).and_then(|file| {
+            let generation = write(&file)?;
+            day.note(&file);
+            Ok(generation)
+        });
+        written.map_err(|err| {
+            self.close(&day);
+            store_error(err)
+        })
+    }
+
+    /// Appends the samples of `targets` (metric symbol, ref; ascending) in the
+    /// closed range to `out`, one vector for each, sorted by time.
+    ///
+    /// # Errors
+    /// When a file is damaged or the samples are more than `samples_max`.
+    pub(super) fn read(
+        &self,
+        targets: &[(u32, u32)],
+        start: i64,
+        end: i64,
+        samples_max: usize,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), sealed::Error> {
+        for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+            let before: usize = out.iter().map(Vec::len).sum();
+            let left = samples_max.saturating_sub(before);
+            self.file(day)?.read(targets, start, end, left, out)?;
+        }
+        Ok(())
+    }
+
+    /// The value of a series at one time.
+    pub(super) fn lookup(
+        &self,
+        metric: u32,
+        series: u32,
+        t: i64,
+    ) -> Result<Option<f64>, sealed::Error> {
+        let mut found = [Vec::new()];
+        self.read(&[(metric, series)], t, t, usize::MAX, &mut found)?;
+        Ok(found[0].first().map(|sample| sample.v))
+    }
+
+    /// The series that have samples in the days that overlap the closed range.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn series(&self, start: i64, end: i64) -> Result<RoaringBitmap, sealed::Error> {
+        let mut all = RoaringBitmap::new();
+        for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+            all |= &*self.series_of(day)?;
+        }
+        Ok(all)
+    }
+
+    fn series_of(&self, day: &Day) -> Result<Arc<RoaringBitmap>, sealed::Error> {
+        if let Some(series) = &*lock(&day.series) {
+            return Ok(Arc::clone(series));
+        }
+        let ids = self.file(day)?.series_ids()?;
+        let series: Arc<RoaringBitmap> = Arc::new(ids.into_iter().collect());
+        *lock(&day.series) = Some(Arc::clone(&series));
+        Ok(series)
+    }
+
+    /// Removes the days that ended before `oldest_ms`; says how many.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub(super) fn expire(&self, oldest_ms: i64) -> Result<usize, Error> {
+        let old = |day: &Arc<Day>| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms;
+        let old: Vec<Arc<Day>> = self.all().into_iter().filter(old).collect();
+        for day in &old {
+            self.days
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&day.start_s);
+            self.close(day);
+            std::fs::remove_file(&day.path).map_err(|err| io_error("remove", &day.path, err))?;
+            tracing::info!(path = %day.path.display(), "day expired");
+        }
+        if !old.is_empty() {
+            sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))?;
+        }
+        Ok(old.len())
+    }
+
+    /// The last sealed transaction of each window (in hours), and the newest
+    /// sealed time.
+    pub(super) fn coverage(&self) -> Coverage {
+        let mut coverage = Coverage {
+            windows: HashMap::new(),
+            max_t: i64::MIN,
+        };
+        for day in self.all() {
+            for generation in &*day.generations() {
+                let seq = coverage
+                    .windows
+                    .entry(window_in_hours(generation))
+                    .or_default();
+                *seq = (*seq).max(generation.commit_seqs.end().0);
+                coverage.max_t = coverage.max_t.max(generation.max_time);
+            }
+        }
+        coverage
+    }
+
+    /// The earliest and the latest sealed time.
+    pub(super) fn span(&self) -> Option<(i64, i64)> {
+        let days = self.all();
+        let generations = days.iter().flat_map(|day| day.generations().to_vec());
+        generations
+            .filter(|g| g.samples > 0)
+            .map(|g| (g.min_time, g.max_time))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+}
+
+fn window_in_hours(generation: &Generation) -> u32 {
+    let window_s = u32::try_from(WINDOW_MS / 1_000).expect("an hour");
+    generation.window_start_s / window_s
+}
+
+/// What the sealed files hold, for replay.
+#[derive(Debug)]
+pub(super) struct Coverage {
+    windows: HashMap<u32, u64>,
+    /// No sealed sample is newer than this.
+    pub(super) max_t: i64,
+}
+
+impl Coverage {
+    /// The last transaction whose samples of this window are sealed.
+    pub(super) fn last_seq(&self, window: u32) -> u64 {
+        self.windows.get(&window).copied().unwrap_or(0)
+    }
+}

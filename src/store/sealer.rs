@@ -1,0 +1,340 @@
+//! The sealer thread: moves finished windows out of memory into sealed files.
+//!
+//! A seal has four steps, and a crash between any two of them is harmless:
+//!
+//! 1. The writer closes its record and gives the windows' parts away. Nothing is
+//!    on disk; after a crash replay makes the parts again.
+//! 2. Each part becomes a generation of its day's file. One that was cut short is
+//!    invisible and is removed by the next seal. A complete one says up to which
+//!    transaction it holds its window, and replay leaves those rows out.
+//! 3. One transaction of the writer drops the log records that are sealed whole.
+//!    Records that also hold samples of open windows stay.
+//! 4. The samples leave memory. Until then a reader sees them twice, as one.
+//!
+//! The writer is asked twice and never waits. Days older than the retention are
+//! unlinked, and series that no day and no memory holds leave the index.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use roaring::RoaringBitmap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::CommitSeq;
+use super::parts::{Part, WINDOW_MS, window_of};
+use super::sealed::SealedSeries;
+use super::series::PartId;
+use super::shared::Shared;
+use super::writer::Job;
+use super::{Error, sealed};
+use crate::model::Labels;
+use crate::telemetry::metrics::ServiceName;
+
+/// How often the sealer looks at the clock and at the memory.
+const TICK: Duration = Duration::from_secs(5);
+
+/// A window is sealed this long after its end, so that what is on its way when
+/// the hour turns needs no generation of its own.
+const GRACE_MS: i64 = 180_000;
+
+/// Installations differ by up to this much, so that a rack does not seal at once.
+const STAGGER_MS: u64 = 120_000;
+
+/// Series that leave the index in one transaction.
+const FORGET_MAX: usize = 5_000;
+
+/// Something for the sealer to do.
+pub(super) enum Command {
+    /// Seal all there is, the open window included, and say how it went.
+    Seal(oneshot::Sender<Result<(), Error>>),
+    /// End.
+    Stop,
+}
+
+/// The writer has ended, so nothing can be sealed any more.
+struct Gone;
+
+/// The sealer's state.
+pub(super) struct Sealer {
+    shared: Arc<Shared>,
+    jobs: mpsc::WeakSender<Job>,
+    /// Taken from the writer and not sealed yet.
+    parts: Vec<Part>,
+    /// Windows before this one were taken.
+    taken_before: u32,
+    expired_at_day: i64,
+}
+
+impl Sealer {
+    pub(super) fn new(shared: Arc<Shared>, jobs: mpsc::WeakSender<Job>) -> Sealer {
+        Sealer {
+            shared,
+            jobs,
+            parts: Vec::new(),
+            taken_before: 0,
+            expired_at_day: i64::MIN,
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            let command = match commands.recv_timeout(TICK) {
+                Ok(Command::Seal(reply)) => Some(reply),
+                Err(RecvTimeoutError::Timeout) => None,
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let work = AssertUnwindSafe(|| match command {
+                Some(reply) => self.seal_all(reply),
+                None => self.tick(),
+            });
+            // The parts it had stay in memory and in the log until the next start.
+            match std::panic::catch_unwind(work) {
+                Ok(Ok(())) => {}
+                Ok(Err(Gone)) => return,
+                Err(_) => {
+                    self.shared.metrics.store.seal_failures.inc();
+                    tracing::error!("BUG: the sealer panicked, going on without what it had");
+                }
+            }
+        }
+    }
+
+    fn seal_all(&mut self, reply: oneshot::Sender<Result<(), Error>>) -> Result<(), Gone> {
+        self.take(u32::MAX)?;
+        let mut sealed = self.seal_parts()?;
+        if let Err(err) = self.expire()? {
+            sealed = sealed.and(Err(err));
+        }
+        // A caller that went away wants no answer.
+        drop(reply.send(sealed));
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), Gone> {
+        let bytes = self.shared.head.bytes();
+        let metrics = &self.shared.metrics.store;
+        metrics.head_bytes.set(gauge(bytes));
+        metrics.head_series.set(gauge(self.shared.head.series()));
+        let before = self.finished_before();
+        if bytes > self.shared.options.store.head_max.as_usize() {
+            self.take(u32::MAX)?;
+        } else if before > self.taken_before {
+            self.take(before)?;
+            self.taken_before = before;
+        }
+        if !self.parts.is_empty()
+            && let Err(err) = self.seal_parts()?
+        {
+            tracing::error!(error = %chain(&err), "cannot seal, trying again");
+        }
+        if let Err(err) = self.expire()? {
+            tracing::error!(error = %chain(&err), "cannot remove an expired day");
+        }
+        Ok(())
+    }
+
+    /// Windows before this one are over, by the clock or by what was stored.
+    fn finished_before(&self) -> u32 {
+        let stored = self.shared.parts().all().map(|part| part.max_t).max();
+        let now = self.shared.clock.now().as_ms();
+        let now = stored.map_or(now, |stored| stored.max(now));
+        let stagger = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(&self.shared.dir);
+        let stagger = i64::try_from(stagger % STAGGER_MS).expect("below two minutes");
+        window_of(now - GRACE_MS - stagger).unwrap_or(0)
+    }
+
+    /// Step 1.
+    fn take(&mut self, before: u32) -> Result<(), Gone> {
+        let taken = self.ask(|reply| Job::Take { before, reply })?;
+        self.parts.extend(taken);
+        Ok(())
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.upgrade().ok_or(Gone)?;
+        jobs.blocking_send(job(reply)).map_err(|_| Gone)?;
+        drop(jobs);
+        answer.blocking_recv().map_err(|_| Gone)
+    }
+
+    /// Steps 2 to 4 for all parts that were taken. A part that fails stays.
+    fn seal_parts(&mut self) -> Result<Result<(), Error>, Gone> {
+        let mut members = self.members();
+        let mut done = Vec::new();
+        let mut failed = Ok(());
+        for part in std::mem::take(&mut self.parts) {
+            let series = members.remove(&part.id).unwrap_or_default();
+            match self.seal_part(&part, series) {
+                Ok(()) => done.push(part),
+                Err(err) => {
+                    self.shared.metrics.store.seal_failures.inc();
+                    self.parts.push(part);
+                    failed = Err(err);
+                }
+            }
+        }
+        let ids = done.iter().map(|part| part.id).collect();
+        self.ask(|reply| Job::Sealed { parts: ids, reply })?;
+        self.drop_from_head(&done);
+        Ok(failed)
+    }
+
+    /// The series of each part.
+    fn members(&self) -> HashMap<PartId, Vec<u32>> {
+        let mut members: HashMap<PartId, Vec<u32>> = self
+            .parts
+            .iter()
+            .map(|part| (part.id, Vec::new()))
+            .collect();
+        self.shared.head.for_each(|id, series| {
+            for part in series.parts() {
+                if let Some(list) = members.get_mut(&part)
+                    && list.last() != Some(&id)
+                {
+                    list.push(id);
+                }
+            }
+        });
+        members
+    }
+
+    /// Step 2.
+    fn seal_part(&self, part: &Part, series: Vec<u32>) -> Result<(), Error> {
+        let begun = Instant::now();
+        let shared = &*self.shared;
+        let mut sorted = {
+            let index = shared.index();
+            let key = |id: u32| (index.metric_symbol(id), id, index.group(id));
+            series.into_iter().map(key).collect::<Vec<_>>()
+        };
+        sorted.sort_unstable();
+        sorted.dedup();
+        let window_s = part.window * u32::try_from(WINDOW_MS / 1_000).expect("an hour");
+        let seqs = CommitSeq(part.first_seq)..=CommitSeq(part.last_seq);
+        let columns = sorted.into_iter().map(|(metric_sym, ref_id, group)| {
+            let mut samples = Vec::new();
+            shared
+                .head
+                .with(ref_id, |series| series.read_part(part.id, &mut samples));
+            SealedSeries {
+                ref_id,
+                metric_sym,
+                group,
+                samples,
+            }
+        });
+        let columns = columns.filter(|column| !column.samples.is_empty());
+        let labels_of = |id: u32| -> Labels { shared.index().labels(id).unwrap_or_default() };
+        let generation = shared.days.write(window_s, |file| {
+            file.write_generation(window_s, seqs, columns, labels_of)
+        })?;
+        assert_eq!(
+            generation.samples, part.samples,
+            "BUG: a seal with other samples than its part"
+        );
+        shared.sealed_max_t.fetch_max(part.max_t, Ordering::Relaxed);
+        shared.metrics.store.seals.inc();
+        let took = begun.elapsed();
+        shared
+            .metrics
+            .store
+            .seal_seconds
+            .observe(took.as_secs_f64());
+        tracing::debug!(
+            window_s,
+            samples = generation.samples,
+            duration_ms = took.as_millis(),
+            "window sealed"
+        );
+        Ok(())
+    }
+
+    /// Step 4.
+    fn drop_from_head(&self, done: &[Part]) {
+        if done.is_empty() {
+            return;
+        }
+        let newest = done.iter().map(|part| part.max_t).max();
+        let idle_before = newest.map_or(i64::MIN, |t| t.saturating_sub(2 * WINDOW_MS));
+        self.shared.head.drop_parts(done, idle_before);
+        self.shared
+            .head
+            .remove_samples(done.iter().map(|part| part.samples).sum());
+    }
+
+    /// Removes days that are older than the retention, once a day, and then the
+    /// series that are nowhere any more.
+    fn expire(&mut self) -> Result<Result<(), Error>, Gone> {
+        let begun = Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let now = shared.clock.now();
+        let today = now.as_ms().div_euclid(86_400_000);
+        if today == self.expired_at_day {
+            return Ok(Ok(()));
+        }
+        let oldest = now.minus_ms(shared.options.store.retention.as_ms()).as_ms();
+        let expired = match shared.days.expire(oldest) {
+            Ok(expired) => expired,
+            Err(err) => return Ok(Err(err)),
+        };
+        self.expired_at_day = today;
+        if expired > 0 {
+            shared.metrics.store.days_expired.inc_by(expired as u64);
+            match self.unheld() {
+                Ok(unheld) => self.forget(&unheld)?,
+                Err(err) => return Ok(Err(super::days::store_error(err))),
+            }
+        }
+        shared
+            .metrics
+            .service
+            .observe(ServiceName::OpsWorker, "retention")
+            .observe(begun.elapsed().as_secs_f64());
+        Ok(Ok(()))
+    }
+
+    /// The series that no sealed file and no memory holds.
+    fn unheld(&self) -> Result<RoaringBitmap, sealed::Error> {
+        let mut unheld = self.shared.index().all().clone();
+        unheld -= self.shared.days.series(i64::MIN, i64::MAX)?;
+        self.shared.head.for_each(|id, series| {
+            if !series.is_empty() {
+                unheld.remove(id);
+            }
+        });
+        Ok(unheld)
+    }
+
+    fn forget(&self, series: &RoaringBitmap) -> Result<(), Gone> {
+        let ids: Vec<u32> = series.iter().collect();
+        for some in ids.chunks(FORGET_MAX) {
+            let series = some.iter().copied().collect();
+            self.ask(|reply| Job::Forget { series, reply })?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// An error with its causes in one line.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut next = err.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,269 @@
+//! Seals, crashes between their steps, late samples, retention.
+
+use super::*;
+use crate::config;
+use crate::model::clock::ManualClock;
+use crate::model::{Matcher, Sample, Timestamp};
+use crate::promql::{Queryable as _, SelectHints};
+use crate::store::batch::{Refusal, Row, SeriesKey};
+use crate::store::tests::{T0, batch, labels, manual, options, row, samples};
+use crate::store::{Options, Store};
+use crate::telemetry::Metrics;
+
+const HOUR: i64 = WINDOW_MS;
+
+struct Setup {
+    dir: tempfile::TempDir,
+    clock: ManualClock,
+}
+
+impl Setup {
+    fn new() -> Setup {
+        let (_, clock) = manual(T0 + 60_000);
+        let dir = tempfile::tempdir().unwrap();
+        Setup { dir, clock }
+    }
+
+    fn options(&self) -> Options {
+        options(self.dir.path())
+    }
+
+    fn open(&self) -> Store {
+        self.open_with(self.options())
+    }
+
+    fn open_with(&self, options: Options) -> Store {
+        let clock = crate::model::Clock::Manual(self.clock.clone());
+        Store::open(options, clock, Metrics::new()).unwrap()
+    }
+
+    /// A second sealer, so that a test can stop between two steps.
+    fn sealer(store: &Store) -> Sealer {
+        Sealer::new(Arc::clone(&store.shared), store.jobs.downgrade())
+    }
+}
+
+/// Three series with a sample each 15 s from `from` on, `n` each.
+fn rows(from: i64, n: i64) -> Vec<Row> {
+    let devices = ["d1", "d2", "d3"];
+    let times = (0..n).flat_map(|i| devices.map(|d| (d, from + i * 15_000, (i % 9) as f64)));
+    times.map(|(d, t, v)| row("temp", d, t, v)).collect()
+}
+
+fn all(store: &Store) -> Vec<(String, Vec<Sample>)> {
+    samples(store, &[])
+}
+
+async fn added(store: &Store, rows: Vec<Row>) -> (u32, u32, u32) {
+    let outcome = store.write(batch(rows)).await.unwrap().outcomes[0];
+    (outcome.added, outcome.duplicates, outcome.refused)
+}
+
+#[tokio::test]
+async fn sealed_samples_are_read_as_before_and_survive() {
+    let setup = Setup::new();
+    let store = setup.open();
+    added(&store, rows(T0 - 2 * HOUR, 600)).await;
+    let before = all(&store);
+    let stats = store.stats();
+    store.seal_now().await.unwrap();
+    assert_eq!(store.stats().head_samples, 0);
+    assert_eq!(all(&store), before);
+    assert_eq!(store.stats().min_time, stats.min_time);
+    assert_eq!(store.stats().max_time, stats.max_time);
+    // What is left is the record of the commit that dropped the others.
+    assert!(store.shared.metrics.store.wal_bytes.get() < 32);
+    // The head goes on beside the files.
+    added(&store, rows(T0 + HOUR, 10)).await;
+    let both = all(&store);
+    assert_eq!(both[0].1.len(), 610);
+    store.close().await;
+    drop(store);
+    let store = setup.open();
+    assert_eq!(all(&store), both);
+    assert_eq!(store.stats().head_samples, 30);
+}
+
+#[tokio::test]
+async fn a_crash_after_any_step_of_a_seal_loses_and_doubles_nothing() {
+    for step in 0..4 {
+        let setup = Setup::new();
+        let store = setup.open();
+        added(&store, rows(T0 - HOUR, 240)).await;
+        added(&store, rows(T0, 4)).await;
+        let before = all(&store);
+        let mut sealer = Setup::sealer(&store);
+        let done = tokio::task::spawn_blocking(move || {
+            let window = window_of(T0).unwrap();
+            if step >= 1 {
+                assert!(sealer.take(window).is_ok());
+            }
+            if step >= 2 {
+                let members = sealer.members();
+                for part in &sealer.parts {
+                    let series = members[&part.id].clone();
+                    sealer.seal_part(part, series).unwrap();
+                }
+            }
+            if step >= 3 {
+                let parts = sealer.parts.iter().map(|part| part.id).collect();
+                assert!(sealer.ask(|reply| Job::Sealed { parts, reply }).is_ok());
+            }
+        });
+        done.await.unwrap();
+        assert_eq!(all(&store), before, "live after step {step}");
+        store.close().await;
+        drop(store);
+
+        let store = setup.open();
+        assert_eq!(all(&store), before, "replayed after step {step}");
+        let in_memory = if step >= 2 { 12 } else { 3 * 244 };
+        assert_eq!(store.stats().head_samples, in_memory, "after step {step}");
+        // Repeats are known, wherever they are; the seal can be done again.
+        assert_eq!(added(&store, rows(T0 - HOUR, 240)).await, (0, 720, 0));
+        store.seal_now().await.unwrap();
+        assert_eq!(all(&store), before, "sealed after step {step}");
+        store.close().await;
+        drop(store);
+        assert_eq!(all(&setup.open()), before);
+    }
+}
+
+#[tokio::test]
+async fn sealed_samples_are_known_as_repeats_and_conflicts() {
+    let setup = Setup::new();
+    let mut store = setup.open();
+    added(&store, rows(T0 - HOUR, 100)).await;
+    store.seal_now().await.unwrap();
+    for restart in [true, false] {
+        let other_value = [row("temp", "d1", T0 - HOUR, 77.0)];
+        let outcome = store.write(batch(other_value)).await.unwrap().outcomes[0];
+        assert_eq!(outcome.refusal, Some(Refusal::Conflict));
+        assert_eq!(added(&store, rows(T0 - HOUR, 100)).await, (0, 300, 0));
+        if restart {
+            store.close().await;
+            drop(store);
+            store = setup.open();
+        }
+    }
+}
+
+#[tokio::test]
+async fn late_samples_become_a_further_generation() {
+    let setup = Setup::new();
+    let store = setup.open();
+    added(&store, rows(T0 - HOUR, 100)).await;
+    store.seal_now().await.unwrap();
+    let late: Vec<Row> = (0..50)
+        .map(|i| row("temp", "d2", T0 - HOUR + i * 15_000 + 1, 0.5))
+        .collect();
+    assert_eq!(added(&store, late.clone()).await, (50, 0, 0));
+    let before = all(&store);
+    assert_eq!(before[1].1.len(), 150);
+    assert!(before[1].1.is_sorted_by_key(|s| s.t));
+    store.seal_now().await.unwrap();
+    assert_eq!(all(&store), before);
+    let days = store.shared.days.all();
+    assert_eq!(days[0].generations().len(), 2);
+    assert_eq!(added(&store, late).await, (0, 50, 0));
+}
+
+#[tokio::test]
+async fn the_clock_seals_finished_windows_only() {
+    let setup = Setup::new();
+    let store = setup.open();
+    added(&store, rows(T0 - HOUR, 240)).await;
+    added(&store, rows(T0, 4)).await;
+    let mut sealer = Setup::sealer(&store);
+    // Right after the hour the window is still open for what is on its way.
+    setup.clock.set(Timestamp::from_ms(T0 + 60_000));
+    let sealer = tokio::task::spawn_blocking(move || {
+        assert!(sealer.tick().is_ok());
+        sealer
+    });
+    let mut sealer = sealer.await.unwrap();
+    assert_eq!(store.stats().head_samples, 732);
+    setup.clock.set(Timestamp::from_ms(T0 + 400_000));
+    let tick = tokio::task::spawn_blocking(move || assert!(sealer.tick().is_ok()));
+    tick.await.unwrap();
+    assert_eq!(store.stats().head_samples, 12);
+}
+
+#[tokio::test]
+async fn a_full_memory_seals_the_open_window() {
+    let setup = Setup::new();
+    let mut options = setup.options();
+    options.store.head_max = config::Size::bytes(1);
+    let store = setup.open_with(options);
+    added(&store, rows(T0, 4)).await;
+    let mut sealer = Setup::sealer(&store);
+    let tick = tokio::task::spawn_blocking(move || assert!(sealer.tick().is_ok()));
+    tick.await.unwrap();
+    assert_eq!(store.stats().head_samples, 0);
+    assert_eq!(all(&store)[0].1.len(), 4);
+}
+
+#[tokio::test]
+async fn expired_days_go_with_the_series_that_only_they_had() {
+    let setup = Setup::new();
+    let store = setup.open();
+    let day = 86_400_000;
+    added(
+        &store,
+        vec![row("old", "gone", T0, 1.0), row("both", "d", T0, 1.0)],
+    )
+    .await;
+    store.seal_now().await.unwrap();
+    setup.clock.set(Timestamp::from_ms(T0 + 20 * day));
+    added(&store, vec![row("both", "d", T0 + 20 * day, 2.0)]).await;
+    let gone = store.resolve(&labels("old", "gone")).unwrap();
+    setup.clock.set(Timestamp::from_ms(T0 + 32 * day));
+    store.seal_now().await.unwrap();
+    assert_eq!(store.resolve(&labels("old", "gone")), None);
+    let left = all(&store);
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].1, [Sample::new(T0 + 20 * day, 2.0)]);
+    let names = store
+        .label_values("__name__", &[], Timestamp::MIN, Timestamp::MAX, 9)
+        .unwrap();
+    assert_eq!(names, ["both"]);
+    let by_id = Row {
+        series: SeriesKey::Id(gone),
+        t: Timestamp::from_ms(T0 + 32 * day),
+        v: 1.0,
+    };
+    let outcome = store.write(batch([by_id])).await.unwrap().outcomes[0];
+    assert_eq!(outcome.refusal, Some(Refusal::UnknownSeries));
+    store.close().await;
+    drop(store);
+    // The number is not used again, also not by the next process.
+    let store = setup.open();
+    assert_eq!(store.stats().series, 1);
+    added(&store, vec![row("new", "d", T0 + 32 * day, 1.0)]).await;
+    let new = store.resolve(&labels("new", "d")).unwrap();
+    assert!(new > gone);
+}
+
+#[tokio::test]
+async fn time_ranges_of_label_questions_reach_into_sealed_days() {
+    let setup = Setup::new();
+    let store = setup.open();
+    let day = 86_400_000;
+    added(&store, vec![row("a", "d", T0 - 2 * day, 1.0)]).await;
+    store.seal_now().await.unwrap();
+    added(&store, vec![row("b", "d", T0, 1.0)]).await;
+    let names = |from: i64, to: i64| {
+        let (from, to) = (Timestamp::from_ms(from), Timestamp::from_ms(to));
+        store.label_values("__name__", &[], from, to, 9).unwrap()
+    };
+    assert_eq!(names(T0 - 3 * day, T0), ["a", "b"]);
+    assert_eq!(names(T0 - 3 * day, T0 - 2 * day), ["a"]);
+    assert_eq!(names(T0 - day, T0), ["b"]);
+    let hints = SelectHints {
+        samples_max: 1,
+        ..SelectHints::default()
+    };
+    let matchers = [Matcher::equal("device_id", "d")];
+    let all = store.select(Timestamp::MIN, Timestamp::MAX, &matchers, &hints);
+    assert!(all.is_err(), "two samples where one is allowed");
+}
