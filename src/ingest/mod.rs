@@ -46,7 +46,7 @@ use crate::model::{Clock, TenantId, Timestamp};
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{Ending, Reason, ServiceName, UNKNOWN_TENANT};
+use crate::telemetry::metrics::{self, Ending, ServiceName, UNKNOWN_TENANT};
 
 /// Where messages come from. One value for the life of a source, shared by its messages.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -342,15 +342,22 @@ impl Ingest {
             .collect()
     }
 
-    /// Counts a message that its source refused by itself, before it was a message:
-    /// a request body over the limit.
-    pub fn count_refused(&self, tenant: &TenantId, reason: Reason) {
+    /// Counts messages that never became such: a request body over the limit, or
+    /// one for which there was no room.
+    pub fn count(&self, tenant: &TenantId, ending: Ending, messages: usize) {
         let active = self.core.active();
         let now = self.core.clock.now();
         let tenant = self.core.tenants.get(tenant.as_str(), &active.plan, now);
         let kind = &active.unknown;
-        self.core.metrics.ingest.count_received(&tenant.meter, kind);
-        tenant.meter.end(kind, Ending::Rejected(reason));
+        for _ in 0..messages {
+            self.core.metrics.ingest.count_received(&tenant.meter, kind);
+            tenant.meter.end(kind, ending);
+        }
+    }
+
+    /// The instruments that messages are counted on.
+    pub fn metrics(&self) -> &metrics::Ingest {
+        &self.core.metrics.ingest
     }
 
     /// The tenant that a bearer token is bound to. Takes the same time whatever

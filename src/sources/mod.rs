@@ -11,6 +11,7 @@ mod handover;
 mod link;
 pub mod mqtt;
 pub mod nats;
+pub mod push;
 mod stamps;
 mod start;
 pub mod status;

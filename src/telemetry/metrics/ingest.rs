@@ -12,7 +12,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
 
 use super::onboarding::{Onboarding, Registrations};
 use super::relay::{Kind, MESSAGE_TYPES_MAX, Relay};
@@ -150,7 +152,8 @@ pub struct Meter {
 }
 
 impl Ingest {
-    pub(super) fn new(r: &Registry) -> Ingest {
+    /// `up` says of each source whether it is connected.
+    pub(super) fn new(r: &Registry, up: &IntGaugeVec) -> Ingest {
         let ingest = Ingest {
             messages: counters(
                 r,
@@ -186,7 +189,7 @@ impl Ingest {
                 &["tenant_id"],
             ),
             onboarding: Onboarding::new(r),
-            relay: Relay::new(),
+            relay: Relay::new(up.clone()),
             meters: Mutex::default(),
         };
         ingest.add_tenant(DEFAULT_TENANT);
@@ -286,10 +289,16 @@ mod tests {
     use prometheus::core::Collector as _;
 
     use super::*;
+    use crate::telemetry::metrics::gauges;
+
+    fn new() -> Ingest {
+        let r = Registry::new();
+        Ingest::new(&r, &gauges(&r, "up", "help", &["source"]))
+    }
 
     #[test]
     fn only_the_first_tenants_have_a_histogram_of_their_own() {
-        let ingest = Ingest::new(&Registry::new());
+        let ingest = new();
         for i in 0..2 * HISTOGRAM_TENANTS_MAX {
             ingest.meter(&format!("t{i}"));
         }
@@ -301,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_message_ends_once() {
-        let ingest = Ingest::new(&Registry::new());
+        let ingest = new();
         let meter = ingest.meter("a");
         let kind = ingest.add_message_type("telemetry");
         for ending in [

@@ -69,11 +69,12 @@ impl Metrics {
     pub fn new() -> Arc<Metrics> {
         let registry = Registry::new();
         let r = &registry;
+        let sources = Sources::new(r);
         Arc::new(Metrics {
-            ingest: Ingest::new(r),
+            ingest: Ingest::new(r, &sources.up),
             delivery: Delivery::new(r),
             store: Store::new(r),
-            sources: Sources::new(r),
+            sources,
             rules: Rules::new(r),
             service: Service::new(r),
             http: Http::new(r),

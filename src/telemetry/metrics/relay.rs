@@ -31,8 +31,11 @@ pub struct Relay {
     pub(super) buffer_size: IntGaugeVec,
     /// How many may.
     pub(super) buffer_capacity: IntGaugeVec,
-    /// Live inputs: brokers and push clients. Set by the sources.
-    pub edge_relay_connections: IntGauge,
+    /// Connected sources and `pushing` together, at the time of the question.
+    edge_relay_connections: IntGauge,
+    connected: IntGaugeVec,
+    /// Push requests under way. Set by the push source.
+    pub pushing: IntGauge,
     /// Open sessions of people. Set by the web part.
     pub active_sessions: IntGauge,
     /// Sessions that began.
@@ -54,7 +57,7 @@ struct KindInner {
 }
 
 impl Relay {
-    pub(super) fn new() -> Relay {
+    pub(super) fn new(connected: IntGaugeVec) -> Relay {
         Relay {
             received: counter_vec(
                 "messages_received_total",
@@ -83,6 +86,8 @@ impl Relay {
                 "edge_relay_connections",
                 "Live inputs: connected brokers and push clients.",
             ),
+            connected,
+            pushing: gauge("pushing", "Push requests under way."),
             active_sessions: gauge("active_sessions", "Open sessions of people."),
             sessions_created: counter("sessions_created_total", "Sessions that began."),
             sessions_ended: counter("sessions_ended_total", "Sessions that ended."),
@@ -161,6 +166,14 @@ impl Collector for Relay {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let sources = self.connected.collect();
+        let connected = sources.iter().flat_map(|family| family.get_metric());
+        let connected = connected
+            .filter(|m| m.get_gauge().get_value() > 0.0)
+            .count();
+        let connected = i64::try_from(connected).unwrap_or(i64::MAX);
+        self.edge_relay_connections
+            .set(connected + self.pushing.get());
         self.parts()
             .iter()
             .flat_map(|part| part.collect())
@@ -192,11 +205,27 @@ mod tests {
 
     #[test]
     fn message_types_above_the_cap_are_other() {
-        let relay = Relay::new();
+        let connected = IntGaugeVec::new(Opts::new("up", "help"), &["source"]).unwrap();
+        let relay = Relay::new(connected);
         for i in 0..MESSAGE_TYPES_MAX {
             assert_eq!(relay.kind(&format!("t{i}")).index(), i);
         }
         assert_eq!(relay.kind("one-more").index(), MESSAGE_TYPES_MAX);
         assert_eq!(relay.kind("yet-another").0.name, OTHER);
+    }
+
+    #[test]
+    fn live_inputs_are_connected_sources_and_push_requests() {
+        let connected = IntGaugeVec::new(Opts::new("up", "help"), &["source"]).unwrap();
+        let relay = Relay::new(connected.clone());
+        connected.with_label_values(&["a"]).set(1);
+        connected.with_label_values(&["b"]).set(0);
+        relay.pushing.inc();
+        let families = relay.collect();
+        let family = families
+            .iter()
+            .find(|f| f.name() == "edge_relay_connections");
+        let metric = &family.unwrap().get_metric()[0];
+        assert_eq!(metric.get_gauge().get_value(), 2.0);
     }
 }

@@ -11,7 +11,7 @@ const DROP_REASONS: [&str; 2] = ["overload", "size"];
 /// Instruments of brokers and other sources. Children are made when a source
 /// starts and removed when a reload takes it away.
 pub struct Sources {
-    up: IntGaugeVec,
+    pub(super) up: IntGaugeVec,
     mqtt_received: IntCounterVec,
     mqtt_redelivered: IntCounterVec,
     mqtt_unacked: IntGaugeVec,
