@@ -51,3 +51,7 @@ pub mod rules;
 pub mod sources;
 
 pub mod web;
+
+pub mod app;
+
+pub mod cli;

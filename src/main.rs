@@ -1,3 +1,7 @@
-//! The runtime and the exit code; nothing else.
+//! The exit code; everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pulse::cli::main()
+}

@@ -8,6 +8,7 @@
 mod address;
 mod backoff;
 mod handover;
+pub mod internal;
 mod link;
 pub mod mqtt;
 pub mod nats;

@@ -1,13 +1,28 @@
 //! The integration tests, linked once.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "in a test a panic is the report, and a test owns its tasks"
+)]
 
 mod broker;
 mod delivery;
 mod differential;
+mod exposition;
+mod hostile;
+mod kill;
+mod ledger;
 mod mqtt;
 mod nats;
+mod notify;
+mod process;
+mod programs;
 mod promql_scripts;
+mod reference;
 mod requirements;
 mod rules;
+mod server;
+mod sink;
 mod tidy;
+mod upstream;

@@ -7,6 +7,8 @@ mod delivery;
 mod http;
 mod ingest;
 mod onboarding;
+mod process;
+
 mod relay;
 mod rules;
 mod service;
@@ -69,6 +71,7 @@ impl Metrics {
     pub fn new() -> Arc<Metrics> {
         let registry = Registry::new();
         let r = &registry;
+        process::register(r);
         let sources = Sources::new(r);
         Arc::new(Metrics {
             ingest: Ingest::new(r, &sources.up),

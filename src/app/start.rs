@@ -1,0 +1,274 @@
+//! Bottom-up start: listener, store, delivery, alerting, rules, ingest, sources.
+//!
+//! The listener is bound and answers health checks before the store is opened, so
+//! that a long replay is visible and a taken port is found at once.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use super::{App, Inner, Layer, Layers, Load, notify};
+use crate::config::Config;
+use crate::model::Clock;
+use crate::promql::{Engine, engine};
+use crate::sources::{self, Board, Sources, internal, push};
+use crate::store::{self, Store};
+use crate::telemetry::Metrics;
+use crate::web::context::{Context, Gate, Parts};
+use crate::web::{self, Front, Listeners};
+use crate::{alerting, delivery, ingest, rules};
+
+/// Left in the data directory by a clean stop, gone while we run.
+const CLEAN_MARKER: &str = "CLEAN";
+
+/// How long the first collection of own and host metrics may delay readiness.
+const FIRST_COLLECTION: Duration = Duration::from_secs(2);
+
+impl App {
+    /// Starts everything. `load` reads the configuration again for a reload.
+    ///
+    /// # Errors
+    /// When an address is taken, the store cannot be opened, or the configuration
+    /// names something that is of no use.
+    pub async fn start(config: Config, load: Load, clock: Clock) -> anyhow::Result<App> {
+        let metrics = Metrics::new();
+        let layers = Layers::new(&metrics);
+        let listeners = Listeners::bind(&config.server.listen).await?;
+        let addrs = listeners.addresses().to_vec();
+        let (config, in_force) = watch::channel(Arc::new(completed(config, &addrs)));
+        let (ready, is_ready) = watch::channel(false);
+        let front = Front::new(Arc::clone(&metrics), in_force.clone(), is_ready.clone());
+        let web = web::serve(front, listeners, &layers.web.tasks, &layers.web.stop);
+        tracing::info!(addresses = ?addrs, "listening");
+
+        let current = Arc::clone(&in_force.borrow());
+        let clean_marker = current.server.data_dir.join(CLEAN_MARKER);
+        let store = open_store(&current, clock.clone(), Arc::clone(&metrics)).await?;
+        note_last_stop(&clean_marker);
+        let base = Base {
+            config: current,
+            store,
+            metrics,
+            clock,
+        };
+        let delivery = base.start_delivery(&layers.delivery)?;
+        let alerting = base.start_alerting(&layers.delivery)?;
+        let rules = base.start_rules(&layers.rules).await?;
+        let ingest = base.start_ingest(&layers.ingest)?;
+        let board = Board::default();
+        let (reloads, reload_requests) = mpsc::channel(1);
+        let groups = rules.clone();
+        let context = Context::new(Parts {
+            store: base.store.clone(),
+            engine: base.engine(),
+            gate: Gate::new(base.config.query.concurrency, Arc::clone(&base.metrics)),
+            clock: base.clock.clone(),
+            metrics: Arc::clone(&base.metrics),
+            board: board.clone(),
+            groups: Arc::new(move || groups.view().to_vec()),
+            delivery: delivery.clone(),
+            reloads,
+            config: in_force,
+            ready: is_ready,
+            started: base.clock.now(),
+        });
+        let push = base.push(&ingest, &board)?;
+        web.open(context, push::router(push));
+        let sources = base.start_sources(&layers.sources, &ingest, board).await?;
+        let app = App(Arc::new(Inner {
+            addrs,
+            layers,
+            store: base.store,
+            ingest,
+            delivery,
+            alerting,
+            rules,
+            sources,
+            load,
+            config,
+            ready,
+            reloading: Mutex::default(),
+            clean_marker,
+            clock: base.clock,
+        }));
+        let answering = app.clone().answer_reloads(reload_requests);
+        app.0.layers.web.tasks.spawn_once(answering);
+        app.0.ready.send_replace(true);
+        notify(&[sd_notify::NotifyState::Ready]);
+        tracing::info!("ready");
+        Ok(app)
+    }
+}
+
+/// What every part above the store is made of.
+struct Base {
+    config: Arc<Config>,
+    store: Store,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Base {
+    fn start_delivery(&self, layer: &Layer) -> anyhow::Result<delivery::Delivery> {
+        delivery::start(
+            &self.config,
+            self.store.clone(),
+            Arc::clone(&self.metrics),
+            self.clock.clone(),
+            layer.tasks.clone(),
+            layer.stop.clone(),
+        )
+    }
+
+    fn start_alerting(&self, layer: &Layer) -> anyhow::Result<alerting::Alerting> {
+        alerting::start(
+            &self.config,
+            self.store.clone(),
+            Arc::clone(&self.metrics),
+            self.clock.clone(),
+            &layer.tasks,
+            layer.stop.clone(),
+        )
+    }
+
+    async fn start_rules(&self, layer: &Layer) -> anyhow::Result<rules::Rules> {
+        let loaded = rules::load(&self.config)?;
+        let rules = rules::start(
+            loaded,
+            self.store.clone(),
+            Arc::clone(&self.metrics),
+            self.clock.clone(),
+            layer.tasks.clone(),
+            layer.stop.clone(),
+        );
+        Ok(rules.await)
+    }
+
+    fn start_ingest(&self, layer: &Layer) -> anyhow::Result<ingest::Ingest> {
+        ingest::start(
+            &self.config,
+            self.store.clone(),
+            Arc::clone(&self.metrics),
+            self.clock.clone(),
+            &layer.tasks,
+            layer.stop.clone(),
+        )
+    }
+
+    /// The engine of the API and the pages.
+    fn engine(&self) -> Engine {
+        Engine {
+            options: engine::Options {
+                lookback: self.config.query.lookback_delta.get(),
+                subquery_step: self.config.global.evaluation_interval.get(),
+                samples_max: self.config.query.samples_max,
+                series_max: self.config.query.series_max,
+            },
+        }
+    }
+
+    /// What takes telemetry over HTTP.
+    fn push(&self, ingest: &ingest::Ingest, board: &Board) -> anyhow::Result<push::PushState> {
+        let (url, now) = (&self.config.global.external_url, self.clock.now());
+        let token = self.config.auth.token.as_ref();
+        Ok(push::PushState {
+            ingest: ingest.clone(),
+            clock: self.clock.clone(),
+            status: board.add("push", "http", url, "at least once", now),
+            operator_token: token.map(|t| t.read().map(Arc::from)).transpose()?,
+            body_bytes_max: self.config.server.body_max.as_usize(),
+        })
+    }
+
+    /// Starts what brings data in, and waits for the first own and host metrics.
+    async fn start_sources(
+        &self,
+        layer: &Layer,
+        ingest: &ingest::Ingest,
+        board: Board,
+    ) -> anyhow::Result<Sources> {
+        let first = self.start_internal(layer, board.clone())?;
+        let context = sources::Context {
+            ingest: ingest.clone(),
+            store: self.store.clone(),
+            board,
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock.clone(),
+            tasks: layer.tasks.clone(),
+            stop: layer.stop.clone(),
+        };
+        let sources = Sources::start(&self.config, context)?;
+        if tokio::time::timeout(FIRST_COLLECTION, first).await.is_err() {
+            tracing::warn!("own metrics are late");
+        }
+        Ok(sources)
+    }
+}
+
+impl Base {
+    /// Starts the collection of own and host metrics; gives a receiver that is
+    /// told when the first one can be queried.
+    fn start_internal(&self, layer: &Layer, board: Board) -> anyhow::Result<oneshot::Receiver<()>> {
+        let url: hyper::Uri = self.config.global.external_url.parse()?;
+        let options = internal::Options {
+            interval: self.config.global.scrape_interval.get(),
+            instance: url.authority().map(ToString::to_string).unwrap_or_default(),
+            host: self.config.has_view("node"),
+        };
+        let (told, first) = oneshot::channel();
+        let mut told = Some(told);
+        let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics));
+        let (clock, stop) = (self.clock.clone(), layer.stop.clone());
+        layer.tasks.spawn("internal", layer.stop.clone(), move || {
+            internal::run(
+                options.clone(),
+                store.clone(),
+                Arc::clone(&metrics),
+                board.clone(),
+                clock.clone(),
+                told.take(),
+                stop.clone(),
+            )
+        });
+        Ok(first)
+    }
+}
+
+async fn open_store(config: &Config, clock: Clock, metrics: Arc<Metrics>) -> anyhow::Result<Store> {
+    let options = store::Options {
+        dir: config.server.data_dir.clone(),
+        store: config.store.clone(),
+        limits: config.limits.clone(),
+        tenants: config.tenant.clone(),
+    };
+    let opening = move || Store::open(options, clock, metrics);
+    Ok(tokio::task::spawn_blocking(opening)
+        .await
+        .context("opening the store panicked")??)
+}
+
+/// Says how the last run ended, and takes its mark away.
+fn note_last_stop(marker: &Path) {
+    match fs::remove_file(marker) {
+        Ok(()) => tracing::info!("the last stop was clean"),
+        Err(_) => tracing::info!("no clean stop before this start"),
+    }
+}
+
+/// Fills in what depends on where we listen.
+pub(super) fn completed(mut config: Config, addrs: &[SocketAddr]) -> Config {
+    if config.global.external_url.is_empty() {
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        let port = addrs.first().map_or(0, SocketAddr::port);
+        config.global.external_url = format!("http://{host}:{port}");
+    }
+    config
+}

@@ -1,0 +1,166 @@
+//! The command line: arguments, one file for each sub-command, exit codes.
+//!
+//! Owns nothing; it hands a checked configuration to `app`.
+//!
+//! It must never start anything before the whole configuration was checked.
+
+mod check;
+mod query;
+mod run;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Span};
+use crate::model::duration;
+
+/// The exit code of a mistake in the configuration or the arguments.
+const EXIT_USAGE: u8 = 2;
+
+/// One process that collects, stores, watches and shows: MQTT, NATS and HTTP in;
+/// dashboards, alerts, the Prometheus API and /metrics out.
+///
+/// Without arguments it serves http://127.0.0.1:8080 and keeps its data in ./data.
+#[derive(Parser)]
+#[command(name = "pulse", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the monitor (the default).
+    Run(RunArgs),
+    /// Check a configuration with all files that it names, without starting.
+    Check(check::CheckArgs),
+    /// Ask a running pulse, or any Prometheus, a PromQL question.
+    Query(query::QueryArgs),
+}
+
+/// What `run` can be told; it goes before the configuration file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// The configuration file; without one the built-in defaults hold.
+    #[arg(long, alias = "config.file", env = "PULSE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the store lives [default: ./data].
+    #[arg(long, alias = "storage.tsdb.path", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// An address to listen on; may be repeated [default: 127.0.0.1:8080].
+    #[arg(long, alias = "web.listen-address", value_name = "ADDRESS")]
+    pub listen: Vec<SocketAddr>,
+    /// How long samples are kept [default: 30d].
+    #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = parse_span)]
+    pub retention: Option<Span>,
+    /// error, warn, info, debug or trace, or target=level pairs [default: info].
+    #[arg(long, alias = "log.level", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+fn parse_span(text: &str) -> Result<Span, String> {
+    let ms = duration::parse_ms(text).map_err(|err| err.to_string())?;
+    Ok(Span::ms(ms))
+}
+
+impl RunArgs {
+    /// The configuration file with these arguments on top.
+    ///
+    /// # Errors
+    /// When the file cannot be read or parsed.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::default(),
+        };
+        if let Some(dir) = &self.data_dir {
+            config.server.data_dir = std::path::absolute(dir).context("no working folder")?;
+        }
+        if !self.listen.is_empty() {
+            config.server.listen.clone_from(&self.listen);
+        }
+        if let Some(retention) = self.retention {
+            config.store.retention = retention;
+        }
+        if let Some(level) = &self.log_level {
+            config.server.log_level.clone_from(level);
+        }
+        Ok(config)
+    }
+}
+
+/// Runs the command line. The code is 0 for a clean end, 2 for a mistake in the
+/// configuration or the arguments, 1 for everything else.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Query(args) => query::query(&args),
+    }
+}
+
+/// Says on standard error what went wrong, with its causes.
+#[expect(clippy::print_stderr, reason = "this is the command line's own voice")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("pulse: {error:#}");
+}
+
+/// Says something on standard output; a closed pipe is not an error.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"));
+    drop(written);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Config {
+        let cli = Cli::try_parse_from([&["pulse"], args].concat()).unwrap();
+        let Command::Run(run) = cli.command.unwrap_or(Command::Run(cli.run)) else {
+            panic!("not a run");
+        };
+        run.load().unwrap()
+    }
+
+    #[test]
+    fn run_is_the_default_and_takes_prometheus_flags() {
+        let plain = parse(&[]);
+        assert_eq!(plain, Config::default());
+        let named = parse(&[
+            "run",
+            "--listen",
+            "127.0.0.1:1",
+            "--listen",
+            "127.0.0.1:2",
+            "--storage.tsdb.path",
+            "/d",
+            "--storage.tsdb.retention.time",
+            "15d",
+        ]);
+        assert_eq!(named.server.listen.len(), 2);
+        assert_eq!(named.server.data_dir, PathBuf::from("/d"));
+        assert_eq!(named.store.retention, Span::secs(15 * 86_400));
+        assert_eq!(parse(&["--log-level", "debug"]).server.log_level, "debug");
+    }
+
+    #[test]
+    fn config_file_is_an_alias_as_in_prometheus() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "[store]\nretention = \"2d\"\n").unwrap();
+        let config = parse(&["--config.file", file.to_str().unwrap()]);
+        assert_eq!(config.store.retention, Span::secs(2 * 86_400));
+    }
+}

@@ -1,0 +1,286 @@
+//! `pulse query`: a PromQL question over HTTP, answered as table, JSON or CSV.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::{Request, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+
+use super::{complain, say};
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// How long the whole question may take.
+const TIMEOUT: Duration = Duration::from_secs(130);
+
+/// Arguments of `pulse query`.
+#[derive(Args)]
+pub(super) struct QueryArgs {
+    /// The expression, for example 'rate(pulse_ingest_messages_total[5m])'.
+    query: String,
+    /// The server to ask.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The evaluation time (RFC 3339 or Unix seconds); default: now.
+    #[arg(long, conflicts_with_all = ["start", "end", "step"])]
+    time: Option<String>,
+    /// The start of a range; needs --end.
+    #[arg(long, requires = "end")]
+    start: Option<String>,
+    /// The end of a range; needs --start.
+    #[arg(long, requires = "start")]
+    end: Option<String>,
+    /// The step of a range.
+    #[arg(long, default_value = "1m")]
+    step: String,
+    /// How the answer looks.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// A bearer token for the server.
+    #[arg(long, env = "PULSE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// One line for each value, for people.
+    Table,
+    /// The server's answer as it is.
+    Json,
+    /// `series,time,value` lines.
+    Csv,
+}
+
+/// Asks and prints.
+pub(super) fn query(args: &QueryArgs) -> ExitCode {
+    let answered = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(ask(args)))
+        .and_then(|body| print(args.format, &body));
+    match answered {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn ask(args: &QueryArgs) -> anyhow::Result<Bytes> {
+    let request = request(args)?;
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(https);
+    let exchange = async {
+        let answer = client.request(request).await?;
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await.map_err(|err| anyhow::anyhow!(err))?;
+        anyhow::Ok(body.to_bytes())
+    };
+    tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .context("no answer in time")?
+        .with_context(|| format!("cannot ask {}", args.url))
+}
+
+fn request(args: &QueryArgs) -> anyhow::Result<Request<Full<Bytes>>> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("query", &args.query);
+    let path = match (&args.start, &args.end) {
+        (Some(start), Some(end)) => {
+            form.append_pair("start", start);
+            form.append_pair("end", end);
+            form.append_pair("step", &args.step);
+            "query_range"
+        }
+        _ => {
+            if let Some(time) = &args.time {
+                form.append_pair("time", time);
+            }
+            "query"
+        }
+    };
+    let uri: Uri = format!("{}/api/v1/{path}", args.url.trim_end_matches('/'))
+        .parse()
+        .with_context(|| format!("not a URL: {:?}", args.url))?;
+    let mut request = Request::post(uri).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+    if let Some(token) = &args.token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    Ok(request.body(Full::from(form.finish()))?)
+}
+
+/// The part of the Prometheus answer that is printed.
+#[derive(Deserialize)]
+struct Answer {
+    status: String,
+    #[serde(default)]
+    error: String,
+    data: Option<Data>,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
+enum Data {
+    Scalar(Point),
+    String(Point),
+    Vector(Vec<Element>),
+    Matrix(Vec<Series>),
+}
+
+type Point = (f64, String);
+type LabelMap = std::collections::BTreeMap<String, String>;
+
+#[derive(Deserialize)]
+struct Element {
+    metric: LabelMap,
+    value: Point,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    metric: LabelMap,
+    values: Vec<Point>,
+}
+
+fn print(format: Format, body: &[u8]) -> anyhow::Result<String> {
+    let answer: Answer = serde_json::from_slice(body).with_context(|| {
+        let start: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        format!("not an answer of the query API: {start:?}")
+    })?;
+    if answer.status != "success" {
+        bail!("{}", answer.error);
+    }
+    if let Format::Json = format {
+        return Ok(String::from_utf8_lossy(body).into_owned());
+    }
+    let rows = rows(answer.data.context("the answer has no data")?);
+    let mut out = match format {
+        Format::Csv => csv(&rows),
+        Format::Table | Format::Json => table(&rows),
+    };
+    for warning in answer.warnings {
+        write!(out, "\nwarning: {warning}").expect("writing to a string cannot fail");
+    }
+    Ok(out)
+}
+
+struct Row {
+    series: String,
+    time: f64,
+    value: String,
+}
+
+fn rows(data: Data) -> Vec<Row> {
+    let row = |series: &str, (time, value): Point| Row {
+        series: series.to_owned(),
+        time,
+        value,
+    };
+    match data {
+        Data::Scalar(point) => vec![row("scalar", point)],
+        Data::String(point) => vec![row("string", point)],
+        Data::Vector(elements) => elements
+            .into_iter()
+            .map(|e| row(&series_text(&e.metric), e.value))
+            .collect(),
+        Data::Matrix(all) => all
+            .into_iter()
+            .flat_map(|s| {
+                let name = series_text(&s.metric);
+                let points = s.values.into_iter();
+                points.map(|p| row(&name, p)).collect::<Vec<_>>()
+            })
+            .collect(),
+    }
+}
+
+fn series_text(metric: &LabelMap) -> String {
+    crate::model::Labels::from_pairs(metric).to_string()
+}
+
+fn time_text(time: f64) -> String {
+    crate::model::Timestamp::from_secs_f64(time).to_rfc3339()
+}
+
+fn table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return "no series match".to_owned();
+    }
+    let width = |text: fn(&Row) -> &str| rows.iter().map(|r| text(r).chars().count()).max();
+    let series_width = width(|r| &r.series).unwrap_or(0);
+    let value_width = width(|r| &r.value).unwrap_or(0);
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|r| {
+            let time = time_text(r.time);
+            format!(
+                "{:series_width$}  {:>value_width$}  {time}",
+                r.series, r.value
+            )
+        })
+        .collect();
+    lines.join("\n")
+}
+
+fn csv(rows: &[Row]) -> String {
+    let mut out = "series,time,value".to_owned();
+    for row in rows {
+        let series = row.series.replace('"', "\"\"");
+        let time = time_text(row.time);
+        write!(out, "\n\"{series}\",{time},{}", row.value)
+            .expect("writing to a string cannot fail");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VECTOR: &str = r#"{"status":"success","data":{"resultType":"vector","result":[
+        {"metric":{"__name__":"up","job":"a"},"value":[1700000000,"1"]},
+        {"metric":{},"value":[1700000000.25,"12.5"]}]}}"#;
+
+    #[test]
+    fn a_vector_prints_as_a_table_and_as_csv() {
+        let table = print(Format::Table, VECTOR.as_bytes()).unwrap();
+        assert_eq!(
+            table,
+            "up{job=\"a\"}     1  2023-11-14T22:13:20.000Z\n\
+             {}           12.5  2023-11-14T22:13:20.250Z"
+        );
+        let csv = print(Format::Csv, VECTOR.as_bytes()).unwrap();
+        assert!(
+            csv.contains("\"up{job=\"\"a\"\"}\",2023-11-14T22:13:20.000Z,1"),
+            "{csv}"
+        );
+    }
+
+    #[test]
+    fn an_error_answer_is_an_error() {
+        let body = br#"{"status":"error","errorType":"bad_data","error":"1:1: parse error"}"#;
+        let err = print(Format::Table, body).unwrap_err();
+        assert_eq!(err.to_string(), "1:1: parse error");
+        assert!(print(Format::Table, b"<html>").is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! Bad input stops nothing: it is counted, kept where it was a message, and the
+//! next good one arrives.
+
+use std::fs;
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::{AsyncClient, MqttOptions};
+
+use crate::programs::Mosquitto;
+use crate::server::{Server, eventually, free_port};
+
+/// The count of one reason for one tenant on `/metrics`.
+async fn rejected(server: &Server, tenant: &str, reason: &str) -> f64 {
+    let wanted =
+        format!("pulse_ingest_rejected_total{{reason=\"{reason}\",tenant_id=\"{tenant}\"}} ");
+    let metrics = server.get("/metrics").await;
+    let line = metrics
+        .text()
+        .lines()
+        .find_map(|l| l.strip_prefix(&wanted).map(str::to_owned));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_mqtt_payloads_are_counted_and_the_next_message_arrives() {
+    let Some(mosquitto) = Mosquitto::start("message_size_limit 0") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[[source.mqtt]]\nname = \"plant\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopics = [\"tenants/#\"]\n",
+        mosquitto.port
+    );
+    fs::write(dir.path().join("pulse.toml"), config).unwrap();
+    let server = Server::start(dir.path(), free_port()).await;
+    eventually("the source is up", || async {
+        let page = server.get("/metrics").await;
+        page.text()
+            .lines()
+            .any(|l| l.starts_with("pulse_source_up{") && l.contains("plant") && l.ends_with(" 1"))
+            .then_some(())
+    })
+    .await;
+
+    let mut options = MqttOptions::new("hostile", "127.0.0.1", mosquitto.port);
+    options.set_max_packet_size(Some(64 << 20));
+    options.set_outgoing_inflight_upper_limit(100);
+    let (client, mut events) = AsyncClient::new(options, 100);
+    let polling = tokio::spawn(async move { while events.poll().await.is_ok() {} });
+    let topic = "tenants/acme/devices/d1/telemetry";
+    let brackets = "[".repeat(100_000);
+    let payloads: Vec<(&str, Vec<u8>)> = vec![
+        (topic, vec![b'x'; 20 << 20]),
+        (topic, b"{\"v\": \xff\xfe}".to_vec()),
+        (topic, brackets.into_bytes()),
+        (topic, b"{\"v\":1e999}".to_vec()),
+        (topic, b"{\"v\":".to_vec()),
+        (topic, b"".to_vec()),
+        ("tenants/a b/devices/d1/telemetry", b"{\"v\":1}".to_vec()),
+        (
+            "tenants/acme/devices/<script>/telemetry",
+            b"{\"v\":1}".to_vec(),
+        ),
+        (topic, b"{\"ts\":4102444800000,\"v\":1}".to_vec()),
+        (topic, b"{\"tenant_id\":\"other\",\"v\":1}".to_vec()),
+    ];
+    for (topic, payload) in payloads {
+        client
+            .publish(topic, QoS::AtLeastOnce, false, payload)
+            .await
+            .unwrap();
+    }
+    client
+        .publish(topic, QoS::AtLeastOnce, false, "{\"v\":42}")
+        .await
+        .unwrap();
+    eventually(
+        "the good message arrives after all the bad ones",
+        || async {
+            (server.value("v{tenant_id=\"acme\",device_id=\"d1\"}").await == Some(42.0))
+                .then_some(())
+        },
+    )
+    .await;
+    assert!(rejected(&server, "acme", "parse").await >= 3.0);
+    assert!(
+        rejected(&server, "acme", "encoding").await + rejected(&server, "acme", "parse").await
+            >= 5.0
+    );
+    assert!(rejected(&server, "acme", "timestamp").await >= 1.0);
+    assert!(rejected(&server, "acme", "tenant").await >= 1.0);
+    let metrics = server.get("/metrics").await;
+    let kept = metrics.text().lines().any(|line| {
+        line.starts_with("pulse_delivery_dlq_depth{tenant_id=\"acme\"}") && !line.ends_with(" 0")
+    });
+    assert!(kept, "refused messages are dead letters");
+    polling.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_http_requests_get_their_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), free_port()).await;
+    let ingest = server.url("/api/v1/ingest/acme?device=d1");
+    let big = server
+        .http
+        .post(&ingest, "application/json", vec![b'x'; 20 << 20])
+        .await;
+    assert_eq!(big.status, 413);
+    assert!(rejected(&server, "acme", "size").await >= 1.0);
+    let deep = server
+        .http
+        .post(&ingest, "application/json", "[".repeat(100_000))
+        .await;
+    assert_eq!(deep.status, 400, "{}", deep.text());
+    let good = server
+        .http
+        .post(&ingest, "application/json", "{\"v\":7}")
+        .await;
+    assert_eq!(good.status, 200, "{}", good.text());
+    assert_eq!(server.value("v{tenant_id=\"acme\"}").await, Some(7.0));
+
+    let query = server.get("/api/v1/query?query=sum(rate(v%5B5m%5D)").await;
+    assert_eq!(query.status, 400);
+    let body = query.json();
+    assert_eq!(body["errorType"], "bad_data");
+    assert!(body["error"].as_str().unwrap().contains("1:"), "{body}");
+    let foreign = hyper::Request::get(server.url("/")).header("host", "evil.example");
+    let foreign = server
+        .http
+        .try_send(foreign.body(Default::default()).unwrap())
+        .await
+        .unwrap();
+    assert!(
+        foreign.status == 403 || foreign.status == 421,
+        "{}",
+        foreign.status
+    );
+}
