@@ -12,14 +12,17 @@
 //! template says: steps, output bytes and the depth of calls are bounded.
 
 mod ast;
+mod eval;
 mod exec;
 mod functions;
 mod lexer;
 mod methods;
 mod number;
 mod parser;
+mod pipes;
 mod printf;
 pub mod prometheus;
+mod quote;
 #[cfg(test)]
 mod tests;
 mod time;

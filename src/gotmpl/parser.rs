@@ -1,14 +1,14 @@
-//! Tokens to the tree, with Go's rules and error texts.
+//! Tokens to the tree of statements, with Go's rules and error texts.
 
 use std::collections::BTreeMap;
 
 use super::ParseError;
-use super::ast::{Action, Branch, Call, Command, Node, Operand, Pipe, Term};
-use super::functions::{self, Function};
-use super::lexer::{self, Kind, LexError, Number, Token};
+use super::ast::{Action, Branch, Call, Node, Pipe};
+use super::functions::Function;
+use super::lexer::{self, Kind, LexError, Token};
 
 /// Parentheses and blocks may be nested this deep.
-const DEPTH_MAX: usize = 100;
+pub(super) const DEPTH_MAX: usize = 100;
 
 /// The parts of a parsed text.
 pub(super) struct Parsed {
@@ -49,17 +49,18 @@ pub(super) fn parse(
     })
 }
 
-type Result<T, E = LexError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = LexError> = std::result::Result<T, E>;
 
-struct Parser<'a> {
+/// The tokens and what is known so far.
+pub(super) struct Parser<'a> {
     tokens: Vec<Token<'a>>,
-    at: usize,
-    functions: &'static [Function],
+    pub(super) at: usize,
+    pub(super) functions: &'static [Function],
     /// The variables in scope.
-    variables: Vec<String>,
+    pub(super) variables: Vec<String>,
     /// How many `range` blocks are open.
     ranges: usize,
-    depth: usize,
+    pub(super) depth: usize,
     defined: BTreeMap<String, Vec<Node>>,
 }
 
@@ -291,261 +292,24 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn pipeline(&mut self, context: &str, end: Kind) -> Result<Pipe> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return self.fail("parentheses are nested too deep");
-        }
-        let mut pipe = Pipe {
-            pos: self.peek_word().pos,
-            assign: false,
-            variables: Vec::new(),
-            commands: Vec::new(),
-        };
-        self.declarations(context, &mut pipe)?;
-        loop {
-            let token = self.peek_word();
-            if token.kind == end {
-                self.next_word();
-                break;
-            }
-            match token.kind {
-                Kind::Bool
-                | Kind::Char
-                | Kind::Dot
-                | Kind::Field
-                | Kind::Identifier
-                | Kind::Number
-                | Kind::Raw
-                | Kind::Str
-                | Kind::Variable
-                | Kind::LeftParen => pipe.commands.push(self.command()?),
-                Kind::Keyword if token.text == "nil" => pipe.commands.push(self.command()?),
-                _ => return self.unexpected(token, context),
-            }
-        }
-        self.check_pipe(context, &pipe)?;
-        self.depth -= 1;
-        Ok(pipe)
-    }
-
-    fn check_pipe(&self, context: &str, pipe: &Pipe) -> Result<()> {
-        if pipe.commands.is_empty() {
-            return self.fail(&format!("missing value for {context}"));
-        }
-        let bad = pipe.commands[1..]
-            .iter()
-            .position(|command| !command.args[0].term.is_executable());
-        match bad {
-            Some(i) => self.fail(&format!(
-                "non executable command in pipeline stage {}",
-                i + 2
-            )),
-            None => Ok(()),
-        }
-    }
-
-    /// `$x :=`, `$x =`, and in `range` also `$i, $x :=`.
-    fn declarations(&mut self, context: &str, pipe: &mut Pipe) -> Result<()> {
-        loop {
-            let start = self.at;
-            let variable = self.peek_word();
-            if variable.kind != Kind::Variable {
-                return Ok(());
-            }
-            self.next_word();
-            let sign = self.peek_word();
-            match sign.kind {
-                Kind::Assign | Kind::Declare => {
-                    self.next_word();
-                    pipe.assign = sign.kind == Kind::Assign;
-                    pipe.variables.push(variable.text.to_owned());
-                    self.variables.push(variable.text.to_owned());
-                    return Ok(());
-                }
-                Kind::Comma => {
-                    self.next_word();
-                    pipe.variables.push(variable.text.to_owned());
-                    self.variables.push(variable.text.to_owned());
-                    if context != "range" || pipe.variables.len() > 1 {
-                        return self.fail(&format!("too many declarations in {context}"));
-                    }
-                    if self.peek_word().kind != Kind::Variable {
-                        return self.fail("range can only initialize variables");
-                    }
-                }
-                _ => {
-                    self.at = start;
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn command(&mut self) -> Result<Command> {
-        let mut command = Command {
-            pos: self.peek_word().pos,
-            args: Vec::new(),
-        };
-        loop {
-            if let Some(operand) = self.operand()? {
-                command.args.push(operand);
-            }
-            let token = self.peek();
-            match token.kind {
-                Kind::Space => {
-                    self.next();
-                }
-                Kind::Right | Kind::RightParen => break,
-                Kind::Pipe => {
-                    self.next();
-                    break;
-                }
-                _ => return self.unexpected(token, "operand"),
-            }
-        }
-        if command.args.is_empty() {
-            return self.fail("empty command");
-        }
-        Ok(command)
-    }
-
-    /// A term with the fields behind it.
-    fn operand(&mut self) -> Result<Option<Operand>> {
-        let Some(operand) = self.term()? else {
-            return Ok(None);
-        };
-        if self.peek().kind != Kind::Field {
-            return Ok(Some(operand));
-        }
-        let pos = self.peek().pos;
-        let mut names = Vec::new();
-        while self.peek().kind == Kind::Field {
-            names.push(self.next().text[1..].to_owned());
-        }
-        let term = match operand.term {
-            Term::Field(mut first) => {
-                first.append(&mut names);
-                Term::Field(first)
-            }
-            Term::Variable(name, mut first) => {
-                first.append(&mut names);
-                Term::Variable(name, first)
-            }
-            Term::Bool(_) | Term::Str { .. } | Term::Number { .. } | Term::Nil | Term::Dot => {
-                let text = format!("unexpected . after term {:?}", operand.to_string());
-                return self.fail(&text);
-            }
-            _ => Term::Chain(Box::new(operand), names),
-        };
-        Ok(Some(Operand { pos, term }))
-    }
-
-    fn term(&mut self) -> Result<Option<Operand>> {
-        let token = self.peek_word();
-        let term = match token.kind {
-            Kind::Identifier => Term::Function(self.function(token)?),
-            Kind::Dot => Term::Dot,
-            Kind::Keyword if token.text == "nil" => Term::Nil,
-            Kind::Variable => self.variable(token)?,
-            Kind::Field => Term::Field(vec![token.text[1..].to_owned()]),
-            Kind::Bool => Term::Bool(token.text == "true"),
-            Kind::Char => self.character(token)?,
-            Kind::Number => self.number(token)?,
-            Kind::Str | Kind::Raw => Term::Str {
-                quoted: token.text.to_owned(),
-                text: self.unquote(token)?,
-            },
-            Kind::LeftParen => {
-                self.next_word();
-                let pipe = self.pipeline("parenthesized pipeline", Kind::RightParen)?;
-                return Ok(Some(Operand {
-                    pos: pipe.pos,
-                    term: Term::Pipe(pipe),
-                }));
-            }
-            _ => return Ok(None),
-        };
-        self.next_word();
-        Ok(Some(Operand {
-            pos: token.pos,
-            term,
-        }))
-    }
-
-    fn function(&self, token: Token<'a>) -> Result<&'static Function> {
-        match functions::find(self.functions, token.text) {
-            Some(function) => Ok(function),
-            None => self.fail(&format!("function {:?} not defined", token.text)),
-        }
-    }
-
-    fn variable(&self, token: Token<'a>) -> Result<Term> {
-        if !self.variables.iter().any(|v| v == token.text) {
-            return self.fail(&format!("undefined variable {:?}", token.text));
-        }
-        Ok(Term::Variable(token.text.to_owned(), Vec::new()))
-    }
-
-    fn number(&self, token: Token<'a>) -> Result<Term> {
-        match lexer::number_value(token.text) {
-            Some(value) => Ok(Term::Number {
-                text: token.text.to_owned(),
-                value,
-            }),
-            None => {
-                let digits = token.text.trim_start_matches(['+', '-']);
-                let whole = digits.bytes().all(|b| b.is_ascii_digit());
-                let what = if whole {
-                    "integer overflow"
-                } else {
-                    "illegal number syntax"
-                };
-                self.fail(&format!("{what}: {:?}", token.text))
-            }
-        }
-    }
-
-    fn character(&self, token: Token<'a>) -> Result<Term> {
-        let text = unquote(token.text);
-        let mut chars = text.as_deref().unwrap_or_default().chars();
-        match (chars.next(), chars.next()) {
-            (Some(c), None) => Ok(Term::Number {
-                text: token.text.to_owned(),
-                value: Number::Int(i64::from(u32::from(c))),
-            }),
-            _ => self.fail(&format!("malformed character constant: {}", token.text)),
-        }
-    }
-
-    fn unquote(&self, token: Token<'a>) -> Result<String> {
-        if token.kind == Kind::Raw {
-            return Ok(token.text[1..token.text.len() - 1].replace('\r', ""));
-        }
-        match unquote(token.text) {
-            Some(text) => Ok(text),
-            None => self.fail("invalid syntax"),
-        }
-    }
-
-    fn peek(&self) -> Token<'a> {
+    pub(super) fn peek(&self) -> Token<'a> {
         self.tokens[self.at.min(self.tokens.len() - 1)]
     }
 
-    fn next(&mut self) -> Token<'a> {
+    pub(super) fn next(&mut self) -> Token<'a> {
         let token = self.peek();
         self.at += 1;
         token
     }
 
-    fn peek_word(&mut self) -> Token<'a> {
+    pub(super) fn peek_word(&mut self) -> Token<'a> {
         while self.peek().kind == Kind::Space {
             self.at += 1;
         }
         self.peek()
     }
 
-    fn next_word(&mut self) -> Token<'a> {
+    pub(super) fn next_word(&mut self) -> Token<'a> {
         self.peek_word();
         self.next()
     }
@@ -558,7 +322,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn unexpected<T>(&self, token: Token<'a>, context: &str) -> Result<T> {
+    pub(super) fn unexpected<T>(&self, token: Token<'a>, context: &str) -> Result<T> {
         let what = match token.kind {
             Kind::End => "EOF".to_owned(),
             Kind::Keyword | Kind::Dot => format!("<{}>", token.text),
@@ -567,58 +331,11 @@ impl<'a> Parser<'a> {
         self.fail(&format!("unexpected {what} in {context}"))
     }
 
-    fn fail<T>(&self, message: &str) -> Result<T> {
+    pub(super) fn fail<T>(&self, message: &str) -> Result<T> {
         let last = self.at.saturating_sub(1).min(self.tokens.len() - 1);
         Err(LexError {
             pos: self.tokens[last].pos,
             message: message.to_owned(),
         })
     }
-}
-
-/// Undoes the quotes and escapes of a Go string or character constant.
-fn unquote(quoted: &str) -> Option<String> {
-    let body = quoted.get(1..quoted.len().checked_sub(1)?)?;
-    let mut bytes = Vec::with_capacity(body.len());
-    let mut rest = body.chars();
-    while let Some(c) = rest.next() {
-        let mut utf8 = [0; 4];
-        if c != '\\' {
-            bytes.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes());
-            continue;
-        }
-        match rest.next()? {
-            'a' => bytes.push(7),
-            'b' => bytes.push(8),
-            'f' => bytes.push(12),
-            'n' => bytes.push(b'\n'),
-            'r' => bytes.push(b'\r'),
-            't' => bytes.push(b'\t'),
-            'v' => bytes.push(11),
-            c @ ('\\' | '\'' | '"') => bytes.push(u8::try_from(c).ok()?),
-            'x' => bytes.push(u8::try_from(digits(&mut rest, 2, 16)?).ok()?),
-            'u' => push_char(&mut bytes, digits(&mut rest, 4, 16)?)?,
-            'U' => push_char(&mut bytes, digits(&mut rest, 8, 16)?)?,
-            first @ '0'..='7' => {
-                let high = first.to_digit(8)? * 64;
-                bytes.push(u8::try_from(high + digits(&mut rest, 2, 8)?).ok()?);
-            }
-            _ => return None,
-        }
-    }
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn digits(rest: &mut std::str::Chars<'_>, count: usize, radix: u32) -> Option<u32> {
-    (0..count).try_fold(0u32, |sum, _| {
-        let digit = rest.next()?.to_digit(radix)?;
-        sum.checked_mul(radix)?.checked_add(digit)
-    })
-}
-
-fn push_char(bytes: &mut Vec<u8>, code: u32) -> Option<()> {
-    let mut utf8 = [0; 4];
-    let text = char::from_u32(code)?.encode_utf8(&mut utf8);
-    bytes.extend_from_slice(text.as_bytes());
-    Some(())
 }

@@ -2,6 +2,7 @@
 
 use super::Budget;
 use super::number::format_float;
+use super::quote::quoted;
 use super::time;
 use super::value::Value;
 
@@ -506,27 +507,4 @@ fn character(i: i64) -> char {
         .ok()
         .and_then(char::from_u32)
         .unwrap_or('\u{fffd}')
-}
-
-/// As Go's `strconv.Quote`.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }

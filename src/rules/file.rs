@@ -147,7 +147,7 @@ impl Checker<'_> {
             let ordinal = ordinals
                 .entry((rule.name.clone(), rule.labels.clone()))
                 .or_insert(0);
-            rule.id = rule_id(self.file, &name, &rule.name, &rule.labels, *ordinal);
+            rule.id = rule_id(self.file, &name, &rule, *ordinal);
             *ordinal += 1;
             rules.push(rule);
         }

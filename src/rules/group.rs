@@ -5,23 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use super::alert::{Alerts, Change, Results, Times};
+use super::alert::Alerts;
 use super::load::Settings;
 use super::overlay::Overlay;
-use super::rows::{self, GroupRow, Transition};
-use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text};
+use super::rows::GroupRow;
+use super::spec::{GroupSpec, Kind, RuleSpec};
+use super::turn::Turn;
 use super::view::{AlertState, AlertView, GroupView, RuleKind, RuleView};
-use crate::gotmpl::{Env, Limits, prometheus};
-use crate::model::alert::{AlertPhase, AlertRow, alert_key};
-use crate::model::tenant::{DEFAULT_TENANT, TENANT_LABEL};
-use crate::model::{Labels, Sample, Timestamp, stale_nan};
-use crate::promql::{self, Queryable, Value};
-use crate::store::{Item, Row, SeriesKey, StateOp, Table, Urgency, WriteBatch};
-
-const METRIC_NAME: &str = "__name__";
-const ALERT_NAME: &str = "alertname";
+use crate::model::alert::{AlertPhase, AlertRow};
+use crate::model::{Labels, Timestamp, stale_nan};
+use crate::promql::Queryable;
+use crate::store::{Item, Row, SeriesKey, StateOp, Urgency, WriteBatch};
 
 /// The state of a group between evaluations.
 #[derive(Debug)]
@@ -36,15 +30,16 @@ pub(super) struct Group {
     definition: u64,
 }
 
+/// The state of a rule between evaluations.
 #[derive(Debug, Default)]
-struct RuleState {
-    alerts: Alerts,
+pub(super) struct RuleState {
+    pub(super) alerts: Alerts,
     /// What the last good evaluation gave: each gets a staleness marker when it ends.
-    series: BTreeSet<Labels>,
-    healthy: Option<bool>,
-    last_error: Option<String>,
-    evaluation_secs: f64,
-    last_evaluation: Option<Timestamp>,
+    pub(super) series: BTreeSet<Labels>,
+    pub(super) healthy: Option<bool>,
+    pub(super) last_error: Option<String>,
+    pub(super) evaluation_secs: f64,
+    pub(super) last_evaluation: Option<Timestamp>,
 }
 
 /// What an evaluation needs besides the group.
@@ -65,6 +60,10 @@ pub(super) struct Evaluation {
     pub(super) failed: u64,
     /// Alerts that began to fire, by tenant.
     pub(super) fired: BTreeMap<String, u64>,
+    /// Series that some rule gave.
+    pub(super) given: BTreeSet<Labels>,
+    /// Series that a rule gave before and does not give any more.
+    pub(super) ended: BTreeSet<Labels>,
 }
 
 impl Group {
@@ -133,10 +132,7 @@ impl Group {
         };
         let spec = Arc::clone(&self.spec);
         let at = sample_time(&spec, ts);
-        let ended = std::mem::take(&mut self.orphans);
-        let markers = ended.into_iter().map(|labels| (labels, stale_nan()));
-        let markers: Vec<(Labels, f64)> = markers.collect();
-        push_item(&mut out.batch, &mut overlay, at, markers, Vec::new());
+        out.ended = std::mem::take(&mut self.orphans);
         for (rule, state) in spec.rules.iter().zip(&mut self.rules) {
             let mut turn = Turn {
                 group: &spec,
@@ -148,18 +144,15 @@ impl Group {
             };
             turn.run(state);
         }
+        // A series that moved from one rule to another has not ended.
+        let ended = out.ended.difference(&out.given);
+        let markers = ended.map(|labels| (labels.clone(), stale_nan())).collect();
         self.last_eval = Some(ts);
         let row = GroupRow {
             last_eval: ts,
             definition: self.definition,
         };
-        push_item(
-            &mut out.batch,
-            &mut overlay,
-            at,
-            Vec::new(),
-            vec![row.put(&spec)],
-        );
+        push_item(&mut out.batch, at, markers, vec![row.put(&spec)]);
         out.selected = overlay.selected();
         self.evaluation_secs = started.elapsed().as_secs_f64();
         out
@@ -182,15 +175,14 @@ impl Group {
 }
 
 /// The time that queries look at and results get.
-fn sample_time(spec: &GroupSpec, ts: Timestamp) -> Timestamp {
+pub(super) fn sample_time(spec: &GroupSpec, ts: Timestamp) -> Timestamp {
     let offset = i64::try_from(spec.query_offset.as_millis()).unwrap_or(i64::MAX);
     ts.minus_ms(offset)
 }
 
-/// Adds what one rule gave to the transaction, and shows it to the rules after it.
-fn push_item(
+/// Adds what one rule gave to the transaction.
+pub(super) fn push_item(
     batch: &mut WriteBatch,
-    overlay: &mut Overlay<'_>,
     at: Timestamp,
     samples: Vec<(Labels, f64)>,
     always: Vec<StateOp>,
@@ -198,265 +190,16 @@ fn push_item(
     if samples.is_empty() && always.is_empty() {
         return;
     }
-    let rows = samples.into_iter().map(|(labels, v)| {
-        overlay.push(&labels, Sample { t: at, v });
-        Row {
-            series: SeriesKey::Labels(labels),
-            t: at,
-            v,
-        }
+    let rows = samples.into_iter().map(|(labels, v)| Row {
+        series: SeriesKey::Labels(labels),
+        t: at,
+        v,
     });
     let item = Item {
         always,
         ..Item::default()
     };
     batch.push(rows, item);
-}
-
-/// The evaluation of one rule.
-struct Turn<'a, 'w> {
-    group: &'a GroupSpec,
-    rule: &'a RuleSpec,
-    ts: Timestamp,
-    world: &'a World<'w>,
-    overlay: &'a mut Overlay<'w>,
-    out: &'a mut Evaluation,
-}
-
-impl Turn<'_, '_> {
-    fn run(&mut self, state: &mut RuleState) {
-        let started = Instant::now();
-        let mut ops = Vec::new();
-        let outcome = match &self.rule.kind {
-            Kind::Recording => self.record(),
-            Kind::Alerting(alerting) => self.raise(alerting, &mut state.alerts, &mut ops),
-        };
-        let mut samples = Vec::new();
-        match outcome {
-            Ok(given) => {
-                let series: BTreeSet<Labels> = given.iter().map(|(l, _)| l.clone()).collect();
-                let ended = state.series.difference(&series);
-                samples.extend(ended.map(|labels| (labels.clone(), stale_nan())));
-                samples.extend(given);
-                state.series = series;
-                state.healthy = Some(true);
-                state.last_error = None;
-            }
-            Err(error) => {
-                self.out.failed += 1;
-                tracing::warn!(
-                    group = self.group.name,
-                    rule = self.rule.name,
-                    error,
-                    "cannot evaluate rule"
-                );
-                state.healthy = Some(false);
-                state.last_error = Some(error);
-            }
-        }
-        let at = sample_time(self.group, self.ts);
-        push_item(&mut self.out.batch, self.overlay, at, samples, ops);
-        self.out.evaluated += 1;
-        state.evaluation_secs = started.elapsed().as_secs_f64();
-        state.last_evaluation = Some(self.ts);
-    }
-
-    /// The elements of the rule's expression.
-    fn query(&self) -> Result<Vec<(Labels, f64)>, String> {
-        let at = sample_time(self.group, self.ts);
-        instant(self.world, self.overlay, &self.rule.expr, at)
-    }
-
-    fn record(&mut self) -> Result<Vec<(Labels, f64)>, String> {
-        let mut seen = BTreeSet::new();
-        let mut samples = Vec::new();
-        for (labels, v) in self.query()? {
-            let mut builder = labels.to_builder();
-            builder.set(METRIC_NAME, &self.rule.name);
-            for (name, value) in &self.rule.labels {
-                builder.set(name, value);
-            }
-            let labels = builder.build();
-            if !seen.insert(labels.clone()) {
-                return Err(
-                    "vector contains metrics with the same labelset after applying rule labels"
-                        .to_owned(),
-                );
-            }
-            samples.push((labels, v));
-        }
-        let (limit, count) = (self.group.limit, samples.len());
-        if limit > 0 && count > limit {
-            return Err(format!("exceeded limit of {limit} with {count} series"));
-        }
-        Ok(samples)
-    }
-
-    fn raise(
-        &mut self,
-        alerting: &Alerting,
-        alerts: &mut Alerts,
-        ops: &mut Vec<StateOp>,
-    ) -> Result<Vec<(Labels, f64)>, String> {
-        let results = self.results(alerting)?;
-        let settings = self.world.settings;
-        let times = Times {
-            hold: alerting.hold,
-            keep_firing: alerting.keep_firing,
-            resend_delay: settings.resend_delay,
-            grace: settings.for_grace_period,
-            tolerance: settings.for_outage_tolerance,
-        };
-        let (changes, outcome) = alerts.step(self.ts, times, self.group.limit, results);
-        for (seq, change) in changes.iter().enumerate() {
-            self.note(change, seq, alerts, ops);
-        }
-        outcome?;
-        let mut samples = Vec::new();
-        for (labels, alert) in alerts.iter() {
-            if alert.phase != AlertPhase::Resolved {
-                samples.extend(self.alert_samples(labels, alert.phase, alert.active_at));
-            }
-        }
-        Ok(samples)
-    }
-
-    /// The expression's elements with the rule's labels and annotations.
-    fn results(&self, alerting: &Alerting) -> Result<Results, String> {
-        let mut results = Results::new();
-        for (series, v) in self.query()? {
-            let mut builder = series.without(METRIC_NAME).to_builder();
-            for (name, text) in &alerting.label_texts {
-                builder.set(name, &self.expand(text, &series, v));
-            }
-            builder.set(ALERT_NAME, &self.rule.name);
-            let annotations = alerting.annotation_texts.iter();
-            let annotations = annotations
-                .map(|(name, text)| (name.clone(), self.expand(text, &series, v)))
-                .collect();
-            if results.insert(builder.build(), (annotations, v)).is_some() {
-                return Err(
-                    "vector contains metrics with the same labelset after applying alert labels"
-                        .to_owned(),
-                );
-            }
-        }
-        Ok(results)
-    }
-
-    /// A label's or annotation's text for one series. A failure becomes the text.
-    fn expand(&self, text: &Text, series: &Labels, v: f64) -> String {
-        let template = match text {
-            Text::Plain(text) => return text.clone(),
-            Text::Template(template) => template,
-        };
-        let settings = self.world.settings;
-        let data = prometheus::data(series, &settings.external_labels, &settings.external_url, v);
-        let query = |text: &str| {
-            let expr = promql::parse(text).map_err(|err| err.to_string())?;
-            instant(self.world, self.overlay, &expr, self.ts)
-        };
-        let env = Env {
-            query: &query,
-            external_url: &settings.external_url,
-            now: self.ts,
-            limits: Limits::default(),
-        };
-        template.execute(&data, &env).unwrap_or_else(|err| {
-            let name = &self.rule.name;
-            format!("<error expanding template: error executing template __alert_{name}: {err}>")
-        })
-    }
-
-    /// Turns a change into rows.
-    fn note(&mut self, change: &Change, seq: usize, alerts: &Alerts, ops: &mut Vec<StateOp>) {
-        let key = Bytes::from(alert_key(self.rule.id, &change.labels));
-        let alert = alerts.get(&change.labels);
-        let value = alert.map_or(f64::NAN, |alert| alert.value);
-        ops.push(match alert {
-            Some(alert) if change.to.is_some() => {
-                let row = AlertRow {
-                    file: self.group.file.clone(),
-                    group: self.group.name.clone(),
-                    rule: self.rule.name.clone(),
-                    query: self.rule.query.clone(),
-                    ..alert.row(&change.labels)
-                };
-                StateOp::Put {
-                    table: Table::Alert,
-                    key,
-                    value: Bytes::from(row.encode()),
-                }
-            }
-            _ => StateOp::Delete {
-                table: Table::Alert,
-                key,
-            },
-        });
-        if change.is_urgent {
-            self.out.batch.urgency = Urgency::Commit;
-        }
-        if change.from == change.to {
-            return;
-        }
-        if change.to == Some(AlertPhase::Firing) {
-            let tenant = match change.labels.value(TENANT_LABEL) {
-                "" => DEFAULT_TENANT,
-                tenant => tenant,
-            };
-            *self.out.fired.entry(tenant.to_owned()).or_default() += 1;
-        }
-        // That a resolved alert is forgotten is no transition.
-        if change.from == Some(AlertPhase::Resolved) && change.to.is_none() {
-            return;
-        }
-        let transition = Transition {
-            file: &self.group.file,
-            group: &self.group.name,
-            rule: &self.rule.name,
-            labels: rows::pairs(&change.labels),
-            from: rows::phase_name(change.from),
-            to: rows::phase_name(change.to),
-            reason: change.reason,
-            value: value.to_string(),
-        };
-        ops.push(transition.put(self.ts, self.rule.id, seq));
-    }
-
-    /// `ALERTS` and `ALERTS_FOR_STATE` of one alert.
-    fn alert_samples(
-        &self,
-        labels: &Labels,
-        phase: AlertPhase,
-        active_at: Timestamp,
-    ) -> [(Labels, f64); 2] {
-        let mut builder = labels.to_builder();
-        builder.set(METRIC_NAME, "ALERTS_FOR_STATE");
-        let for_state = builder.build();
-        builder.set(METRIC_NAME, "ALERTS");
-        builder.set("alertstate", phase.as_str());
-        let since = active_at.as_ms().div_euclid(1_000) as f64;
-        [(builder.build(), 1.0), (for_state, since)]
-    }
-}
-
-/// The elements of an instant query; a scalar is one element without labels.
-fn instant(
-    world: &World<'_>,
-    data: &dyn Queryable,
-    expr: &promql::Expr,
-    at: Timestamp,
-) -> Result<Vec<(Labels, f64)>, String> {
-    let output = world
-        .settings
-        .engine
-        .instant(data, expr, at, world.cancel)
-        .map_err(|err| err.to_string())?;
-    match output.value {
-        Value::Vector { samples, .. } => Ok(samples.into_iter().map(|s| (s.labels, s.v)).collect()),
-        Value::Scalar { v, .. } => Ok(vec![(Labels::empty(), v)]),
-        _ => Err("rule result is not a vector or scalar".to_owned()),
-    }
 }
 
 impl RuleState {

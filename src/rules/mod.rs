@@ -17,6 +17,7 @@ mod rows;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod upkeep;
 pub mod view;
 

@@ -26,9 +26,12 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// Shows a sample to all later queries. Times of a series must not go back.
+    /// Shows a sample to all later queries, instead of one of the same time. Times of
+    /// a series must not go back.
     pub(super) fn push(&mut self, labels: &Labels, sample: Sample) {
-        self.pending.entry(labels.clone()).or_default().push(sample);
+        let samples = self.pending.entry(labels.clone()).or_default();
+        samples.retain(|old| old.t != sample.t);
+        samples.push(sample);
     }
 
     /// How many series all queries selected.

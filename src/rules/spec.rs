@@ -32,7 +32,7 @@ pub struct RuleSpec {
     /// The alert's or the recorded metric's name.
     pub name: String,
     /// The same over restarts and reloads: the file, the group, the name, the
-    /// labels, and which of equal ones it is.
+    /// labels, whether it alerts, and which of equal ones it is.
     pub id: u64,
     /// The expression.
     pub expr: Arc<Expr>,
@@ -122,18 +122,13 @@ impl GroupSpec {
 }
 
 /// A rule's number; `ordinal` counts rules of the group that are equal in the rest.
-pub(super) fn rule_id(
-    file: &str,
-    group: &str,
-    name: &str,
-    labels: &BTreeMap<String, String>,
-    ordinal: u64,
-) -> u64 {
+pub(super) fn rule_id(file: &str, group: &str, rule: &RuleSpec, ordinal: u64) -> u64 {
     let mut hash = Xxh3::new();
-    for text in [file, group, name] {
+    for text in [file, group, &rule.name] {
         update_text(&mut hash, text);
     }
-    update_map(&mut hash, labels);
+    update_map(&mut hash, &rule.labels);
+    hash.update(&[u8::from(matches!(rule.kind, Kind::Recording))]);
     hash.update(&ordinal.to_le_bytes());
     hash.digest()
 }

@@ -454,6 +454,22 @@ async fn later_rules_see_what_earlier_ones_recorded_at_the_same_time() {
 }
 
 #[tokio::test]
+async fn a_series_that_moves_from_one_rule_to_another_does_not_end() {
+    let machine = Machine::new(&group(
+        "  - {alert: Off, expr: 'temp > 30'}\n\
+         \x20 - {alert: Off, expr: 'temp < 10'}\n",
+    ));
+    let p = machine.boot().await;
+    for v in [40.0, 5.0, 40.0] {
+        p.feed("temp", &[], v).await;
+        p.step(10).await;
+    }
+    let alerts = p.series("ALERTS");
+    let samples = &alerts["ALERTS{alertname=\"Off\", alertstate=\"firing\"}"];
+    assert_eq!(samples.iter().map(|s| s.v).collect::<Vec<_>>(), [1.0; 3]);
+}
+
+#[tokio::test]
 async fn a04_a_templated_label_that_changes_makes_another_alert() {
     let rule = "  - {alert: Hot, expr: 'temp > 30', labels: {v: '{{ $value }}'}}\n";
     let machine = Machine::new(&group(rule));
@@ -552,4 +568,108 @@ async fn a01_a_slot_is_evaluated_once_and_slots_keep_their_distance() {
         "{times:?}"
     );
     assert!(samples.iter().all(|s| s.v == 1.0));
+}
+
+/// What a rule file may get wrong, and what it may not.
+const RULES: [&str; 44] = [
+    "alert: A\n    expr: up",
+    "alert: A\n    expr: up\n    for: 5m\n    keep_firing_for: 1h",
+    "record: a:b\n    expr: sum(up)",
+    "record: a\n    expr: up\n    labels: {x: 1, y: true, z: 1.5, w: }",
+    "alert: A\n    expr: up\n    labels: {x: '{{ $value }}'}",
+    "alert: A\n    expr: up\n    labels: {x: '{{ $valu }}'}",
+    "alert: A\n    expr: up\n    annotations: {x: '{{ .Nope.Deep }}'}",
+    "alert: A\n    expr: up\n    annotations: {x: '{{ end }}'}",
+    "alert: A\n    expr: up\n    annotations: {x-y: z}",
+    "alert: A\n    expr: up\n    annotations: {x: [1]}",
+    "alert: A\n    expr: up\n    annotations: {x: {y: z}}",
+    "alert: A\n    expr: up\n    labels: {alertname: b}",
+    "alert: A\n    expr: up\n    labels: {a.b: c}",
+    "alert: A\n    expr: up\n    labels: {__name__: c}",
+    "alert: A\n    expr: up\n    labels: []",
+    "alert: A\n    expr: up\n    labels:",
+    "alert: A\n    expr: up\n    for:",
+    "alert: A\n    expr: up\n    for: 0",
+    "alert: A\n    expr: up\n    for: 5",
+    "alert: A\n    expr: up\n    for: 1h30m",
+    "alert: A\n    expr: up\n    for: -5m",
+    "alert: A\n    expr: up\n    for: 1.5m",
+    "alert: A\n    expr: up\n    for: [5m]",
+    "alert: A\n    expr: up ==",
+    "alert: A\n    expr: nofunc(up)",
+    "alert: A\n    expr: rate(up)",
+    "alert: A\n    expr: up[5m]",
+    "alert: A\n    expr: \"'text'\"",
+    "alert: A\n    expr: 1",
+    "alert: A\n    expr: ''",
+    "alert: A\n    expr:",
+    "alert: A",
+    "alert: ''\n    expr: up",
+    "alert: 5\n    expr: up",
+    "alert: A b-c\n    expr: up",
+    "expr: up",
+    "record: a-b\n    expr: up",
+    "record: 1a\n    expr: up",
+    "record: a\n    expr: up\n    for: 5m",
+    "record: a\n    expr: up\n    annotations: {x: y}",
+    "record: a\n    alert: A\n    expr: up",
+    "alert: A\n    expr: up\n    expr: up",
+    "alert: A\n    expr: up\n    Expr: up",
+    "alert: A\n    expr: up\n    unknown: 1",
+];
+
+/// Files that differ outside of a rule.
+const FILES: [&str; 19] = [
+    "",
+    "# nothing\n",
+    "{}\n",
+    "groups:\n",
+    "groups: []\n",
+    "groups: {}\n",
+    "groups: text\n",
+    "other: 1\n",
+    "- a\n",
+    "groups:\n- name: g\n",
+    "groups:\n- name: ''\n",
+    "groups:\n- interval: 1m\n",
+    "groups:\n- name: g\n- name: g\n",
+    "groups:\n- name: g\n  interval: 5x\n",
+    "groups:\n- name: g\n  limit: 5\n",
+    "groups:\n- name: g\n  limit: many\n",
+    "groups:\n- name: g\n  rule: []\n",
+    "groups:\n- name: g\n  rules: {}\n",
+    "groups:\n\t- name: g\n",
+];
+
+#[test]
+fn a11_rule_files_are_refused_where_promtool_refuses_them() {
+    let Some(promtool) = crate::broker::program("promtool") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r.yml");
+    let of_rule = |rule: &&str| format!("groups:\n- name: g\n  rules:\n  - {rule}\n");
+    let files = FILES.iter().map(|&file| file.to_owned());
+    let mut differing = Vec::new();
+    let mut refused = 0;
+    for text in RULES.iter().map(of_rule).chain(files) {
+        std::fs::write(&path, &text).unwrap();
+        let theirs = std::process::Command::new(&promtool)
+            .args(["check", "rules"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let ours = rules::file::parse("r.yml", &text, Duration::from_secs(60));
+        refused += usize::from(!theirs.status.success());
+        if theirs.status.success() != ours.is_ok() {
+            let said = String::from_utf8_lossy(&theirs.stderr).into_owned();
+            differing.push((text, ours.err(), said));
+        }
+    }
+    assert!(differing.is_empty(), "{differing:#?}");
+    // Both kinds are there, so promtool really looked.
+    assert!(
+        refused > 30 && RULES.len() + FILES.len() - refused > 15,
+        "{refused}"
+    );
 }

@@ -1,0 +1,285 @@
+//! The evaluation of one rule: a query, and what its kind makes of the result.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::alert::{Alerts, Change, Results, Times};
+use super::group::{Evaluation, RuleState, World, push_item, sample_time};
+use super::overlay::Overlay;
+use super::rows::{self, Transition};
+use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text};
+use crate::gotmpl::{Env, Limits, prometheus};
+use crate::model::alert::{AlertPhase, AlertRow, alert_key};
+use crate::model::tenant::{DEFAULT_TENANT, TENANT_LABEL};
+use crate::model::{Labels, Sample, Timestamp, stale_nan};
+use crate::promql::{self, Queryable, Value};
+use crate::store::{StateOp, Table, Urgency};
+
+const METRIC_NAME: &str = "__name__";
+const ALERT_NAME: &str = "alertname";
+
+/// The evaluation of one rule.
+pub(super) struct Turn<'a, 'w> {
+    pub(super) group: &'a GroupSpec,
+    pub(super) rule: &'a RuleSpec,
+    pub(super) ts: Timestamp,
+    pub(super) world: &'a World<'w>,
+    pub(super) overlay: &'a mut Overlay<'w>,
+    pub(super) out: &'a mut Evaluation,
+}
+
+impl Turn<'_, '_> {
+    /// Evaluates the rule and puts what it gave into the transaction.
+    pub(super) fn run(&mut self, state: &mut RuleState) {
+        let started = Instant::now();
+        let mut ops = Vec::new();
+        let outcome = match &self.rule.kind {
+            Kind::Recording => self.record(),
+            Kind::Alerting(alerting) => self.raise(alerting, &mut state.alerts, &mut ops),
+        };
+        let mut samples = Vec::new();
+        match outcome {
+            Ok(given) => {
+                self.show(&given, &mut state.series);
+                samples = given;
+                state.healthy = Some(true);
+                state.last_error = None;
+            }
+            Err(error) => {
+                self.out.failed += 1;
+                tracing::warn!(
+                    group = self.group.name,
+                    rule = self.rule.name,
+                    error,
+                    "cannot evaluate rule"
+                );
+                state.healthy = Some(false);
+                state.last_error = Some(error);
+            }
+        }
+        let at = sample_time(self.group, self.ts);
+        push_item(&mut self.out.batch, at, samples, ops);
+        self.out.evaluated += 1;
+        state.evaluation_secs = started.elapsed().as_secs_f64();
+        state.last_evaluation = Some(self.ts);
+    }
+
+    /// Shows what the rule gave, and what it gave before and does not give any more,
+    /// to the rules after it.
+    fn show(&mut self, given: &[(Labels, f64)], before: &mut BTreeSet<Labels>) {
+        let t = sample_time(self.group, self.ts);
+        let mut series = BTreeSet::new();
+        for (labels, v) in given {
+            self.overlay.push(labels, Sample { t, v: *v });
+            series.insert(labels.clone());
+        }
+        for labels in before.difference(&series) {
+            if !self.out.given.contains(labels) {
+                let v = stale_nan();
+                self.overlay.push(labels, Sample { t, v });
+            }
+            self.out.ended.insert(labels.clone());
+        }
+        self.out.given.extend(series.iter().cloned());
+        *before = series;
+    }
+
+    /// The elements of the rule's expression.
+    fn query(&self) -> Result<Vec<(Labels, f64)>, String> {
+        let at = sample_time(self.group, self.ts);
+        instant(self.world, self.overlay, &self.rule.expr, at)
+    }
+
+    fn record(&mut self) -> Result<Vec<(Labels, f64)>, String> {
+        let mut seen = BTreeSet::new();
+        let mut samples = Vec::new();
+        for (labels, v) in self.query()? {
+            let mut builder = labels.to_builder();
+            builder.set(METRIC_NAME, &self.rule.name);
+            for (name, value) in &self.rule.labels {
+                builder.set(name, value);
+            }
+            let labels = builder.build();
+            if !seen.insert(labels.clone()) {
+                return Err(
+                    "vector contains metrics with the same labelset after applying rule labels"
+                        .to_owned(),
+                );
+            }
+            samples.push((labels, v));
+        }
+        let (limit, count) = (self.group.limit, samples.len());
+        if limit > 0 && count > limit {
+            return Err(format!("exceeded limit of {limit} with {count} series"));
+        }
+        Ok(samples)
+    }
+
+    fn raise(
+        &mut self,
+        alerting: &Alerting,
+        alerts: &mut Alerts,
+        ops: &mut Vec<StateOp>,
+    ) -> Result<Vec<(Labels, f64)>, String> {
+        let results = self.results(alerting)?;
+        let settings = self.world.settings;
+        let times = Times {
+            hold: alerting.hold,
+            keep_firing: alerting.keep_firing,
+            resend_delay: settings.resend_delay,
+            grace: settings.for_grace_period,
+            tolerance: settings.for_outage_tolerance,
+        };
+        let (changes, outcome) = alerts.step(self.ts, times, self.group.limit, results);
+        for (seq, change) in changes.iter().enumerate() {
+            self.note(change, seq, alerts, ops);
+        }
+        outcome?;
+        let mut samples = Vec::new();
+        for (labels, alert) in alerts.iter() {
+            if alert.phase != AlertPhase::Resolved {
+                samples.extend(self.alert_samples(labels, alert.phase, alert.active_at));
+            }
+        }
+        Ok(samples)
+    }
+
+    /// The expression's elements with the rule's labels and annotations.
+    fn results(&self, alerting: &Alerting) -> Result<Results, String> {
+        let mut results = Results::new();
+        for (series, v) in self.query()? {
+            let mut builder = series.without(METRIC_NAME).to_builder();
+            for (name, text) in &alerting.label_texts {
+                builder.set(name, &self.expand(text, &series, v));
+            }
+            builder.set(ALERT_NAME, &self.rule.name);
+            let annotations = alerting.annotation_texts.iter();
+            let annotations = annotations
+                .map(|(name, text)| (name.clone(), self.expand(text, &series, v)))
+                .collect();
+            if results.insert(builder.build(), (annotations, v)).is_some() {
+                return Err(
+                    "vector contains metrics with the same labelset after applying alert labels"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(results)
+    }
+
+    /// A label's or annotation's text for one series. A failure becomes the text.
+    fn expand(&self, text: &Text, series: &Labels, v: f64) -> String {
+        let template = match text {
+            Text::Plain(text) => return text.clone(),
+            Text::Template(template) => template,
+        };
+        let settings = self.world.settings;
+        let data = prometheus::data(series, &settings.external_labels, &settings.external_url, v);
+        let query = |text: &str| {
+            let expr = promql::parse(text).map_err(|err| err.to_string())?;
+            instant(self.world, self.overlay, &expr, self.ts)
+        };
+        let env = Env {
+            query: &query,
+            external_url: &settings.external_url,
+            now: self.ts,
+            limits: Limits::default(),
+        };
+        template.execute(&data, &env).unwrap_or_else(|err| {
+            let name = &self.rule.name;
+            format!("<error expanding template: error executing template __alert_{name}: {err}>")
+        })
+    }
+
+    /// Turns a change into rows.
+    fn note(&mut self, change: &Change, seq: usize, alerts: &Alerts, ops: &mut Vec<StateOp>) {
+        let key = Bytes::from(alert_key(self.rule.id, &change.labels));
+        let alert = alerts.get(&change.labels);
+        let value = alert.map_or(f64::NAN, |alert| alert.value);
+        ops.push(match alert {
+            Some(alert) if change.to.is_some() => {
+                let row = AlertRow {
+                    file: self.group.file.clone(),
+                    group: self.group.name.clone(),
+                    rule: self.rule.name.clone(),
+                    query: self.rule.query.clone(),
+                    ..alert.row(&change.labels)
+                };
+                StateOp::Put {
+                    table: Table::Alert,
+                    key,
+                    value: Bytes::from(row.encode()),
+                }
+            }
+            _ => StateOp::Delete {
+                table: Table::Alert,
+                key,
+            },
+        });
+        if change.is_urgent {
+            self.out.batch.urgency = Urgency::Commit;
+        }
+        if change.from == change.to {
+            return;
+        }
+        if change.to == Some(AlertPhase::Firing) {
+            let tenant = match change.labels.value(TENANT_LABEL) {
+                "" => DEFAULT_TENANT,
+                tenant => tenant,
+            };
+            *self.out.fired.entry(tenant.to_owned()).or_default() += 1;
+        }
+        // That a resolved alert is forgotten is no transition.
+        if change.from == Some(AlertPhase::Resolved) && change.to.is_none() {
+            return;
+        }
+        let transition = Transition {
+            file: &self.group.file,
+            group: &self.group.name,
+            rule: &self.rule.name,
+            labels: rows::pairs(&change.labels),
+            from: rows::phase_name(change.from),
+            to: rows::phase_name(change.to),
+            reason: change.reason,
+            value: value.to_string(),
+        };
+        ops.push(transition.put(self.ts, self.rule.id, seq));
+    }
+
+    /// `ALERTS` and `ALERTS_FOR_STATE` of one alert.
+    fn alert_samples(
+        &self,
+        labels: &Labels,
+        phase: AlertPhase,
+        active_at: Timestamp,
+    ) -> [(Labels, f64); 2] {
+        let mut builder = labels.to_builder();
+        builder.set(METRIC_NAME, "ALERTS_FOR_STATE");
+        let for_state = builder.build();
+        builder.set(METRIC_NAME, "ALERTS");
+        builder.set("alertstate", phase.as_str());
+        let since = active_at.as_ms().div_euclid(1_000) as f64;
+        [(builder.build(), 1.0), (for_state, since)]
+    }
+}
+
+/// The elements of an instant query; a scalar is one element without labels.
+fn instant(
+    world: &World<'_>,
+    data: &dyn Queryable,
+    expr: &promql::Expr,
+    at: Timestamp,
+) -> Result<Vec<(Labels, f64)>, String> {
+    let output = world
+        .settings
+        .engine
+        .instant(data, expr, at, world.cancel)
+        .map_err(|err| err.to_string())?;
+    match output.value {
+        Value::Vector { samples, .. } => Ok(samples.into_iter().map(|s| (s.labels, s.v)).collect()),
+        Value::Scalar { v, .. } => Ok(vec![(Labels::empty(), v)]),
+        _ => Err("rule result is not a vector or scalar".to_owned()),
+    }
+}
