@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Query, Request};
-use axum::http::{Method, header};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Form, RequestExt as _};
 
 use crate::model::{Matcher, Timestamp, duration};
@@ -22,11 +23,11 @@ type Pairs = Vec<(String, String)>;
 pub struct Params(Pairs);
 
 impl<S: Send + Sync> FromRequest<S> for Params {
-    type Rejection = ApiError;
+    type Rejection = Response;
 
-    async fn from_request(request: Request, _: &S) -> Result<Params, ApiError> {
-        let Query(in_uri) = Query::<Pairs>::try_from_uri(request.uri())
-            .map_err(|err| ApiError::bad_data(format!("error parsing form values: {err}")))?;
+    async fn from_request(request: Request, _: &S) -> Result<Params, Response> {
+        let Query(in_uri) =
+            Query::<Pairs>::try_from_uri(request.uri()).map_err(|err| malformed(&err))?;
         let is_form = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -34,15 +35,19 @@ impl<S: Send + Sync> FromRequest<S> for Params {
             .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
         let mut pairs = Vec::new();
         if request.method() == Method::POST && is_form {
-            let Form(in_form) = request
-                .extract::<Form<Pairs>, _>()
-                .await
-                .map_err(|err| ApiError::bad_data(format!("error parsing form values: {err}")))?;
-            pairs = in_form;
+            let form = request.extract::<Form<Pairs>, _>().await;
+            Form(pairs) = form.map_err(|err| match err.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => err.into_response(),
+                _ => malformed(&err),
+            })?;
         }
         pairs.extend(in_uri);
         Ok(Params(pairs))
     }
+}
+
+fn malformed(err: &dyn std::fmt::Display) -> Response {
+    ApiError::bad_data(format!("error parsing form values: {err}")).into_response()
 }
 
 impl Params {
