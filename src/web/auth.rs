@@ -110,6 +110,10 @@ impl Access {
         {
             return Ok(());
         }
+        // Whether they are good is for the handler to say.
+        if own_credentials && headers.contains_key(AUTHORIZATION) {
+            return Ok(());
+        }
         let host = headers.get(HOST).map(|host| host.to_str().unwrap_or(""));
         if host.is_some_and(|host| !self.is_our_name(host)) {
             return Err(Refusal::Host);
@@ -308,6 +312,21 @@ mod tests {
         assert_eq!(judge(&access, Method::POST, &headers), Ok(()));
         assert_eq!(
             judge(&access, Method::GET, &[("host", "edge-box:8080")]),
+            Err(Refusal::Host)
+        );
+    }
+
+    #[test]
+    fn a_device_with_a_token_of_its_own_may_use_any_name() {
+        let access = access("");
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, "edge-box:8080".parse().unwrap());
+        let judge = |headers: &HeaderMap| access.judge(&Method::POST, headers, true);
+        assert_eq!(judge(&headers), Err(Refusal::Host));
+        headers.insert(AUTHORIZATION, "Bearer of-a-tenant".parse().unwrap());
+        assert_eq!(judge(&headers), Ok(()));
+        assert_eq!(
+            access.judge(&Method::POST, &headers, false),
             Err(Refusal::Host)
         );
     }

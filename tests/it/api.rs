@@ -520,9 +520,20 @@ async fn large_heads_and_bodies_are_refused() {
     let form = format!("query={}", "x".repeat(100_000));
     let reply = server.post("/api/v1/query", &form).await;
     assert_eq!(reply.status, 413, "{}", reply.body);
-    let long = format!("x-long: {}\r\n", "x".repeat(100_000));
-    let reply = server.request("GET", "/health", &long, b"").await;
-    assert_eq!(reply.status, 431);
+    // An endless head is cut off; the answer may be lost with the connection.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let mut sent = 0;
+    let _ = stream.write_all(b"GET /health HTTP/1.1\r\n").await;
+    while sent < (8 << 20) {
+        match stream
+            .write_all(b"x-long: 0123456789abcdef0123456789abcdef\r\n")
+            .await
+        {
+            Ok(()) => sent += 42,
+            Err(_) => break,
+        }
+    }
+    assert!(sent < (8 << 20), "8 MiB of head were taken");
     let metrics = server.get("/metrics").await.body;
     let counted = r#"http_requests_total{handler="/api/v1/query",method="POST",status="413"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
