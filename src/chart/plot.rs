@@ -294,6 +294,10 @@ fn draw_layer(
             .collect()
     };
     let (top, bottom) = (points(&layer.top), points(&layer.bottom));
+    // A layer that is nothing everywhere would hide the line below it.
+    if layer.top.iter().zip(&layer.bottom).all(|(a, b)| a.v == b.v) {
+        return;
+    }
     begin(svg, i, line);
     if line.draw_as == DrawAs::Bars {
         let width = bar_width(&layer.top, x);
@@ -348,7 +352,7 @@ fn bar_width(samples: &[Sample], x: &XScale) -> i32 {
 fn y_labels(ticks: &[f64], scale: &YScale, options: &PlotOptions) -> Vec<Tick> {
     let format = match options.stacking {
         Some(Stacking::Percent) => Format::of("percentunit"),
-        _ => options.format.clone(),
+        _ => options.format.without_words(),
     };
     let labels = format.axis_labels(ticks);
     ticks

@@ -28,7 +28,7 @@ impl std::fmt::Display for Formatted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)?;
         if !self.suffix.is_empty() {
-            write!(f, "\u{202f}{}", self.suffix)?;
+            write!(f, "\u{a0}{}", self.suffix)?;
         }
         Ok(())
     }
@@ -86,6 +86,24 @@ impl Format {
             text: fixed(scaled, self.decimals),
             suffix,
         }
+    }
+
+    /// The unit's words, when they are long and the same on every scale: `msg/s`.
+    /// An axis says them once.
+    pub fn words(&self) -> Option<&'static str> {
+        match scale_of(&self.unit) {
+            Some(Scale::Si(suffix)) if !is_symbol(suffix) => Some(suffix),
+            _ => None,
+        }
+    }
+
+    /// The same without those words: `18.4 k`.
+    pub fn without_words(&self) -> Format {
+        let mut format = self.clone();
+        if self.words().is_some() {
+            "short".clone_into(&mut format.unit);
+        }
+        format
     }
 
     /// Whether ticks of this unit lie on powers of two.
@@ -202,11 +220,16 @@ impl Format {
 
 /// `k` and `msg/s` need a space between them, `k` and `B` do not.
 fn joined(letter: &str, suffix: &str) -> String {
-    if letter.is_empty() || suffix.is_empty() || !suffix.contains(' ') && suffix.len() <= 3 {
+    if letter.is_empty() || is_symbol(suffix) {
         format!("{letter}{suffix}")
     } else {
         format!("{letter} {suffix}")
     }
+}
+
+/// Whether a suffix is a symbol that takes a scale's letter: `B`, `b/s`, `Hz`.
+fn is_symbol(suffix: &str) -> bool {
+    matches!(suffix, "B/s" | "b/s") || suffix.len() <= 2
 }
 
 fn scale_of(unit: &str) -> Option<Scale> {
@@ -401,7 +424,7 @@ mod tests {
 
     fn check(unit: &str, value: f64, want: &str) {
         let got = Format::of(unit).format(value).to_string();
-        assert_eq!(got.replace('\u{202f}', " "), want, "{value} {unit}");
+        assert_eq!(got.replace('\u{a0}', " "), want, "{value} {unit}");
     }
 
     #[test]
@@ -478,7 +501,7 @@ mod tests {
             Format::of(unit)
                 .axis_labels(ticks)
                 .join("|")
-                .replace('\u{202f}', " ")
+                .replace('\u{a0}', " ")
         };
         assert_eq!(
             labels("short", &[0.0, 500.0, 1000.0, 1500.0]),

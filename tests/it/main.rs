@@ -17,6 +17,7 @@ mod ledger;
 mod mqtt;
 mod nats;
 mod notify;
+mod pages;
 mod process;
 mod programs;
 mod promql_scripts;

@@ -111,6 +111,17 @@ impl Job {
         }
     }
 
+    /// The left edge of a picture: on the grid, so that a refresh within one step
+    /// gives the same picture again.
+    pub fn start(&self) -> Timestamp {
+        self.range.from.floor_to(self.steps.step_ms)
+    }
+
+    /// The right edge of a picture.
+    pub fn end(&self) -> Timestamp {
+        self.range.to.floor_to(self.steps.step_ms)
+    }
+
     /// The queries as they are asked.
     pub fn queries(&self) -> impl Iterator<Item = &str> {
         self.queries.iter().map(|query| query.expr.as_str())

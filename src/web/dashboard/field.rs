@@ -141,6 +141,13 @@ impl Field {
         (shown, color)
     }
 
+    /// The same without a unit that the panel's head names already.
+    pub fn show_short(&self, value: Option<f64>) -> Formatted {
+        let mut plain = self.clone();
+        plain.format = plain.format.without_words();
+        plain.show(value).0
+    }
+
     /// The colour that the thresholds give a value.
     pub fn threshold_color(&self, value: f64) -> Option<Color> {
         let value = if self.thresholds_percent {

@@ -116,8 +116,8 @@ pub fn values(panel: &Panel, job: &Job, frames: &[Frame], page: &Page<'_>) -> Va
         })
         .collect();
     json!({
-        "from": job.range.from.as_ms(),
-        "to": job.range.to.as_ms(),
+        "from": job.start().as_ms(),
+        "to": job.end().as_ms(),
         "step": job.steps.step_ms,
         "stacked": options.stacking.is_some(),
         "series": series,
@@ -131,8 +131,8 @@ pub fn spark(frame: &Frame, job: &Job, color: &Color) -> String {
 
 fn x_scale(job: &Job) -> XScale {
     XScale {
-        start: job.range.from,
-        end: job.range.to,
+        start: job.start(),
+        end: job.end(),
     }
 }
 
@@ -193,8 +193,8 @@ fn options(panel: &Panel, job: &Job, drawn: &[Drawn], page: &Page<'_>) -> PlotOp
     });
     let soft = |path: &str| number(&panel.json, &format!("fieldConfig.defaults.custom.{path}"));
     PlotOptions {
-        start: job.range.from,
-        end: job.range.to,
+        start: job.start(),
+        end: job.end(),
         zone: page.zone.clone(),
         gap_ms: gap_ms(job),
         format: first.map_or_else(Format::default, |field| field.format.clone()),
@@ -246,7 +246,7 @@ fn legend(panel: &Panel, drawn: &[Drawn]) -> (Vec<LegendItem>, Vec<String>) {
                 .map(|calc| {
                     let sign = if d.field.negative { -1.0 } else { 1.0 };
                     let value = reduce(&d.line.samples, calc).map(|v| v * sign);
-                    d.field.show(value).0.to_string()
+                    d.field.show_short(value).to_string()
                 })
                 .collect(),
         })

@@ -32,6 +32,8 @@ pub struct Page<'a> {
     pub path: &'a str,
     /// The page's query string, for links that keep it.
     pub query: &'a str,
+    /// Where the exact values are, when that is not beside the panel itself.
+    pub values: Option<String>,
 }
 
 /// A panel on a page.
@@ -49,6 +51,7 @@ pub struct PanelView {
     unsupported: String,
     error: String,
     later: bool,
+    values: String,
     links: Vec<(String, &'static str)>,
     body: Body,
 }
@@ -138,11 +141,7 @@ impl PanelView {
             id: panel.id.clone(),
             kind: kind_name(&panel.kind),
             title: scope.expand(&panel.title, Place::Words),
-            sub: panel
-                .time_from
-                .as_ref()
-                .map(|past| format!("last {past}"))
-                .unwrap_or_default(),
+            sub: sub_title(panel, page.now),
             description: scope.expand(&panel.description, Place::Words),
             style: format!(
                 "--x:{};--y:{};--w:{};--h:{}",
@@ -154,11 +153,32 @@ impl PanelView {
             class: class(panel, &body),
             later: matches!(body, Body::Later),
             links: links(panel, job, page),
+            values: page.values.clone().unwrap_or_default(),
             unsupported,
             error,
             body,
         }
     }
+}
+
+/// What the title leaves open: an own range, stacking, the unit of the axis.
+fn sub_title(panel: &Panel, now: Timestamp) -> String {
+    let mut words: Vec<String> = Vec::new();
+    words.extend(panel.time_from.iter().map(|past| format!("last {past}")));
+    if panel.kind == Kind::TimeSeries {
+        let subject = Subject {
+            name: "",
+            ref_id: "",
+        };
+        let field = Field::of(&panel.json, &subject, now);
+        match field.stacking.as_str() {
+            "normal" => words.push("stacked".to_owned()),
+            "percent" => words.push("shares".to_owned()),
+            _ => {}
+        }
+        words.extend(field.format.words().map(str::to_owned));
+    }
+    words.join(" · ")
 }
 
 fn kind_name(kind: &Kind) -> &'static str {
@@ -204,6 +224,9 @@ fn links(panel: &Panel, job: &Job, page: &Page<'_>) -> Vec<(String, &'static str
         "" => format!("{}?{extra}", page.path),
         query => format!("{}?{query}&{extra}", page.path),
     };
+    if page.path.is_empty() {
+        return Vec::new();
+    }
     let mut links = vec![(join(&format!("viewPanel={}", panel.index)), "View alone")];
     if panel.targets.is_empty() {
         return links;

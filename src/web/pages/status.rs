@@ -1,0 +1,95 @@
+//! `/status`: build, process, storage, and the configuration in force.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::frame::{Frame, respond};
+use super::request::Request;
+use super::time::span;
+use crate::chart::Format;
+use crate::model::Timestamp;
+use crate::web::context::Context;
+use crate::web::dashboard::timerange::civil;
+
+type Facts = Vec<(&'static str, String)>;
+
+#[derive(Template)]
+#[template(path = "status.html")]
+struct StatusPage {
+    frame: Frame,
+    cards: Vec<(&'static str, Facts)>,
+    config: String,
+}
+
+pub(super) async fn page(State(context): State<Context>, request: Request) -> Response {
+    let config = context.config();
+    let page = StatusPage {
+        frame: Frame::new(&context, &request, "Status", "/status")
+            .with_refresh(&request, 15, false),
+        cards: vec![
+            ("Process", process(&context, &request)),
+            ("Storage", storage(&context, &request)),
+            ("Parts", parts(&context)),
+        ],
+        // Secrets print as ***.
+        config: format!("{config:#?}"),
+    };
+    respond(&request, StatusCode::OK, &page)
+}
+
+fn process(context: &Context, request: &Request) -> Facts {
+    let now = context.clock.now();
+    let ready = *context.ready.borrow();
+    vec![
+        ("Version", env!("CARGO_PKG_VERSION").to_owned()),
+        (
+            "Built for",
+            format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
+        ),
+        ("Process id", std::process::id().to_string()),
+        ("Started", moment(context.started, request)),
+        ("Up for", span(now.ms_since(context.started))),
+        ("Time now", moment(now, request)),
+        ("Ready", if ready { "yes" } else { "no" }.to_owned()),
+    ]
+}
+
+fn storage(context: &Context, request: &Request) -> Facts {
+    let stats = context.store.stats();
+    let config = context.config();
+    let count = |n: u64| Format::of("locale").format(n as f64).to_string();
+    let time = |t: Option<Timestamp>| t.map_or("–".to_owned(), |t| moment(t, request));
+    vec![
+        ("Folder", config.server.data_dir.display().to_string()),
+        ("Series", count(stats.series)),
+        ("Samples in memory", count(stats.head_samples)),
+        (
+            "On disk",
+            Format::of("bytes")
+                .format(stats.disk_bytes as f64)
+                .to_string(),
+        ),
+        ("Oldest sample", time(stats.min_time)),
+        ("Newest sample", time(stats.max_time)),
+        (
+            "Kept for",
+            crate::model::duration::format(config.store.retention.get()),
+        ),
+    ]
+}
+
+fn parts(context: &Context) -> Facts {
+    let groups = (context.groups)();
+    let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
+    vec![
+        ("Sources", context.board.list().len().to_string()),
+        ("Rule groups", groups.len().to_string()),
+        ("Rules", rules.to_string()),
+    ]
+}
+
+fn moment(t: Timestamp, request: &Request) -> String {
+    civil(t, &request.zone(), "%a %-d %b %Y, %H:%M:%S %Z").unwrap_or_default()
+}
