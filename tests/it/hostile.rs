@@ -89,11 +89,15 @@ async fn hostile_mqtt_payloads_are_counted_and_the_next_message_arrives() {
     );
     assert!(rejected(&server, "acme", "timestamp").await >= 1.0);
     assert!(rejected(&server, "acme", "tenant").await >= 1.0);
-    let metrics = server.get("/metrics").await;
-    let kept = metrics.text().lines().any(|line| {
-        line.starts_with("pulse_delivery_dlq_depth{tenant_id=\"acme\"}") && !line.ends_with(" 0")
-    });
-    assert!(kept, "refused messages are dead letters");
+    eventually("refused messages are dead letters", || async {
+        let metrics = server.get("/metrics").await;
+        let kept = metrics.text().lines().any(|line| {
+            line.starts_with("pulse_delivery_dlq_depth{tenant_id=\"acme\"}")
+                && !line.ends_with(" 0")
+        });
+        kept.then_some(())
+    })
+    .await;
     polling.abort();
 }
 

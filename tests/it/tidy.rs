@@ -105,7 +105,7 @@ fn every_source_file_says_what_it_is() {
 fn foreign_types_stay_in_their_module() {
     let bound = [
         ("redb::", &["store"][..]),
-        ("axum::", &["web", "sources/push.rs"][..]),
+        ("axum::", &["web", "sources/push"][..]),
         ("rumqttc::", &["sources"][..]),
         ("async_nats::", &["sources"][..]),
     ];

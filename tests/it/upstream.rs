@@ -53,7 +53,11 @@ async fn a_real_prometheus_scrapes_us_by_the_readmes_job() {
         let request = hyper::Request::get(&targets)
             .body(Default::default())
             .unwrap();
-        let answer = http.try_send(request).await?.json();
+        let answer = http
+            .try_send(request)
+            .await
+            .filter(|a| a.status == 200)?
+            .json();
         let active = answer["data"]["activeTargets"].as_array()?.clone();
         let up = !active.is_empty() && active.iter().all(|target| target["health"] == "up");
         up.then_some(())
@@ -61,7 +65,8 @@ async fn a_real_prometheus_scrapes_us_by_the_readmes_job() {
     .await;
     let query = prometheus.url("/api/v1/query?query=pulse_build_info");
     eventually("our series are stored upstream", || async {
-        let answer = http.get(&query).await.json();
+        let answer = http.get(&query).await;
+        let answer = (answer.status == 200).then(|| answer.json())?;
         (answer["data"]["result"].as_array()?.len() == 1).then_some(())
     })
     .await;
