@@ -288,7 +288,7 @@ impl Sealer {
         };
         self.expired_at_day = today;
         if expired > 0 {
-            shared.metrics.store.days_expired.inc_by(expired as u64);
+            shared.metrics.store.expired_files.inc_by(expired as u64);
             match self.unheld() {
                 Ok(unheld) => self.forget(&unheld)?,
                 Err(err) => return Ok(Err(super::days::store_error(err))),

@@ -88,7 +88,7 @@ pub struct Store {
     /// Time of sealing one window.
     pub seal_seconds: Histogram,
     /// Days that retention removed.
-    pub days_expired: IntCounter,
+    pub expired_files: IntCounter,
     /// Rows written by `table`.
     pub db_writes: IntCounterVec,
     /// Time of the transactions that wrote to a table, by `table`.
@@ -202,9 +202,9 @@ impl Store {
                 "Seals that failed. Each is tried again.",
             ),
             seal_seconds: histogram(r, "pulse_store_seal_seconds", "Time of sealing one window."),
-            days_expired: counter(
+            expired_files: counter(
                 r,
-                "pulse_store_days_expired_total",
+                "pulse_store_expired_files_total",
                 "Days whose samples were removed by the retention.",
             ),
             db_writes: counters(r, "db_writes_total", "Rows written.", &["table"]),
