@@ -32,6 +32,8 @@ pub mod tasks;
 
 pub mod telemetry;
 
+pub mod codec;
+
 pub mod gotmpl;
 
 pub mod chart;

@@ -37,6 +37,7 @@ impl App {
     /// names something that is of no use.
     pub async fn start(config: Config, load: Load, clock: Clock) -> anyhow::Result<App> {
         let metrics = Metrics::new();
+        metrics.register(Box::new(sources::host::Host::new(clock.clone())));
         let layers = Layers::new(&metrics);
         let listeners = Listeners::bind(&config.server.listen).await?;
         let addrs = listeners.addresses().to_vec();

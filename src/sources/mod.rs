@@ -8,8 +8,10 @@
 mod address;
 mod backoff;
 mod handover;
+pub mod host;
 pub mod internal;
 mod link;
+pub mod metadata;
 pub mod mqtt;
 pub mod nats;
 pub mod push;

@@ -4,11 +4,11 @@
 //! that zero is visible before the first event.
 
 mod delivery;
+mod family;
 mod http;
 mod ingest;
 mod onboarding;
 mod process;
-
 mod relay;
 mod rules;
 mod service;
@@ -23,6 +23,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 pub use delivery::Delivery;
+pub use family::FamilyBuilder;
 pub use http::Http;
 pub use ingest::{Ending, Ingest, Meter, Reason, UNKNOWN_TENANT};
 pub use onboarding::{Onboarding, Registered, Registrations};

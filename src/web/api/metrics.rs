@@ -9,7 +9,9 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::proto::MetricFamily;
 
+use crate::codec::exposition::Format;
 use crate::config::Config;
+use crate::sources::host;
 use crate::web::Front;
 
 /// Families of the view `relay`: the documented names of an edge relay.
@@ -33,16 +35,24 @@ const RELAY_FAMILIES: [&str; 14] = [
 /// All families of the views that are on.
 pub async fn all(State(front): State<Front>, headers: HeaderMap) -> Response {
     let config = front.config();
-    let mut families = front.metrics().gather();
+    let mut families = gathered(&front).await;
     families.retain(|family| is_shown(&config, family.name()));
     exposed(&families, &headers)
 }
 
 /// The application's families alone: neither the process, the host nor HTTP.
 pub async fn custom(State(front): State<Front>, headers: HeaderMap) -> Response {
-    let mut families = front.metrics().gather();
+    let mut families = gathered(&front).await;
     families.retain(|family| view(family.name()) == Some("relay"));
     exposed(&families, &headers)
+}
+
+/// All families; some are read from `/proc`, so not on the runtime's workers.
+async fn gathered(front: &Front) -> Vec<MetricFamily> {
+    let front = front.clone();
+    tokio::task::spawn_blocking(move || front.metrics().gather())
+        .await
+        .expect("gathering does not panic, and nobody cancels it")
 }
 
 fn is_shown(config: &Config, family: &str) -> bool {
@@ -53,7 +63,7 @@ fn is_shown(config: &Config, family: &str) -> bool {
 fn view(family: &str) -> Option<&'static str> {
     if family.starts_with("http_request") {
         Some("http")
-    } else if family.starts_with("node_") {
+    } else if family.starts_with(host::PREFIX) {
         Some("node")
     } else if RELAY_FAMILIES.contains(&family) {
         Some("relay")
@@ -63,12 +73,9 @@ fn view(family: &str) -> Option<&'static str> {
 }
 
 /// The families in the form that the scraper prefers.
-fn exposed(families: &[MetricFamily], _headers: &HeaderMap) -> Response {
-    let mut text = String::new();
-    if let Err(err) = prometheus::TextEncoder::new().encode_utf8(families, &mut text) {
-        tracing::error!(error = %err, "own metrics cannot be written");
-        return axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
-    let media_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, media_type)], text).into_response()
+fn exposed(families: &[MetricFamily], headers: &HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    let format = Format::for_accept(accept.unwrap_or(""));
+    let media_type = format.content_type();
+    ([(header::CONTENT_TYPE, media_type)], format.write(families)).into_response()
 }

@@ -1,3 +1,5 @@
+//! Round trips of every form, special values, hostile bytes.
+
 use proptest::prelude::*;
 
 use super::*;

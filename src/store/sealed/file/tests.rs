@@ -1,3 +1,5 @@
+//! Seals and reads against a model, a full disk, missing pages and flipped bits.
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
