@@ -8,7 +8,7 @@ use super::map::Map;
 use super::plan::Active;
 use super::registry::{Registry, Sight};
 use super::route::Event;
-use super::series::{Cache, Found, Known, Source};
+use super::series::{Cache, Found, Source};
 use super::stamps::Stamps;
 use super::validate::{Lot, check_time};
 use super::{Hand, Message};
@@ -98,6 +98,12 @@ impl Encoder {
         let map = &plan.maps[lot
             .map
             .expect("BUG: a message that no map takes was let through")];
+        let source = Source {
+            map,
+            topic: &message.topic,
+            tenant: &lot.tenant_id,
+            limits: &plan.limits,
+        };
         let tenant = lot.tenant_id.as_str();
         decode(
             map,
@@ -109,12 +115,6 @@ impl Encoder {
         let stamped = self.reading.time().is_none();
         let time = self.reading.time().unwrap_or(message.stamp);
         check_time(plan, time, now)?;
-        let source = Source {
-            map,
-            topic: &message.topic,
-            tenant: &lot.tenant_id,
-            limits: &plan.limits,
-        };
         if pass == Pass::Afresh {
             self.cache.forget(&source, &self.reading);
         }
@@ -124,50 +124,73 @@ impl Encoder {
             batch.rows.truncate(rows_before);
             return Err(refused);
         }
-        let known = self.cache.last();
         let mut encoded = Encoded {
             first: batch.items.len(),
             stamped,
             ..Encoded::default()
         };
         let mut item = Item::default();
-        if let Some((device, key)) = &known.device {
-            let max = plan.limits.devices_per_tenant_max;
-            match self
-                .registry
-                .sight(&lot.tenant_id, (device, *key), max, now)
-            {
-                Sight::Known => {}
-                Sight::Full => encoded.unregistered = true,
-                Sight::Behind(op) => item.on_new.push(op),
-                Sight::New(op) => {
-                    item.on_new.push(op);
-                    encoded.registers = Some(*key);
-                }
-            }
-        }
-        if !known.routes.is_empty() {
-            let event = Event {
-                tenant: &lot.tenant_id,
-                device: known.device.as_ref().map(|(device, _)| &**device),
-                topic: &message.topic,
-                time,
-                payload: &message.payload,
-            };
-            deliveries(
-                active,
-                known,
-                (&source, &self.reading),
-                &event,
-                now,
-                &mut item,
-            );
-        }
+        self.register(active, lot, now, &mut encoded, &mut item);
+        self.route(active, (&source, message), time, now, &mut item);
         if stamped {
             item.always.clone_from(&message.state);
         }
         self.push_items(pass, rows_before, item, &mut encoded, batch);
         Ok(encoded)
+    }
+
+    /// Adds the row of a device that is new or behind.
+    fn register(
+        &mut self,
+        active: &Active,
+        lot: &Lot,
+        now: Timestamp,
+        encoded: &mut Encoded,
+        item: &mut Item,
+    ) {
+        let Some((device, key)) = &self.cache.last().device else {
+            return;
+        };
+        let max = active.plan.limits.devices_per_tenant_max;
+        match self
+            .registry
+            .sight(&lot.tenant_id, (device, *key), max, now)
+        {
+            Sight::Known => {}
+            Sight::Full => encoded.unregistered = true,
+            Sight::Behind(op) => item.on_new.push(op),
+            Sight::New(op) => {
+                item.on_new.push(op);
+                encoded.registers = Some(*key);
+            }
+        }
+    }
+
+    /// Adds the outbox rows of a message.
+    fn route(
+        &self,
+        active: &Active,
+        (source, message): (&Source<'_>, &Message),
+        time: Timestamp,
+        now: Timestamp,
+        item: &mut Item,
+    ) {
+        let known = self.cache.last();
+        let event = Event {
+            tenant: source.tenant,
+            device: known.device.as_ref().map(|(device, _)| &**device),
+            topic: source.topic,
+            time,
+            payload: &message.payload,
+        };
+        for &at in &known.routes {
+            let route = &active.plan.routes[at];
+            let has = |metric: &str| has_metric(source.map, source.topic, &self.reading, metric);
+            if route.metric.as_deref().is_none_or(has) {
+                let delivery = Box::new(route.delivery(&event, now));
+                item.on_new.push(StateOp::Enqueue(delivery));
+            }
+        }
     }
 
     /// Finds the series of the reading's values.
@@ -232,25 +255,6 @@ impl Encoder {
             ..Item::default()
         };
         batch.items.extend((1..encoded.items).map(|_| more()));
-    }
-}
-
-/// The outbox rows of a message.
-fn deliveries(
-    active: &Active,
-    known: &Known,
-    (source, reading): (&Source<'_>, &Reading),
-    event: &Event<'_>,
-    now: Timestamp,
-    item: &mut Item,
-) {
-    for &at in &known.routes {
-        let route = &active.plan.routes[at];
-        let metric = route.metric.as_deref();
-        if metric.is_none_or(|metric| has_metric(source.map, source.topic, reading, metric)) {
-            let delivery = Box::new(route.delivery(event, now));
-            item.on_new.push(StateOp::Enqueue(delivery));
-        }
     }
 }
 
