@@ -275,8 +275,13 @@ fn body(
     }
     let no_value = text(&panel.json, "fieldConfig.defaults.noValue");
     if answer.frames.is_empty() && (no_value.is_none() || panel.kind == Kind::TimeSeries) {
-        let why = no_value.unwrap_or_else(|| "No data".to_owned());
-        let hint = if job.queries().next().is_none() {
+        let (no_value, why) = match no_value {
+            Some(words) => (true, words),
+            None => (false, "No data".to_owned()),
+        };
+        let hint = if no_value {
+            ""
+        } else if job.queries().next().is_none() {
             "This panel asks for nothing."
         } else {
             "No series match in this time range."

@@ -120,7 +120,7 @@ pub(super) async fn page(
     let now = context.clock.now();
     let figures = ask::figures(&context, &QUERIES, now, SPAN_MS, STEP_MS).await;
     let issues = issues(&context, &figures, now);
-    let steps = steps(&context);
+    let steps = steps(&context, &request);
     let page = HomePage {
         frame: Frame::new(&context, &request, "Home", "/").with_refresh(&request, 5, false),
         verdict: verdict(&context, &issues, now),
@@ -529,16 +529,13 @@ fn kinds(sources: &[crate::sources::status::SourceView]) -> String {
     kinds.join(", ")
 }
 
-/// The way in, with commands that work on this machine.
-fn steps(context: &Context) -> Vec<Step> {
+/// The way in, with commands that work where the browser is.
+fn steps(context: &Context, request: &Request) -> Vec<Step> {
     let config = context.config();
-    let url = match config.global.external_url.as_str() {
-        "" => config
-            .server
-            .listen
-            .first()
-            .map_or_else(String::new, |addr| format!("http://{addr}")),
-        url => url.trim_end_matches('/').to_owned(),
+    let listen = config.server.listen.first();
+    let url = match request.host() {
+        Some(host) => format!("http://{host}"),
+        None => listen.map_or_else(String::new, |addr| format!("http://{addr}")),
     };
     let sources = context.board.list();
     let received = |kind: &str| sources.iter().any(|s| s.kind == kind && s.messages > 0);

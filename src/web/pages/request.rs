@@ -18,6 +18,7 @@ pub(crate) struct Request {
     pairs: Vec<(String, String)>,
     cookies: Vec<(String, String)>,
     if_none_match: String,
+    host: String,
 }
 
 impl<S: Sync> FromRequestParts<S> for Request {
@@ -38,6 +39,7 @@ impl<S: Sync> FromRequestParts<S> for Request {
                 .map(|(name, value)| (name.to_owned(), decoded(value)))
                 .collect(),
             if_none_match: header(header::IF_NONE_MATCH),
+            host: header(header::HOST),
         })
     }
 }
@@ -83,6 +85,11 @@ impl Request {
             query if query.is_empty() => self.path.clone(),
             query => format!("{}?{query}", self.path),
         }
+    }
+
+    /// Where this browser reaches us: what a command copied from a page needs.
+    pub(crate) fn host(&self) -> Option<&str> {
+        Some(self.host.as_str()).filter(|host| !host.is_empty())
     }
 
     /// `dark`, `light`, or nothing: as the browser prefers.
