@@ -127,7 +127,9 @@ async fn handshake(options: &Options) -> Result<(Reader, Writer, ConnAck), Error
                 let text = format!("{other:?} before the answer to our connect");
                 return Err(wire::Error::Malformed(text).into());
             }
-            None => reader.fill().await?,
+            None => {
+                reader.fill().await?;
+            }
         }
     }
 }
@@ -155,17 +157,18 @@ impl Reader {
         self.decoder.decode(&mut self.input)
     }
 
-    /// Reads what there is, and waits for it if there is nothing. Cancel-safe.
+    /// Reads what there is, and waits for it if there is nothing. Gives the number
+    /// of bytes. Cancel-safe.
     ///
     /// # Errors
     /// When the connection broke or was closed.
-    pub(super) async fn fill(&mut self) -> Result<(), Error> {
+    pub(super) async fn fill(&mut self) -> Result<usize, Error> {
         if self.input.capacity() - self.input.len() < READ_BYTES_MIN {
             self.input.reserve(READ_BYTES);
         }
         match self.stream.read_buf(&mut self.input).await {
             Ok(0) => Err(Error::Closed),
-            Ok(_) => Ok(()),
+            Ok(bytes) => Ok(bytes),
             Err(err) => Err(Error::Lost(err)),
         }
     }

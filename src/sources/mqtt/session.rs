@@ -13,12 +13,18 @@
 //! Acknowledgements of one hand leave in one write. rumqttc's event loop writes
 //! and flushes each by itself, which was over half of the CPU time of a message;
 //! that is why this loop is our own and only the codecs are rumqttc's.
+//!
+//! A broker sends each message by itself. Reading each at once would cost a read,
+//! a hand, two wake-ups and a write for every one of them, so while messages come
+//! in quick succession, reads are a millisecond apart. A message after a pause is
+//! read at once.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +46,10 @@ const DRAIN_TIME_MAX: Duration = Duration::from_millis(2_500);
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a refused filter is tried again.
 const RESUBSCRIBE_AFTER: Duration = Duration::from_secs(60);
+/// Between two reads while messages come in quick succession.
+const READ_PACE: Duration = Duration::from_millis(1);
+/// So many bytes show that there is more: the next read does not wait.
+const READ_BYTES_MANY: usize = 16 << 10;
 /// What a message costs beside its bytes.
 const MESSAGE_OVERHEAD: usize = 200;
 const SUBSCRIBE_ID: u16 = 1;
@@ -127,6 +137,8 @@ pub(super) struct Session<'a> {
     keep_alive: Duration,
     /// When the broker last said anything.
     heard: Instant,
+    /// Not to be read before this.
+    read_after: Instant,
     wanted: Subscription,
     /// The filters of an unanswered subscribe.
     subscribing: Vec<String>,
@@ -183,6 +195,7 @@ impl<'a> Session<'a> {
             writer,
             keep_alive: keep_alive.filter(|k| !k.is_zero()).unwrap_or(asked),
             heard: Instant::now(),
+            read_after: Instant::now(),
             wanted,
             subscribing: Vec::new(),
             resubscribe_at: None,
@@ -223,15 +236,20 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             let may_read = deadline.is_none() && !self.source.handover.is_full();
+            let rests = may_read && Instant::now() < self.read_after;
             tokio::select! {
-                filled = self.reader.fill(), if may_read => {
-                    filled?;
-                    self.heard = Instant::now();
-                }
+                filled = self.reader.fill(), if may_read && !rests => self.filled(filled?),
+                () = sleep_until(self.read_after), if rests => {}
                 written = self.writer.write(), if self.writer.is_dirty() => {
                     written.map_err(Error::Lost)?;
                 }
-                judged = self.source.handover.judged() => self.acknowledge(judged?),
+                judged = self.source.handover.judged() => {
+                    self.acknowledge(judged?);
+                    // All that is there, so that it leaves in one write.
+                    while let Some(more) = self.source.handover.judged().now_or_never() {
+                        self.acknowledge(more?);
+                    }
+                }
                 saved = saved(&mut self.saving) => self.saved(saved),
                 _ = tick.tick() => self.keep_alive(may_read)?,
                 () = stop.cancelled(), if deadline.is_none() => {
@@ -242,6 +260,14 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    fn filled(&mut self, bytes: usize) {
+        let now = Instant::now();
+        if bytes < READ_BYTES_MANY && now.duration_since(self.heard) < READ_PACE * 2 {
+            self.read_after = now + READ_PACE;
+        }
+        self.heard = now;
     }
 
     /// Whether a stop has nothing to wait for.

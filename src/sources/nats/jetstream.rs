@@ -33,6 +33,11 @@ const PULL_EXPIRES: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// So many such errors in a row, and the connection is dead.
 const SILENCES_MAX: u32 = 2;
+/// Between two bursts while messages come in quick succession: fewer and larger
+/// hands cost less, and a message after a pause is taken at once.
+const BURST_PACE: Duration = Duration::from_millis(1);
+/// After so many the next burst does not wait.
+const BURST_MANY: usize = 128;
 const INFO_EVERY: Duration = Duration::from_secs(5);
 /// For handing acknowledgements to the client, which is at once while it is connected.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
@@ -47,6 +52,9 @@ struct Session<'a> {
     instruments: metrics::Consumer,
     silences: u32,
     last_silence: Instant,
+    last_burst: Instant,
+    /// Nothing is taken before this.
+    take_after: Instant,
     asking: Option<Asking>,
 }
 
@@ -80,6 +88,8 @@ pub(super) async fn serve(
         instruments,
         silences: 0,
         last_silence: Instant::now(),
+        last_burst: Instant::now(),
+        take_after: Instant::now(),
         asking: None,
     };
     let end = match session.run(messages, stop).await {
@@ -192,8 +202,12 @@ impl Session<'_> {
                 return Ok(());
             }
             let may_read = deadline.is_none() && !self.source.handover.is_full();
+            let rests = may_read && Instant::now() < self.take_after;
             tokio::select! {
-                first = messages.next(), if may_read => self.take_burst(first, &mut messages).await?,
+                first = messages.next(), if may_read && !rests => {
+                    self.take_burst(first, &mut messages).await?;
+                }
+                () = sleep_until(self.take_after), if rests => {}
                 judged = self.source.handover.judged() => self.answer(judged?).await,
                 event = self.connection.events.recv() => {
                     self.source.event(event, &mut self.connection.is_up)?;
@@ -238,11 +252,20 @@ impl Session<'_> {
         }
         if received > 0 {
             self.silences = 0;
+            self.pace(received);
             let received = u64::try_from(received).unwrap_or(u64::MAX);
             self.source.metrics.received.inc_by(received);
             self.source.link.received(received);
         }
         Ok(())
+    }
+
+    fn pace(&mut self, received: usize) {
+        let now = Instant::now();
+        if received < BURST_MANY && now.duration_since(self.last_burst) < BURST_PACE * 2 {
+            self.take_after = now + BURST_PACE;
+        }
+        self.last_burst = now;
     }
 
     fn take(&mut self, message: Message) -> Result<(), Error> {
