@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::DeadlineBody;
 
 use super::Web;
+use super::patience::Patient;
 use crate::tasks::Tasks;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,7 +137,7 @@ async fn serve(web: Web, stream: TcpStream, stop: CancellationToken) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Patient::new(stream)), service)
     );
     tokio::select! {
         result = connection.as_mut() => return log_end(result),

@@ -17,6 +17,7 @@ mod front;
 mod listener;
 mod middleware;
 pub mod pages;
+mod patience;
 mod router;
 
 pub use api::lifecycle::{ReloadRequest, Reloads};
