@@ -79,6 +79,20 @@ pub(super) struct Kahan {
 }
 
 impl Kahan {
+    /// A sum of one number.
+    pub(super) fn of(v: f64) -> Kahan {
+        Kahan { sum: v, lost: 0.0 }
+    }
+
+    /// The sum of two sums.
+    pub(super) fn join(mut self, other: Kahan) -> Kahan {
+        self.add(other.sum);
+        if self.sum.is_finite() {
+            self.lost += other.lost;
+        }
+        self
+    }
+
     /// Adds a number. An infinite sum has lost nothing: else Inf would turn into NaN.
     pub(super) fn add(&mut self, v: f64) {
         let t = self.sum + v;

@@ -1,9 +1,14 @@
 //! The evaluator: one method call evaluates one node for all steps.
 //!
-//! A selector is read once for the whole range and turned, series by series,
-//! into one row of values, so raw samples are held only while their series is
-//! at hand. Functions and operators then work on rows. Recursion is bounded by
-//! the parser's height limit.
+//! Owns nothing. A selector is read once for the whole range and turned, series
+//! by series, into one row of values, so raw samples are held only while their
+//! series is at hand; functions and operators then work on rows. What is held
+//! is counted: raw samples of the series at hand are the store's affair, values
+//! of results are counted here against `samples_max`.
+//!
+//! It must never panic on a tree that the parser made, or run long without a
+//! look at the cancel flag. Recursion is bounded by the parser's limits; a chain
+//! of operators is a loop.
 
 mod aggregate;
 mod binary;

@@ -1,14 +1,17 @@
-//! Text to [`Expr`].
+//! Text to [`Expr`]: a Pratt parser over the token list.
 //!
-//! A Pratt parser over the token list, then one pass over the tree that checks
-//! types and arguments ([`check`]), so that a syntax error anywhere is reported
-//! before a type error, as Prometheus does. Time is linear in the length of
-//! the text. Three limits keep hostile texts harmless: the length of the text,
-//! the nesting of parentheses and calls (recursion here), and the height of the
-//! tree (recursion in everything that walks it, dropping included; a chain of
-//! operators is as high as it is long).
+//! Owns nothing. One more pass over the tree checks types and arguments
+//! ([`check`]), so that a syntax error anywhere is reported before a type error,
+//! as Prometheus does.
+//!
+//! It must never take more than linear time or recurse without a bound. Three
+//! limits keep hostile texts harmless: the length of the text, the nesting of
+//! parentheses and calls (recursion here), and the height of the tree
+//! (recursion in what walks it, dropping included; a chain of operators is as
+//! high as it is long).
 
 mod check;
+mod message;
 mod selector;
 
 use super::ast::{
@@ -450,47 +453,6 @@ impl Parser<'_> {
 
     fn source(&self, lexeme: Lexeme) -> &str {
         &self.text[lexeme.span.range()]
-    }
-
-    /// The next token does not belong here.
-    fn unexpected(&self, context: &str, expected: &str) -> ParseError {
-        let lexeme = self.peek();
-        if lexeme.token == Token::Error {
-            return error(lexeme.span, self.lexed.error.clone());
-        }
-        let mut message = format!("unexpected {}", self.describe(lexeme));
-        if !context.is_empty() {
-            message.push_str(" in ");
-            message.push_str(context);
-        }
-        if !expected.is_empty() {
-            message.push_str(", expected ");
-            message.push_str(expected);
-        }
-        error(lexeme.span, message)
-    }
-
-    /// As Prometheus names tokens.
-    fn describe(&self, lexeme: Lexeme) -> String {
-        let text = self.source(lexeme);
-        let (kind, text) = match lexeme.token {
-            Token::End => return "end of input".to_owned(),
-            Token::Keyword(_) => return format!("<{text}>"),
-            Token::Aggregator(_) => return format!("<aggr:{text}>"),
-            Token::Operator(_) | Token::RegexEqual | Token::RegexNotEqual | Token::At => {
-                return format!("<op:{text}>");
-            }
-            Token::Identifier => return format!("identifier {}", GoQuoted(text)),
-            Token::MetricIdentifier => return format!("metric identifier {}", GoQuoted(text)),
-            Token::Number => ("number ", text),
-            Token::Duration => ("duration ", text),
-            Token::String => ("string ", text),
-            _ => ("", text),
-        };
-        match text.char_indices().nth(10) {
-            Some((at, _)) => format!("{kind}{}...", GoQuoted(&text[..at])),
-            None => format!("{kind}{}", GoQuoted(text)),
-        }
     }
 }
 

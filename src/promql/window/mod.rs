@@ -1,9 +1,13 @@
 //! Functions of the samples in a window that slides over a series.
 //!
-//! Both ends of the window only move forward, so a series is walked once
+//! Owns nothing. Both ends of the window only move forward, so a series is walked once
 //! whatever the overlap. Rates need the first and the last sample and the
 //! resets between them, counts of changes are differences of running counts:
-//! both cost the same for any length of window.
+//! both cost the same for any length of window. Sums, means, extremes and
+//! quantiles carry over what neighbouring windows share ([`overlap`]);
+//! deviations and trends look at every sample of every window.
+//!
+//! It must never see a staleness marker: the caller takes them out.
 
 mod overlap;
 mod rate;
@@ -208,7 +212,7 @@ pub(super) fn apply(
         W::Min => overlap::min(windows, samples, out),
         W::Stdvar => windows.slide(samples, out, |w| Some(variance(w))),
         W::Stddev => windows.slide(samples, out, |w| Some(variance(w).sqrt())),
-        W::Quantile => quantile(windows, samples, &params[0], out),
+        W::Quantile => overlap::quantile(windows, samples, &params[0], out),
         W::Mad => median_deviation(windows, samples, out),
     }
 }
@@ -254,15 +258,6 @@ fn variance(w: &Window<'_>) -> f64 {
     let mut variance = Variance::default();
     w.values().for_each(|v| variance.add(v));
     variance.value()
-}
-
-fn quantile(windows: &Windows, samples: &[Sample], q: &Scalar, out: &mut Vec<f64>) {
-    let mut values = Vec::new();
-    windows.slide(samples, out, |w| {
-        values.clear();
-        values.extend(w.values());
-        Some(math::quantile(q.at(w.step), &mut values))
-    });
 }
 
 /// The median distance from the median.
