@@ -152,6 +152,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::series::Freezer;
 
     #[test]
     fn every_ref_has_a_place_of_its_own() {
@@ -170,7 +171,8 @@ mod tests {
             let (shard, local) = place_of(series);
             let mut shard = head.write(shard);
             let s = shard.get_or_insert_with(local, || HeadSeries::new(i64::MIN));
-            s.place(Sample::new(i64::from(series), 1.0), 9, series, || None);
+            let sample = Sample::new(i64::from(series), 1.0);
+            s.place(sample, 9, &mut Freezer::default(), || None);
         }
         let part = Part {
             id: 9,

@@ -7,7 +7,7 @@ use super::batch::{ItemOutcome, Refusal, Row, SeriesKey, StateOp, WriteBatch};
 use super::head::{Shard, place_of};
 use super::index::Added;
 use super::parts::{Parts, window_of};
-use super::series::{HeadSeries, Placed};
+use super::series::{Freezer, HeadSeries, Placed};
 use super::shared::Shared;
 use super::{Table, wal};
 use crate::model::{Labels, Sample};
@@ -95,6 +95,7 @@ fn op_size(op: &StateOp) -> (Table, usize) {
 pub(super) struct Intake {
     shared: Arc<Shared>,
     log: wal::Builder,
+    freezer: Freezer,
     /// Series that the open transaction adds to the catalog.
     added: Vec<Added>,
     /// Whether the builder's rows are in the record already (a retry).
@@ -144,6 +145,7 @@ impl Intake {
         Intake {
             shared,
             log,
+            freezer: Freezer::default(),
             added: Vec::new(),
             finished: false,
             log_rows: 0,
@@ -217,9 +219,12 @@ impl Intake {
         };
         let part = pass.parts.id_of(window, pass.seq);
         let shared = pass.shared;
+        self.freezer.stagger = id;
         let series = pass.series(id)?;
         let sample = Sample::new(t, row.v);
-        let placed = series.place(sample, part, id, || sealed_value(shared, id, t));
+        let placed = series.place(sample, part, &mut self.freezer, || {
+            sealed_value(shared, id, t)
+        });
         if matches!(placed, Placed::Newest | Placed::Between) {
             let alone = placed == Placed::Between;
             self.log.push(id, t, row.v, alone, &mut series.log);

@@ -6,7 +6,9 @@
 //! reads showed it until then, as with a real kernel.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,16 +48,22 @@ pub(super) struct Disk(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    durable: Vec<u8>,
-    /// Sectors that were written and not synced.
-    pending: BTreeMap<usize, [u8; SECTOR]>,
-    len: usize,
+    /// By inode, so that a file keeps its bytes when it is renamed.
+    files: BTreeMap<u64, Content>,
     random: Random,
     /// The cut comes with this write, counted down.
     writes_left: Option<u64>,
     dead: bool,
     /// One sync in so many fails; 0: none does.
     sync_fails_one_in: u64,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    durable: Vec<u8>,
+    /// Sectors that were written and not synced.
+    pending: BTreeMap<usize, [u8; SECTOR]>,
+    len: usize,
     /// A sync failed: what is pending is lost at the next open.
     poisoned: bool,
 }
@@ -67,14 +75,11 @@ static SYNCS_FAILED: AtomicU64 = AtomicU64::new(0);
 impl Disk {
     pub(super) fn new(seed: u64, sync_fails_one_in: u64) -> Arc<Disk> {
         Arc::new(Disk(Mutex::new(State {
-            durable: Vec::new(),
-            pending: BTreeMap::new(),
-            len: 0,
+            files: BTreeMap::new(),
             random: Random::new(seed),
             writes_left: None,
             dead: false,
             sync_fails_one_in,
-            poisoned: false,
         })))
     }
 
@@ -98,24 +103,31 @@ impl Disk {
         state.writes_left = None;
     }
 
-    /// Opens this disk, whatever the path. Names are on a disk that never fails; a
-    /// new name is an empty disk.
+    /// Opens files on this disk. Names are on a disk that never fails: empty real
+    /// files stand for them.
     pub(super) fn backends(self: &Arc<Disk>) -> Backends {
         let disk = Arc::clone(self);
         Arc::new(move |path: &Path| {
             let mut state = disk.state();
             state.alive()?;
-            if !path.exists() {
-                std::fs::File::create(path)?;
-                state.len = 0;
-                state.durable.clear();
-                state.pending.clear();
+            let new = !path.exists();
+            let name = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .open(path)?;
+            let inode = name.metadata()?.ino();
+            let file = state.files.entry(inode).or_default();
+            if new {
+                *file = Content::default();
+            } else if std::mem::take(&mut file.poisoned) {
+                let lost = std::mem::take(&mut file.pending).len();
+                SECTORS_LOST.fetch_add(lost as u64, Ordering::Relaxed);
             }
-            if state.poisoned {
-                state.poisoned = false;
-                state.lose_pending();
-            }
-            Ok(Box::new(Handle(Arc::clone(&disk))))
+            Ok(Box::new(Handle {
+                disk: Arc::clone(&disk),
+                inode,
+            }))
         })
     }
 }
@@ -128,37 +140,22 @@ impl State {
         Ok(())
     }
 
+    fn file(&mut self, inode: u64) -> &mut Content {
+        self.files.entry(inode).or_default()
+    }
+
     /// A random part of the pending sectors survives.
     fn settle(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
-        for (at, bytes) in pending {
-            if self.random.one_in(2) {
-                self.persist(at, &bytes);
-            } else {
-                SECTORS_LOST.fetch_add(1, Ordering::Relaxed);
+        for file in self.files.values_mut() {
+            file.poisoned = false;
+            for (at, bytes) in std::mem::take(&mut file.pending) {
+                if self.random.one_in(2) {
+                    file.persist(at, &bytes);
+                } else {
+                    SECTORS_LOST.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
-    }
-
-    fn lose_pending(&mut self) {
-        SECTORS_LOST.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
-        self.pending.clear();
-    }
-
-    fn persist(&mut self, at: usize, bytes: &[u8; SECTOR]) {
-        let end = (at + 1) * SECTOR;
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        self.durable[at * SECTOR..end].copy_from_slice(bytes);
-    }
-
-    fn sector(&self, at: usize) -> [u8; SECTOR] {
-        if let Some(bytes) = self.pending.get(&at) {
-            return *bytes;
-        }
-        let durable = self.durable.get(at * SECTOR..(at + 1) * SECTOR);
-        durable.map_or([0; SECTOR], |bytes| bytes.try_into().unwrap())
     }
 
     fn count_write(&mut self) -> io::Result<()> {
@@ -175,21 +172,43 @@ impl State {
     }
 }
 
+impl Content {
+    fn persist(&mut self, at: usize, bytes: &[u8; SECTOR]) {
+        let end = (at + 1) * SECTOR;
+        if self.durable.len() < end {
+            self.durable.resize(end, 0);
+        }
+        self.durable[at * SECTOR..end].copy_from_slice(bytes);
+    }
+
+    fn sector(&self, at: usize) -> [u8; SECTOR] {
+        if let Some(bytes) = self.pending.get(&at) {
+            return *bytes;
+        }
+        let durable = self.durable.get(at * SECTOR..(at + 1) * SECTOR);
+        durable.map_or([0; SECTOR], |bytes| bytes.try_into().unwrap())
+    }
+}
+
 #[derive(Debug)]
-struct Handle(Arc<Disk>);
+struct Handle {
+    disk: Arc<Disk>,
+    inode: u64,
+}
 
 impl StorageBackend for Handle {
     fn len(&self) -> io::Result<u64> {
-        let state = self.0.state();
+        let mut state = self.disk.state();
         state.alive()?;
-        Ok(state.len as u64)
+        Ok(state.file(self.inode).len as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.0.state();
+        let mut state = self.disk.state();
         state.alive()?;
+        let file = state.file(self.inode);
         let offset = usize::try_from(offset).unwrap();
-        if offset + out.len() > state.len {
+        if offset + out.len() > file.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let (mut at, mut out) = (offset, out);
@@ -197,60 +216,67 @@ impl StorageBackend for Handle {
             let from = at % SECTOR;
             let n = out.len().min(SECTOR - from);
             let (front, rest) = out.split_at_mut(n);
-            front.copy_from_slice(&state.sector(at / SECTOR)[from..from + n]);
+            front.copy_from_slice(&file.sector(at / SECTOR)[from..from + n]);
             (at, out) = (at + n, rest);
         }
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.0.state();
+        let mut state = self.disk.state();
         state.alive()?;
-        state.len = usize::try_from(len).unwrap();
+        state.file(self.inode).len = usize::try_from(len).unwrap();
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.0.state();
+        let mut state = self.disk.state();
         state.alive()?;
+        let state = &mut *state;
+        let file = state.files.entry(self.inode).or_default();
         let one_in = state.sync_fails_one_in;
-        if one_in > 0 && state.random.one_in(one_in) {
-            SYNCS_FAILED.fetch_add(1, Ordering::Relaxed);
-            let pending = state.pending.clone();
-            for (at, bytes) in pending {
-                if state.random.one_in(2) {
-                    state.persist(at, &bytes);
-                }
+        let fails = one_in > 0 && state.random.one_in(one_in);
+        for (at, bytes) in file.pending.clone() {
+            if !fails || state.random.one_in(2) {
+                file.persist(at, &bytes);
             }
-            state.poisoned = true;
+        }
+        if fails {
+            SYNCS_FAILED.fetch_add(1, Ordering::Relaxed);
+            file.poisoned = true;
             return Err(io::Error::other("the sync failed"));
         }
-        for (at, bytes) in std::mem::take(&mut state.pending) {
-            state.persist(at, &bytes);
-        }
+        file.pending.clear();
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.0.state();
+        let mut state = self.disk.state();
         state.count_write()?;
+        let file = state.file(self.inode);
         let mut offset = usize::try_from(offset).unwrap();
         let mut data = data;
         while !data.is_empty() {
             let (at, from) = (offset / SECTOR, offset % SECTOR);
             let n = data.len().min(SECTOR - from);
-            let mut sector = state.sector(at);
+            let mut sector = file.sector(at);
             sector[from..from + n].copy_from_slice(&data[..n]);
-            state.pending.insert(at, sector);
+            file.pending.insert(at, sector);
             (offset, data) = (offset + n, &data[n..]);
         }
         Ok(())
     }
 }
 
+/// Neighbours are in different windows, so that records hold samples of several.
+fn time_of(id: u64) -> i64 {
+    let id = i64::try_from(id).unwrap();
+    T0 - (id % 3) * 3_600_000 + id
+}
+
 /// One message: two samples, a row of state and an outbox row, or nothing.
 fn message(id: u64, urgency: Urgency) -> WriteBatch {
-    let t = T0 + i64::try_from(id).unwrap();
+    let t = time_of(id);
     let device = format!("d{}", id % 5);
     let v = (id % 7) as f64 / 10.0;
     let mut batch = WriteBatch {
@@ -287,7 +313,7 @@ fn present(store: &Store) -> Vec<u64> {
         .map(|(key, _)| u64::from_be_bytes(key[..].try_into().unwrap()))
         .collect();
     for id in &ids {
-        let t = T0 + i64::try_from(*id).unwrap();
+        let t = time_of(*id);
         let v = (*id % 7) as f64 / 10.0;
         assert_eq!(
             a.get(&t).map(|v| v.to_bits()),
@@ -313,17 +339,29 @@ struct Found {
     /// Written and not acknowledged, and gone: nothing wrong with that.
     cut_off: u64,
     cuts: u64,
+    seals: u64,
+}
+
+/// Real names, in memory where there is such a place: the bytes are on the fake disk.
+fn memory_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    dir.unwrap()
 }
 
 async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
     let mut random = Random::new(seed ^ 0xabcd);
     let disk = Disk::new(seed, sync_fails_one_in);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = memory_dir();
     let mut found = Found::default();
     let mut acknowledged: Vec<u64> = Vec::new();
     let mut next = 0;
     for _ in 0..3 {
-        disk.cut_after(1 + random.below(80));
+        disk.cut_after(1 + random.below(120));
         let (clock, _) = manual(T0);
         let opened = Store::open_on(disk.backends(), options(dir.path()), clock, Metrics::new());
         if let Ok(store) = opened {
@@ -339,6 +377,12 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
                 };
                 let taken = group.iter().zip(&answers).filter(|(_, a)| a.is_ok());
                 acknowledged.extend(taken.map(|(id, _)| *id));
+                if random.one_in(6) {
+                    tokio::select! {
+                        sealed = store.seal_now() => found.seals += u64::from(sealed.is_ok()),
+                        () = power_off(&disk) => break,
+                    }
+                }
             }
             found.cuts += u64::from(disk.is_dead());
             store.close().await;
@@ -379,6 +423,7 @@ async fn run_all(seeds: std::ops::Range<u64>, urgency: Urgency, one_in: u64) -> 
         all.lost += found.lost;
         all.cut_off += found.cut_off;
         all.cuts += found.cuts;
+        all.seals += found.seals;
     }
     all
 }
@@ -388,6 +433,7 @@ async fn an_acknowledged_batch_survives_every_power_cut_whole() {
     let found = run_all(0..200, Urgency::Commit, 0).await;
     assert!(found.cuts > 200 && found.acknowledged > 1_000, "{found:?}");
     assert!(found.cut_off > 0, "the cuts lost nothing: {found:?}");
+    assert!(found.seals > 10, "{found:?}");
     assert!(SECTORS_LOST.load(Ordering::Relaxed) > 1_000);
 }
 

@@ -9,14 +9,14 @@ use super::days::Coverage;
 use super::head::{Head, place_of};
 use super::index::Index;
 use super::parts::{Parts, window_of};
-use super::series::{HeadSeries, Placed};
+use super::series::{Freezer, HeadSeries, Placed};
 use super::tables::{Meta, SERIES, SYMBOLS, WAL};
 use super::wal::{Record, Rows, Unreadable};
 use crate::model::Sample;
 use crate::telemetry::Metrics;
 
 /// What the start found.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Replayed {
     pub(super) index: Index,
     pub(super) head: Head,
@@ -33,6 +33,7 @@ pub(super) struct Replayed {
     pub(super) first: u64,
     /// Bytes of the log.
     pub(super) bytes: u64,
+    freezer: Freezer,
     samples: u64,
     added: u64,
     /// A record was damaged: rows up to the next reset cannot be decoded.
@@ -178,7 +179,8 @@ impl Replayed {
             }
             let part = self.parts.id_of(window, seq);
             let sample = Sample::new(row.t, v);
-            let placed = series.place(sample, part, row.series, || None);
+            self.freezer.stagger = row.series;
+            let placed = series.place(sample, part, &mut self.freezer, || None);
             if matches!(placed, Placed::Newest | Placed::Between) {
                 self.parts.count_in(window, row.t, seq);
                 self.added += 1;

@@ -1,9 +1,12 @@
 //! One series' recent samples in memory.
 //!
-//! New samples go to a byte-coded tail; a full tail is frozen into a chunk. What
-//! comes out of order goes to a small sorted side buffer, which is frozen alike.
+//! New samples go to a byte-coded tail; a full tail is frozen into a chunk of two
+//! columns, times and values. What comes out of order goes to a small sorted side
+//! buffer, which is frozen alike.
 //! Each piece belongs to one *part*: the samples that will be sealed together.
 
+use super::sealed::column::{self, Effort, Encoder};
+use super::sealed::{Malformed, times};
 use super::token::Coder;
 use super::varint::{self, Reader};
 use super::wal::LogState;
@@ -54,7 +57,8 @@ struct Tail {
     len: u16,
 }
 
-/// Samples in time order that do not change any more.
+/// Samples in time order that do not change any more: the length of the times'
+/// column, the times, the values.
 #[derive(Debug)]
 struct Chunk {
     part: PartId,
@@ -62,6 +66,43 @@ struct Chunk {
     min_t: i64,
     max_t: i64,
     bytes: Box<[u8]>,
+}
+
+/// Makes chunks, and keeps its buffers from one to the next.
+#[derive(Default)]
+pub(super) struct Freezer {
+    /// A number that differs among neighbouring series.
+    pub(super) stagger: u32,
+    encoder: Encoder,
+    samples: Vec<Sample>,
+    times: Vec<i64>,
+    values: Vec<f64>,
+    column: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl Freezer {
+    /// Encodes `samples`, which ascend in time and are at least one.
+    fn freeze(&mut self, part: PartId) -> Chunk {
+        self.times.clear();
+        self.times.extend(self.samples.iter().map(|s| s.t.as_ms()));
+        self.values.clear();
+        self.values.extend(self.samples.iter().map(|s| s.v));
+        self.column.clear();
+        times::encode(&self.times, &mut self.column);
+        self.bytes.clear();
+        varint::put(&mut self.bytes, self.column.len() as u64);
+        self.bytes.extend_from_slice(&self.column);
+        self.encoder
+            .encode(&self.values, Effort::Cheap, &mut self.bytes);
+        Chunk {
+            part,
+            len: u16::try_from(self.times.len()).expect("a chunk has 120 samples"),
+            min_t: self.times[0],
+            max_t: self.times[self.times.len() - 1],
+            bytes: self.bytes.as_slice().into(),
+        }
+    }
 }
 
 /// Samples that came between others, sorted by time.
@@ -90,12 +131,12 @@ impl HeadSeries {
         &mut self,
         sample: Sample,
         part: PartId,
-        stagger: u32,
+        freezer: &mut Freezer,
         sealed: impl FnOnce() -> Option<f64>,
     ) -> Placed {
         let t = sample.t.as_ms();
         if t > self.max_t && t > self.sealed_max {
-            self.push(sample, part, stagger);
+            self.push(sample, part, freezer);
             return Placed::Newest;
         }
         let stored = self.find(t).or_else(|| {
@@ -106,60 +147,63 @@ impl HeadSeries {
             Some(bits) if bits == sample.v.to_bits() => Placed::Duplicate,
             Some(_) => Placed::Conflict,
             None if t > self.max_t => {
-                self.push(sample, part, stagger);
+                self.push(sample, part, freezer);
                 Placed::Newest
             }
             None => {
-                self.insert_between(sample, part);
+                self.insert_between(sample, part, freezer);
                 Placed::Between
             }
         }
     }
 
-    fn push(&mut self, sample: Sample, part: PartId, stagger: u32) {
+    fn push(&mut self, sample: Sample, part: PartId, freezer: &mut Freezer) {
         if self.tail.len > 0 && self.tail.part != part {
-            self.freeze_tail();
+            self.freeze_tail(freezer);
         }
         self.tail.push(sample, part);
         self.max_t = sample.t.as_ms();
-        if self.tail.len >= self.tail_max(stagger) {
-            self.freeze_tail();
+        if self.tail.len >= self.tail_max(freezer) {
+            self.freeze_tail(freezer);
         }
     }
 
     /// The first tail of a series is shorter by an amount that differs among
     /// neighbours, so that they do not all freeze in the same scrape.
-    fn tail_max(&self, stagger: u32) -> u16 {
+    fn tail_max(&self, freezer: &Freezer) -> u16 {
         if self.chunks.is_empty() {
-            let less = u16::try_from(stagger % 64).expect("below 64");
+            let less = u16::try_from(freezer.stagger % 64).expect("below 64");
             CHUNK_SAMPLES - less
         } else {
             CHUNK_SAMPLES
         }
     }
 
-    fn freeze_tail(&mut self) {
+    fn freeze_tail(&mut self, freezer: &mut Freezer) {
         let tail = std::mem::take(&mut self.tail);
-        let mut samples = Vec::with_capacity(usize::from(tail.len));
-        tail.read(i64::MIN, i64::MAX, &mut samples);
-        self.chunks.push(Chunk::new(tail.part, &samples));
+        freezer.samples.clear();
+        tail.read(i64::MIN, i64::MAX, &mut freezer.samples);
+        self.chunks.push(freezer.freeze(tail.part));
     }
 
-    fn insert_between(&mut self, sample: Sample, part: PartId) {
+    fn insert_between(&mut self, sample: Sample, part: PartId, freezer: &mut Freezer) {
         let side = self.side.get_or_insert_default();
         let at = side.samples.partition_point(|(s, _)| s.t < sample.t);
         side.samples.insert(at, (sample, part));
         if side.samples.len() >= usize::from(CHUNK_SAMPLES) {
             let side = self.side.take().expect("it was just filled");
-            self.freeze_side(side.samples);
+            self.freeze_side(side.samples, freezer);
         }
     }
 
-    fn freeze_side(&mut self, mut samples: Vec<(Sample, PartId)>) {
+    fn freeze_side(&mut self, mut samples: Vec<(Sample, PartId)>, freezer: &mut Freezer) {
         samples.sort_by_key(|(sample, part)| (*part, sample.t));
         for run in samples.chunk_by(|a, b| a.1 == b.1) {
-            let only: Vec<Sample> = run.iter().map(|(sample, _)| *sample).collect();
-            self.chunks.push(Chunk::new(run[0].1, &only));
+            freezer.samples.clear();
+            freezer
+                .samples
+                .extend(run.iter().map(|(sample, _)| *sample));
+            self.chunks.push(freezer.freeze(run[0].1));
         }
     }
 
@@ -357,24 +401,24 @@ fn read_tail(bytes: &[u8], len: u16, start: i64, end: i64, out: &mut Vec<Sample>
 }
 
 impl Chunk {
-    /// Encodes samples that ascend in time.
-    fn new(part: PartId, samples: &[Sample]) -> Chunk {
-        let mut tail = Tail::default();
-        for sample in samples {
-            tail.push(*sample, part);
-        }
-        Chunk {
-            part,
-            len: tail.len,
-            min_t: samples[0].t.as_ms(),
-            max_t: tail.last_t,
-            bytes: tail.bytes.into_boxed_slice(),
-        }
+    fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
+        self.decode(start, end, out)
+            .expect("BUG: a chunk that cannot be decoded");
     }
 
-    fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
-        read_tail(&self.bytes, self.len, start, end, out)
-            .expect("BUG: a chunk that cannot be decoded");
+    fn decode(&self, start: i64, end: i64, out: &mut Vec<Sample>) -> Result<(), Malformed> {
+        let cut = Malformed("chunk too short");
+        let mut reader = Reader(&self.bytes);
+        let times_len = reader.number32().ok_or(cut)? as usize;
+        let len = usize::from(self.len);
+        let mut stamps = Vec::with_capacity(len);
+        times::decode(reader.bytes(times_len).ok_or(cut)?, len, &mut stamps)?;
+        let mut values = Vec::with_capacity(len);
+        column::decode(reader.0, len, &mut values)?;
+        let all = stamps.into_iter().zip(values);
+        let within = all.filter(|(t, _)| (start..=end).contains(t));
+        out.extend(within.map(|(t, v)| Sample::new(t, v)));
+        Ok(())
     }
 }
 
@@ -387,7 +431,7 @@ mod tests {
     use super::*;
 
     fn place(series: &mut HeadSeries, t: i64, v: f64, part: PartId) -> Placed {
-        series.place(Sample::new(t, v), part, 7, || None)
+        series.place(Sample::new(t, v), part, &mut Freezer::default(), || None)
     }
 
     fn all(series: &HeadSeries) -> Vec<Sample> {
@@ -421,7 +465,10 @@ mod tests {
     fn sealed_times_are_asked_for_only_where_they_may_be() {
         let mut series = HeadSeries::new(100);
         let sealed = |want: Option<f64>| move || want;
-        let mut at = |t, v, found| series.place(Sample::new(t, v), 1, 0, sealed(found));
+        let mut at = |t, v, found| {
+            let freezer = &mut Freezer::default();
+            series.place(Sample::new(t, v), 1, freezer, sealed(found))
+        };
         assert_eq!(at(100, 1.0, Some(1.0)), Placed::Duplicate);
         assert_eq!(at(100, 2.0, Some(1.0)), Placed::Conflict);
         assert_eq!(at(50, 1.0, None), Placed::Newest);
