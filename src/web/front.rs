@@ -213,6 +213,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn metrics_come_in_the_form_that_is_asked_for() {
+        let case = case("");
+        for (accept, media_type) in [
+            ("*/*", "text/plain; version=0.0.4"),
+            (
+                "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+                "application/openmetrics-text; version=1.0.0",
+            ),
+        ] {
+            let (response, body) = case.get("/metrics", &[("accept", accept)]).await;
+            let found = response.headers()[header::CONTENT_TYPE].to_str().unwrap();
+            assert!(found.starts_with(media_type), "{found}");
+            assert_eq!(
+                body.ends_with("# EOF\n"),
+                media_type.contains("openmetrics")
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn a_view_that_is_off_is_not_shown() {
         let case = case("[metrics]\nviews = [\"node\"]");
         let (_, metrics) = case.get("/metrics", &[]).await;

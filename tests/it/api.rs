@@ -10,6 +10,7 @@ use pulse::model::clock::ManualClock;
 use pulse::model::{Clock, Labels, Timestamp};
 use pulse::promql::Engine;
 use pulse::sources::Board;
+use pulse::sources::metadata::Metadata;
 use pulse::store::{Item, Row, SeriesKey, Store, WriteBatch};
 use pulse::tasks::Tasks;
 use pulse::telemetry::Metrics;
@@ -434,6 +435,29 @@ async fn every_status_path_answers_json() {
     assert_eq!(tsdb["data"]["headStats"]["numSeries"], 2);
     assert_eq!(tsdb["data"]["seriesCountByMetricName"][0]["name"], "m");
     assert_eq!(tsdb["data"]["seriesCountByMetricName"][0]["value"], 2);
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_is_what_the_sources_learned() {
+    let server = Server::ready("").await;
+    let ops = ["m", "n"].map(|metric| {
+        let metadata = Metadata {
+            kind: "gauge".to_owned(),
+            help: format!("Help of {metric}."),
+            unit: String::new(),
+        };
+        metadata.put(metric)
+    });
+    let batch = WriteBatch::of_state(ops.into());
+    server.store.write(batch).await.unwrap();
+    let m = r#""m":[{"type":"gauge","help":"Help of m.","unit":""}]"#;
+    let n = r#""n":[{"type":"gauge","help":"Help of n.","unit":""}]"#;
+    let all = format!(r#"{{"status":"success","data":{{{m},{n}}}}}"#);
+    server.check("/api/v1/metadata", 200, &all).await;
+    let one = format!(r#"{{"status":"success","data":{{{m}}}}}"#);
+    server.check("/api/v1/metadata?metric=m", 200, &one).await;
+    server.check("/api/v1/metadata?limit=1", 200, &one).await;
     server.close().await;
 }
 

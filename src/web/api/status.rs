@@ -1,15 +1,17 @@
 //! `/api/v1/status/...` and `/api/v1/metadata`: what this process is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use axum::extract::State;
 use axum::response::Response;
-use prometheus::proto::MetricType;
 
 use super::json::{self, Object};
 use super::params::Params;
 use crate::model::Timestamp;
 use crate::model::duration;
+use crate::sources::metadata::Metadata;
+use crate::store::Table;
 use crate::web::Context;
 use crate::web::error::ApiError;
 
@@ -222,41 +224,42 @@ impl Cardinality {
     }
 }
 
-/// Type and help of metrics: those of our own instruments.
+/// Type, help and unit of metrics, as the sources learned them.
 pub async fn metadata(
     State(context): State<Context>,
     params: Params,
 ) -> Result<Response, ApiError> {
     let limit = params.limit()?;
-    let wanted = params.get("metric");
-    let families = context.metrics.gather();
-    let shown = families
-        .iter()
-        .filter(|family| wanted.is_empty() || family.name() == wanted)
-        .take(limit);
-    Ok(json::respond(json::success(&[], &[], |out| {
-        let mut data = Object::new(out);
-        for family in shown {
-            json::array(data.field(family.name()), [family], |out, family| {
-                Object::new(out)
-                    .text("type", type_name(family.get_field_type()))
-                    .text("help", family.help())
-                    .text("unit", "")
-                    .end();
-            });
-        }
-        data.end();
-    })))
-}
-
-fn type_name(kind: MetricType) -> &'static str {
-    match kind {
-        MetricType::COUNTER => "counter",
-        MetricType::GAUGE => "gauge",
-        MetricType::HISTOGRAM => "histogram",
-        MetricType::SUMMARY => "summary",
-        MetricType::UNTYPED => "unknown",
-    }
+    let wanted = params.get("metric").to_owned();
+    let store = context.store.clone();
+    let timeout = context.config().query.timeout.get();
+    let run = context.gate.run(timeout, move |_| {
+        let range = match wanted.as_str() {
+            "" => (Bound::Unbounded, Bound::Unbounded),
+            metric => (
+                Bound::Included(metric.as_bytes()),
+                Bound::Included(metric.as_bytes()),
+            ),
+        };
+        let rows = store.scan(Table::Metadata, range, limit)?;
+        let known = rows
+            .iter()
+            .filter_map(|(metric, row)| Metadata::decode(metric, row));
+        Ok::<_, ApiError>(json::success(&[], &[], |out| {
+            let mut data = Object::new(out);
+            for (metric, metadata) in known {
+                json::array(data.field(&metric), [metadata], |out, metadata| {
+                    Object::new(out)
+                        .text("type", &metadata.kind)
+                        .text("help", &metadata.help)
+                        .text("unit", &metadata.unit)
+                        .end();
+                });
+            }
+            data.end();
+        }))
+    });
+    run.await?.map(json::respond)
 }
 
 /// Exemplars are not stored; Grafana asks all the same.
