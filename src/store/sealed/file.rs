@@ -23,11 +23,11 @@ use redb::{
 };
 
 use super::Malformed;
-use super::backend::Boxed;
 use super::seal::Seal;
 use super::tables::{self, FORMAT, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
 use crate::store::CommitSeq;
+use crate::store::disk::Boxed;
 
 /// Opens the bytes of a file: the place to count writes and to inject faults.
 /// The file is made when it is missing.

@@ -8,7 +8,6 @@
 //! checksum it has not checked, or answer with less data than was sealed
 //! without saying so.
 
-mod backend;
 pub mod column;
 pub mod file;
 mod intpack;
