@@ -1,12 +1,14 @@
 //! The sealed files, one for each UTC day: which there are, which are open.
 //!
-//! At most 16 files are open at once. A file that somebody still reads when it is
-//! closed is opened again through the same handle, so that no file is ever open
-//! twice.
+//! At most 16 files are open at once. A file that somebody still reads when it
+//! makes room is found again through the same handle, and one that is closing is
+//! waited for, so that no file is ever open twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
@@ -34,7 +36,26 @@ pub(super) struct Days {
     /// By the second at which the day starts.
     days: RwLock<BTreeMap<u32, Arc<Day>>>,
     /// The open ones, the last used at the end.
-    open: Mutex<Vec<Arc<L0>>>,
+    open: Mutex<Vec<Arc<OpenFile>>>,
+}
+
+/// An open file; says when it is closed.
+struct OpenFile {
+    file: Option<L0>,
+    is_open: Arc<AtomicBool>,
+}
+
+impl OpenFile {
+    fn get(&self) -> &L0 {
+        self.file.as_ref().expect("it goes only with the handle")
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.file = None;
+        self.is_open.store(false, Ordering::Release);
+    }
 }
 
 /// One file and what is known of it without opening it.
@@ -42,7 +63,8 @@ pub(super) struct Day {
     start_s: u32,
     path: PathBuf,
     generations: RwLock<Arc<[Generation]>>,
-    file: Mutex<Weak<L0>>,
+    file: Mutex<Weak<OpenFile>>,
+    is_open: Arc<AtomicBool>,
     /// The series that it holds; read when first asked for.
     series: Mutex<Option<Arc<RoaringBitmap>>>,
 }
@@ -110,7 +132,7 @@ impl Days {
             if let Some(start_s) = entry.file_name().to_str().and_then(day_of) {
                 let day = days.add(start_s);
                 let file = days.file(&day).map_err(store_error)?;
-                day.note(&file);
+                day.note(file.get());
             }
         }
         Ok(days)
@@ -124,6 +146,7 @@ impl Days {
                 path: self.dir.join(file_name(start_s)),
                 generations: RwLock::new(Arc::new([])),
                 file: Mutex::default(),
+                is_open: Arc::default(),
                 series: Mutex::default(),
             })
         });
@@ -137,12 +160,21 @@ impl Days {
     }
 
     /// The open file of a day.
-    fn file(&self, day: &Day) -> Result<Arc<L0>, sealed::Error> {
+    fn file(&self, day: &Day) -> Result<Arc<OpenFile>, sealed::Error> {
         let mut slot = lock(&day.file);
         let file = match slot.upgrade() {
             Some(file) => file,
             None => {
-                let file = Arc::new(self.open_file(day)?);
+                while day.is_open.load(Ordering::Acquire) {
+                    // Its last user is closing it at this moment.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let file = OpenFile {
+                    file: Some(self.open_file(day)?),
+                    is_open: Arc::clone(&day.is_open),
+                };
+                day.is_open.store(true, Ordering::Release);
+                let file = Arc::new(file);
                 *slot = Arc::downgrade(&file);
                 file
             }
@@ -166,12 +198,19 @@ impl Days {
         } else {
             OLD_CACHE_BYTES.min(self.cache_bytes)
         };
+        if self.has_expired(day) {
+            // To open it would make it anew.
+            return Err(sealed::Error::Damaged {
+                path: day.path.clone(),
+                what: "expired".to_owned(),
+            });
+        }
         L0::open(&day.path, cache_bytes, &self.backends)
     }
 
     /// Closes a file, so that the next use opens it anew: after an error in it.
     fn close(&self, day: &Day) {
-        lock(&self.open).retain(|file| file.path() != day.path);
+        lock(&self.open).retain(|file| file.get().path() != day.path);
     }
 
     /// Makes the file of a window's day when it is missing. Under another name
@@ -200,8 +239,8 @@ impl Days {
     ) -> Result<Generation, Error> {
         let day = self.day_for(window_s)?;
         let written = self.file(&day).and_then(|file| {
-            let generation = write(&file)?;
-            day.note(&file);
+            let generation = write(file.get())?;
+            day.note(file.get());
             Ok(generation)
         });
         written.map_err(|err| {
@@ -226,9 +265,24 @@ impl Days {
         for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
             let before: usize = out.iter().map(Vec::len).sum();
             let left = samples_max.saturating_sub(before);
-            self.file(day)?.read(targets, start, end, left, out)?;
+            match self.file(day) {
+                Ok(file) => file.get().read(targets, start, end, left, out)?,
+                Err(_) if self.has_expired(day) => {}
+                Err(err) => return Err(err),
+            }
         }
         Ok(())
+    }
+
+    /// Whether a day went away since it was listed.
+    fn has_expired(&self, day: &Day) -> bool {
+        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
+        !days.contains_key(&day.start_s)
+    }
+
+    /// Whether a sealed sample may lie in the closed range.
+    pub(super) fn overlap(&self, start: i64, end: i64) -> bool {
+        self.all().iter().any(|day| day.overlaps(start, end))
     }
 
     /// The value of a series at one time.
@@ -250,7 +304,11 @@ impl Days {
     pub(super) fn series(&self, start: i64, end: i64) -> Result<RoaringBitmap, sealed::Error> {
         let mut all = RoaringBitmap::new();
         for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
-            all |= &*self.series_of(day)?;
+            match self.series_of(day) {
+                Ok(series) => all |= &*series,
+                Err(_) if self.has_expired(day) => {}
+                Err(err) => return Err(err),
+            }
         }
         Ok(all)
     }
@@ -259,7 +317,7 @@ impl Days {
         if let Some(series) = &*lock(&day.series) {
             return Ok(Arc::clone(series));
         }
-        let ids = self.file(day)?.series_ids()?;
+        let ids = self.file(day)?.get().series_ids()?;
         let series: Arc<RoaringBitmap> = Arc::new(ids.into_iter().collect());
         *lock(&day.series) = Some(Arc::clone(&series));
         Ok(series)
@@ -273,12 +331,13 @@ impl Days {
         let old = |day: &Arc<Day>| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms;
         let old: Vec<Arc<Day>> = self.all().into_iter().filter(old).collect();
         for day in &old {
-            self.days
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&day.start_s);
+            let days = || self.days.write().unwrap_or_else(PoisonError::into_inner);
+            days().remove(&day.start_s);
             self.close(day);
-            std::fs::remove_file(&day.path).map_err(|err| io_error("remove", &day.path, err))?;
+            if let Err(err) = std::fs::remove_file(&day.path) {
+                days().insert(day.start_s, Arc::clone(day));
+                return Err(io_error("remove", &day.path, err));
+            }
             tracing::info!(path = %day.path.display(), "day expired");
         }
         if !old.is_empty() {

@@ -77,6 +77,9 @@ fn read_sealed(
     end: i64,
     samples_max: usize,
 ) -> Result<Vec<Vec<Sample>>, QueryError> {
+    if !shared.days.overlap(start, end) {
+        return Ok(vec![Vec::new(); ids.len()]);
+    }
     let mut order: Vec<(u32, u32, usize)> = {
         let index = shared.index();
         let places = ids.iter().enumerate();

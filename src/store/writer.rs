@@ -207,10 +207,6 @@ impl Writer {
                 break;
             }
         }
-        self.jobs.close();
-        while let Ok(Job::Write(write)) = self.jobs.try_recv() {
-            drop(write);
-        }
     }
 
     /// One round: wait, take all there is, commit when it is time. `None` when
