@@ -54,13 +54,18 @@ impl Answer {
     }
 }
 
-/// An HTTP client with connections that are kept.
+/// An HTTP client with a new connection for each request: a server that refused a
+/// body closes its connection.
 #[derive(Clone)]
 pub(crate) struct Http(Client<HttpConnector, Full<Bytes>>);
 
 impl Http {
     pub(crate) fn new() -> Http {
-        Http(Client::builder(TokioExecutor::new()).build_http())
+        Http(
+            Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build_http(),
+        )
     }
 
     /// Sends a request; `None` when nobody answers.
