@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use pulse::config::{Config, Limits, Map};
 use pulse::ingest::decode::{Reading, decode};
-use pulse::ingest::{Ingest, Message, Origin};
+use pulse::ingest::{Ingest, Message, Origin, Verdict};
 use pulse::model::Clock;
 use pulse::store::{Options, Store};
 use pulse::tasks::Tasks;
@@ -155,8 +155,16 @@ async fn send(ingest: &Ingest, source: usize, base: i64) {
         }
     }
     for answer in answers {
-        answer.await.expect("verdicts");
+        check(&answer.await.expect("verdicts"));
     }
+}
+
+fn check(verdicts: &[Verdict]) {
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| *verdict == Verdict::Committed)
+    );
 }
 
 fn message(source: usize, n: usize, base: i64) -> Message {
