@@ -280,11 +280,6 @@ impl Days {
         !days.contains_key(&day.start_s)
     }
 
-    /// Whether a sealed sample may lie in the closed range.
-    pub(super) fn overlap(&self, start: i64, end: i64) -> bool {
-        self.all().iter().any(|day| day.overlaps(start, end))
-    }
-
     /// The value of a series at one time.
     pub(super) fn lookup(
         &self,

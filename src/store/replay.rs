@@ -1,12 +1,13 @@
 //! The way back at start: catalog, then the log, record by record, through the
 //! code that took the samples in. Memory is that of the running store.
 
+use std::sync::RwLockWriteGuard;
 use std::time::Instant;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
 use super::days::Coverage;
-use super::head::{Head, place_of};
+use super::head::{Head, Shard, place_of};
 use super::index::Index;
 use super::parts::{Parts, window_of};
 use super::series::{Freezer, HeadSeries, Placed};
@@ -164,9 +165,15 @@ impl Replayed {
         mut rows: Rows<'_>,
         sealed: &Coverage,
     ) -> Result<(), Unreadable> {
+        // Neighbours mostly share a shard, as in the writer.
+        let mut held: Option<(usize, RwLockWriteGuard<'_, Shard>)> = None;
         while let Some(row) = rows.head()? {
-            let (shard, local) = place_of(row.series);
-            let mut shard = self.head.write(shard);
+            let (at, local) = place_of(row.series);
+            if held.as_ref().is_none_or(|(held, _)| *held != at) {
+                drop(held.take());
+                held = Some((at, self.head.write(at)));
+            }
+            let (_, shard) = held.as_mut().expect("it was just taken");
             let series = shard.get_or_insert_with(local, || HeadSeries::new(sealed.max_t));
             let v = rows.value(row, self.resets, &mut series.log)?;
             self.samples += 1;

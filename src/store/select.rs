@@ -24,10 +24,10 @@ pub(super) fn select(
     matchers: &[Matcher],
     hints: &SelectHints,
 ) -> Result<Vec<Series>, QueryError> {
-    let ids: Vec<u32> = shared.index().matching(matchers).iter().collect();
+    let targets = targets(shared, matchers);
     let mut found = Vec::new();
     let mut left = hints.samples_max;
-    for step in ids.chunks(STEP) {
+    for step in targets.chunks(STEP) {
         if hints.cancel.load(Ordering::Relaxed) {
             return Err(QueryError::Cancelled);
         }
@@ -40,65 +40,49 @@ pub(super) fn select(
     Ok(found)
 }
 
+/// A series with the symbol of its metric's name in front, as sealed pages are
+/// sorted: steps of neighbours read each page once or twice, not once a step.
+type Target = (u32, u32);
+
+fn targets(shared: &Shared, matchers: &[Matcher]) -> Vec<Target> {
+    let index = shared.index();
+    let ids = index.matching(matchers);
+    let mut targets = index.metric_symbols(&ids);
+    drop(index);
+    targets.sort_unstable();
+    targets
+}
+
 fn read_step(
     shared: &Shared,
-    ids: &[u32],
+    targets: &[Target],
     start: Timestamp,
     end: Timestamp,
     left: &mut usize,
     found: &mut Vec<Series>,
 ) -> Result<(), QueryError> {
     let (start, end) = (start.as_ms(), end.as_ms());
-    let mut recent = vec![Vec::new(); ids.len()];
-    for (id, samples) in ids.iter().zip(&mut recent) {
+    let mut recent = vec![Vec::new(); targets.len()];
+    for ((_, id), samples) in targets.iter().zip(&mut recent) {
         shared.head.read(*id, start, end, samples);
         *left = left
             .checked_sub(samples.len())
             .ok_or(QueryError::TooManySamples)?;
     }
-    let mut old = read_sealed(shared, ids, start, end, *left)?;
+    let mut sealed = vec![Vec::new(); targets.len()];
+    shared
+        .days
+        .read(targets, start, end, *left, &mut sealed)
+        .map_err(|err| query_error(shared, err))?;
+    *left = left.saturating_sub(sealed.iter().map(Vec::len).sum());
     let index = shared.index();
-    for (at, (id, recent)) in ids.iter().zip(recent).enumerate() {
-        let sealed = std::mem::take(&mut old[at]);
-        *left = left.saturating_sub(sealed.len());
+    for ((_, id), (sealed, recent)) in targets.iter().zip(sealed.into_iter().zip(recent)) {
         let samples = merge(sealed, recent);
         if let Some(labels) = index.labels(*id).filter(|_| !samples.is_empty()) {
             found.push(Series { labels, samples });
         }
     }
     Ok(())
-}
-
-/// The sealed samples of each series.
-fn read_sealed(
-    shared: &Shared,
-    ids: &[u32],
-    start: i64,
-    end: i64,
-    samples_max: usize,
-) -> Result<Vec<Vec<Sample>>, QueryError> {
-    if !shared.days.overlap(start, end) {
-        return Ok(vec![Vec::new(); ids.len()]);
-    }
-    let mut order: Vec<(u32, u32, usize)> = {
-        let index = shared.index();
-        let places = ids.iter().enumerate();
-        places
-            .map(|(at, id)| (index.metric_symbol(*id), *id, at))
-            .collect()
-    };
-    order.sort_unstable();
-    let targets: Vec<(u32, u32)> = order.iter().map(|(metric, id, _)| (*metric, *id)).collect();
-    let mut sorted = vec![Vec::new(); ids.len()];
-    shared
-        .days
-        .read(&targets, start, end, samples_max, &mut sorted)
-        .map_err(|err| query_error(shared, err))?;
-    let mut by_place = vec![Vec::new(); ids.len()];
-    for ((_, _, at), samples) in order.into_iter().zip(sorted) {
-        by_place[at] = samples;
-    }
-    Ok(by_place)
 }
 
 fn query_error(shared: &Shared, err: sealed::Error) -> QueryError {

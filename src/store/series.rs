@@ -5,6 +5,9 @@
 //! buffer, which is frozen alike.
 //! Each piece belongs to one *part*: the samples that will be sealed together.
 
+#[cfg(test)]
+mod tests;
+
 use super::sealed::column::{self, Effort, Encoder};
 use super::sealed::{Malformed, times};
 use super::token::Coder;
@@ -183,7 +186,15 @@ impl HeadSeries {
         let tail = std::mem::take(&mut self.tail);
         freezer.samples.clear();
         tail.read(i64::MIN, i64::MAX, &mut freezer.samples);
-        self.chunks.push(freezer.freeze(tail.part));
+        self.keep(freezer.freeze(tail.part));
+    }
+
+    /// A series has two or three chunks, so room for more would be a waste.
+    fn keep(&mut self, chunk: Chunk) {
+        if self.chunks.len() < 4 {
+            self.chunks.reserve_exact(1);
+        }
+        self.chunks.push(chunk);
     }
 
     fn insert_between(&mut self, sample: Sample, part: PartId, freezer: &mut Freezer) {
@@ -203,7 +214,7 @@ impl HeadSeries {
             freezer
                 .samples
                 .extend(run.iter().map(|(sample, _)| *sample));
-            self.chunks.push(freezer.freeze(run[0].1));
+            self.keep(freezer.freeze(run[0].1));
         }
     }
 
@@ -419,114 +430,5 @@ impl Chunk {
         let within = all.filter(|(t, _)| (start..=end).contains(t));
         out.extend(within.map(|(t, v)| Sample::new(t, v)));
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn place(series: &mut HeadSeries, t: i64, v: f64, part: PartId) -> Placed {
-        series.place(Sample::new(t, v), part, &mut Freezer::default(), || None)
-    }
-
-    fn all(series: &HeadSeries) -> Vec<Sample> {
-        let mut out = Vec::new();
-        series.read(i64::MIN, i64::MAX, &mut out);
-        out
-    }
-
-    #[test]
-    fn the_first_value_of_a_time_is_kept() {
-        let mut series = HeadSeries::new(i64::MIN);
-        assert_eq!(place(&mut series, 10, 1.0, 1), Placed::Newest);
-        assert_eq!(place(&mut series, 10, 1.0, 1), Placed::Duplicate);
-        assert_eq!(place(&mut series, 10, 2.0, 1), Placed::Conflict);
-        assert_eq!(place(&mut series, 5, 3.0, 1), Placed::Between);
-        assert_eq!(place(&mut series, 5, 3.0, 1), Placed::Duplicate);
-        assert_eq!(place(&mut series, 5, -3.0, 1), Placed::Conflict);
-        assert_eq!(all(&series), [Sample::new(5, 3.0), Sample::new(10, 1.0)]);
-    }
-
-    #[test]
-    fn zero_and_minus_zero_conflict_and_nan_repeats() {
-        let mut series = HeadSeries::new(i64::MIN);
-        place(&mut series, 1, 0.0, 1);
-        assert_eq!(place(&mut series, 1, -0.0, 1), Placed::Conflict);
-        place(&mut series, 2, f64::NAN, 1);
-        assert_eq!(place(&mut series, 2, f64::NAN, 1), Placed::Duplicate);
-    }
-
-    #[test]
-    fn sealed_times_are_asked_for_only_where_they_may_be() {
-        let mut series = HeadSeries::new(100);
-        let sealed = |want: Option<f64>| move || want;
-        let mut at = |t, v, found| {
-            let freezer = &mut Freezer::default();
-            series.place(Sample::new(t, v), 1, freezer, sealed(found))
-        };
-        assert_eq!(at(100, 1.0, Some(1.0)), Placed::Duplicate);
-        assert_eq!(at(100, 2.0, Some(1.0)), Placed::Conflict);
-        assert_eq!(at(50, 1.0, None), Placed::Newest);
-        // Above the sealed ones nobody looks.
-        assert_eq!(at(101, 1.0, Some(5.0)), Placed::Newest);
-    }
-
-    #[test]
-    fn dropping_a_part_leaves_the_others() {
-        let mut series = HeadSeries::new(i64::MIN);
-        for t in 0..300_i64 {
-            place(&mut series, t * 10, 0.5, if t < 200 { 1 } else { 2 });
-        }
-        place(&mut series, 15, 9.0, 1);
-        place(&mut series, 2_995, 9.0, 2);
-        place(&mut series, 2_985, 9.0, 2);
-        let mut first = Vec::new();
-        series.read_part(1, &mut first);
-        assert_eq!(first.len(), 201);
-        assert!(first.is_sorted_by_key(|s| s.t));
-        assert!(series.has_part(1));
-        series.drop_part(1, 1_990);
-        assert!(!series.has_part(1));
-        assert_eq!(all(&series).len(), 102);
-        series.drop_part(2, 2_995);
-        assert!(series.is_empty());
-        assert_eq!(series.max_t(), 2_995);
-    }
-
-    proptest! {
-        #[test]
-        fn reads_give_what_a_sorted_map_gives(
-            samples in prop::collection::vec((0_i64..2_000, prop_oneof![any::<u64>(), 0_u64..3]), 0..600),
-            range in (0_i64..2_000, 0_i64..2_000),
-        ) {
-            let mut series = HeadSeries::new(i64::MIN);
-            let mut model: BTreeMap<i64, u64> = BTreeMap::new();
-            for (t, bits) in samples {
-                let placed = place(&mut series, t, f64::from_bits(bits), u32::try_from(t / 700).unwrap());
-                match model.get(&t) {
-                    Some(old) if *old == bits => prop_assert_eq!(placed, Placed::Duplicate),
-                    Some(_) => prop_assert_eq!(placed, Placed::Conflict),
-                    None => {
-                        prop_assert!(matches!(placed, Placed::Newest | Placed::Between));
-                        model.insert(t, bits);
-                    }
-                }
-            }
-            let mut got = Vec::new();
-            series.read(range.0, range.1, &mut got);
-            let got: Vec<_> = got.iter().map(|s| (s.t.as_ms(), s.v.to_bits())).collect();
-            let want: Vec<_> = model
-                .iter()
-                .filter(|(t, _)| (range.0..=range.1).contains(*t))
-                .map(|(t, bits)| (*t, *bits))
-                .collect();
-            prop_assert_eq!(got.is_empty() || series.overlaps(range.0, range.1), true);
-            prop_assert_eq!(got, want);
-        }
     }
 }

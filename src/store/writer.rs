@@ -12,6 +12,8 @@
 //! When the disk refuses a transaction, the record is kept, the database is
 //! opened again, and the record is written again unless its number is there.
 
+mod commit;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,12 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::batch::{CommitSeq, Committed, Urgency, WriteBatch};
 use super::index::Removed;
 use super::intake::{Intake, Load};
-use super::ledger::Ledger;
 use super::parts::Part;
 use super::series::PartId;
 use super::shared::Shared;
-use super::tables::{self, Meta, has_commit};
-use super::transaction::{self, Bounds, Changes, Evicted};
+use super::transaction::Changes;
 use super::{StateOp, Table, state, wal};
 
 /// Batches that may wait in the queue.
@@ -43,30 +43,6 @@ const RIDE_ALONG: Duration = Duration::from_secs(10);
 /// All value coders start anew after this time, so that a damaged record costs
 /// the log behind it no more than that.
 const RESET_AFTER: Duration = Duration::from_secs(300);
-
-/// The waits between attempts at a disk that refuses.
-const RETRY_MIN: Duration = if cfg!(test) {
-    Duration::from_millis(1)
-} else {
-    Duration::from_secs(1)
-};
-const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// Sealed records that one transaction deletes: it has to read them.
-const CUT_BYTES: usize = 4 << 20;
-
-/// The wait until the next transaction deletes more, when nothing else happens.
-const CUT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How soon a waiting writer sees that the store closes.
-const RETRY_POLL: Duration = if cfg!(test) {
-    Duration::from_millis(1)
-} else {
-    Duration::from_millis(20)
-};
-
-/// Above this size redb keeps what makes opening after a crash quick.
-const QUICK_REPAIR_BYTES: u64 = 64 << 20;
 
 /// Something for the writer to do.
 pub(super) enum Job {
@@ -397,238 +373,10 @@ impl Writer {
             && self.sealer.is_empty()
             && self.wal_first > self.wal_sealed
     }
-
-    /// Commits the open record and answers; says whether to go on.
-    fn commit(&mut self) -> bool {
-        self.due = None;
-        if self.is_idle() {
-            return true;
-        }
-        let begun = Instant::now();
-        let mut wait = RETRY_MIN;
-        let evicted = loop {
-            match self.try_commit() {
-                Ok(evicted) => break evicted,
-                Err(err) => {
-                    if !self.ride_out(&err, wait) {
-                        return false;
-                    }
-                    wait = (wait * 2).min(RETRY_MAX);
-                    if self.is_committed() {
-                        self.count_again();
-                        break Evicted::default();
-                    }
-                }
-            }
-        };
-        self.committed(begun.elapsed(), &evicted);
-        true
-    }
-
-    fn try_commit(&mut self) -> Result<Evicted, redb::Error> {
-        let db = self.shared.hot.database().map_err(to_redb)?;
-        let long = std::fs::metadata(self.shared.hot.path())
-            .is_ok_and(|meta| meta.len() > QUICK_REPAIR_BYTES);
-        let txn = transaction::begin(&db, long)?;
-        let limits = &self.shared.options.limits;
-        let bounds = Bounds {
-            outbox_bytes: limits.outbox_max.get(),
-            dead_bytes: limits.dead_letters_max.get(),
-        };
-        let mut sequence = self.sequence;
-        let applied = {
-            let mut ledger = self.shared.ledger();
-            let applied =
-                transaction::put_state(&txn, &self.changes, bounds, &mut ledger, &mut sequence);
-            if applied.is_err() {
-                ledger.take_back();
-            }
-            applied
-        };
-        let done = applied.and_then(|evicted| {
-            self.intake.finish(sequence, &mut self.record);
-            transaction::put_record(&txn, self.seq, &self.record)?;
-            transaction::put_catalog(&txn, self.intake.added())?;
-            let cut = self.cut_log(&txn, sequence)?;
-            txn.commit()?;
-            Ok((evicted, cut))
-        });
-        let mut ledger = self.shared.ledger();
-        match done {
-            Ok((evicted, cut)) => {
-                ledger.keep();
-                self.sequence = sequence;
-                self.wal_first = cut.next;
-                self.shared.metrics.store.wal_bytes.sub(cut.bytes);
-                Ok(evicted)
-            }
-            Err(err) => {
-                ledger.take_back();
-                Err(err)
-            }
-        }
-    }
-
-    /// Deletes sealed records, a bounded number of them, and removed series.
-    fn cut_log(&self, txn: &redb::WriteTransaction, sequence: u64) -> Result<Cut, redb::Error> {
-        let mut cut = Cut {
-            next: self.wal_first,
-            bytes: 0,
-        };
-        let removes = !self.removed.series.is_empty();
-        if cut.next > self.wal_sealed && !removes {
-            return Ok(cut);
-        }
-        let (last_ref, last_symbol) = self.shared.index().last();
-        let meta = Meta {
-            version: tables::VERSION,
-            wal_sealed_seq: self.wal_sealed,
-            sequence,
-            last_ref: last_ref.into(),
-            last_symbol: last_symbol.into(),
-        };
-        meta.write(txn)?;
-        transaction::delete_catalog(txn, &self.removed)?;
-        if cut.next <= self.wal_sealed {
-            let to = self.wal_sealed;
-            let (next, bytes) = transaction::delete_records(txn, cut.next, to, CUT_BYTES)?;
-            cut = Cut {
-                next,
-                bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-            };
-        }
-        Ok(cut)
-    }
-
-    /// After a refused transaction: waits, and opens the database again. Says
-    /// whether to try again; not when the store is closing.
-    fn ride_out(&self, err: &redb::Error, wait: Duration) -> bool {
-        let metrics = &self.shared.metrics.store;
-        metrics.commit_failures.inc();
-        metrics.failing.set(1);
-        tracing::error!(commit_seq = self.seq, error = %err, "cannot commit, trying again");
-        let until = Instant::now() + wait;
-        while Instant::now() < until {
-            if self.shared.is_closing() {
-                return false;
-            }
-            std::thread::sleep(RETRY_POLL);
-        }
-        if let Err(err) = self.shared.hot.reopen() {
-            tracing::error!(error = %err, "cannot open the store again");
-        }
-        true
-    }
-
-    /// Whether the open transaction is on disk after all.
-    fn is_committed(&self) -> bool {
-        let db = self.shared.hot.database();
-        db.is_ok_and(|db| has_commit(&db, self.seq).unwrap_or(false))
-    }
-
-    /// The refused transaction was there after all, and its counts were taken back.
-    fn count_again(&mut self) {
-        let read = || -> Result<(Ledger, u64), Box<dyn std::error::Error>> {
-            Ok(Ledger::read(&*self.shared.hot.database()?)?)
-        };
-        match read() {
-            Ok((ledger, last)) => {
-                *self.shared.ledger() = ledger;
-                self.sequence = self.sequence.max(last);
-            }
-            Err(err) => tracing::error!(error = %err, "cannot count outbox and dead letters"),
-        }
-    }
-
-    fn committed(&mut self, took: Duration, evicted: &Evicted) {
-        let shared = Arc::clone(&self.shared);
-        shared.committed.store(self.seq, Ordering::Release);
-        self.observe(took, evicted);
-        for table in Table::ALL {
-            let evicted = table == Table::Dead && !evicted.deliveries.is_empty();
-            if evicted || !self.changes.of(table).is_empty() {
-                shared.changes(table).send_replace(self.seq);
-            }
-        }
-        for (reply, committed) in self.waiting.drain(..) {
-            // A caller that went away wants no answer.
-            drop(reply.send(committed));
-        }
-        for reply in self.sealer.drain(..) {
-            reply.send(()).unwrap_or_default();
-        }
-        self.removed = Removed::default();
-        self.changes = Changes::default();
-        self.intake.clear();
-        self.seq += 1;
-        if self.last_reset.elapsed() >= RESET_AFTER {
-            self.start_anew();
-        }
-        if self.wal_first <= self.wal_sealed {
-            self.due_within(CUT_PAUSE);
-        }
-    }
-
-    fn observe(&mut self, took: Duration, evicted: &Evicted) {
-        let metrics = &self.shared.metrics;
-        let seconds = took.as_secs_f64();
-        metrics.store.failing.set(0);
-        metrics.store.commits.inc();
-        metrics.store.commit_seconds.observe(seconds);
-        metrics
-            .service
-            .observe(crate::telemetry::metrics::ServiceName::Ingest, "commit")
-            .observe(seconds);
-        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let record_bytes = gauge(self.record.len());
-        metrics.store.wal_bytes.add(record_bytes);
-        metrics
-            .store
-            .dead_letters_dropped
-            .inc_by(evicted.dead_letters);
-        metrics
-            .store
-            .outbox_evicted
-            .inc_by(evicted.deliveries.len() as u64);
-        let tables = Table::ALL
-            .iter()
-            .map(|table| (table.name(), self.changes.of(*table).len()));
-        let own = [
-            ("samples", self.intake.log_rows()),
-            ("series", self.intake.added().len()),
-        ];
-        for (table, rows) in tables.chain(own).filter(|(_, rows)| *rows > 0) {
-            let label = &[table];
-            let store = &metrics.store;
-            store.db_writes.with_label_values(label).inc_by(rows as u64);
-            store
-                .db_write_duration
-                .with_label_values(label)
-                .observe(seconds);
-            store
-                .db_batch_size
-                .with_label_values(label)
-                .observe(rows as f64);
-        }
-        std::mem::take(&mut self.load).leave(&metrics.store);
-        self.intake.observe();
-    }
-}
-
-/// How far sealed records were deleted.
-struct Cut {
-    /// The first commit that is still in the table.
-    next: u64,
-    bytes: i64,
 }
 
 enum Waited {
     Job(Job),
     Due,
     Gone,
-}
-
-/// Our error where redb's is expected.
-fn to_redb(err: super::Error) -> redb::Error {
-    redb::Error::Io(std::io::Error::other(err))
 }
