@@ -182,9 +182,11 @@ impl Sealer {
                 }
             }
         }
-        let ids = done.iter().map(|part| part.id).collect();
-        self.ask(|reply| Job::Sealed { parts: ids, reply })?;
-        self.drop_from_head(&done);
+        if !done.is_empty() {
+            let ids = done.iter().map(|part| part.id).collect();
+            self.ask(|reply| Job::Sealed { parts: ids, reply })?;
+            self.drop_from_head(&done);
+        }
         Ok(failed)
     }
 
@@ -260,9 +262,6 @@ impl Sealer {
 
     /// Step 4.
     fn drop_from_head(&self, done: &[Part]) {
-        if done.is_empty() {
-            return;
-        }
         let newest = done.iter().map(|part| part.max_t).max();
         let idle_before = newest.map_or(i64::MIN, |t| t.saturating_sub(2 * WINDOW_MS));
         self.shared.head.drop_parts(done, idle_before);
