@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::server::{Server, eventually, free_port};
+use crate::broker::free_port;
+use crate::server::{Server, eventually};
 
 /// A family as `/metrics` shows it.
 #[derive(Default, Debug)]

@@ -6,8 +6,8 @@ use std::fs;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::{AsyncClient, MqttOptions};
 
-use crate::programs::Mosquitto;
-use crate::server::{Server, eventually, free_port};
+use crate::broker::{Broker, free_port};
+use crate::server::{Server, eventually};
 
 /// The count of one reason for one tenant on `/metrics`.
 async fn rejected(server: &Server, tenant: &str, reason: &str) -> f64 {
@@ -23,7 +23,7 @@ async fn rejected(server: &Server, tenant: &str, reason: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_mqtt_payloads_are_counted_and_the_next_message_arrives() {
-    let Some(mosquitto) = Mosquitto::start("message_size_limit 0") else {
+    let Some(mosquitto) = Broker::mosquitto("message_size_limit 0") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();

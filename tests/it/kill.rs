@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
 
+use crate::broker::{Broker, free_port, say};
 use crate::ledger::Ledger;
-use crate::programs::{Mosquitto, Nats};
-use crate::server::{Server, eventually, free_port};
+use crate::server::{Server, eventually};
 
 /// Messages in the short form; the long form takes more.
 fn messages() -> u64 {
@@ -61,12 +61,12 @@ async fn check(server: &mut Server, dir: &Path, ledger: &Ledger) {
     server.kill();
     *server = Server::start(dir, server.port).await;
     assert_eq!(ledger.faults(server).await, Vec::<String>::new());
-    crate::programs::report(&format!("settled in {settle:?}"));
+    say(&format!("settled in {settle:?}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_mqtt_message_is_lost_or_doubled_by_sigkill() {
-    let Some(mosquitto) = Mosquitto::start("") else {
+    let Some(mosquitto) = Broker::mosquitto("") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
@@ -82,7 +82,7 @@ async fn no_mqtt_message_is_lost_or_doubled_by_sigkill() {
     let publisher = tokio::spawn(publish_mqtt(mosquitto.port, ledger.clone()));
     let kills = kill_until(&mut server, dir.path(), || publisher.is_finished()).await;
     publisher.await.unwrap();
-    crate::programs::report(&format!("{kills} kills during {} messages", messages()));
+    say(&format!("{kills} kills during {} messages", messages()));
     check(&mut server, dir.path(), &ledger).await;
 }
 
@@ -120,7 +120,7 @@ async fn publish_mqtt(port: u16, ledger: Ledger) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_jetstream_message_is_lost_or_doubled_by_sigkill() {
-    let Some(nats) = Nats::start() else { return };
+    let Some(nats) = Broker::nats("") else { return };
     let dir = tempfile::tempdir().unwrap();
     let client = async_nats::connect(format!("nats://127.0.0.1:{}", nats.port))
         .await
@@ -147,7 +147,7 @@ async fn no_jetstream_message_is_lost_or_doubled_by_sigkill() {
     let publisher = tokio::spawn(publish_nats(jetstream, ledger.clone()));
     let kills = kill_until(&mut server, dir.path(), || publisher.is_finished()).await;
     publisher.await.unwrap();
-    crate::programs::report(&format!("{kills} kills during {} messages", messages()));
+    say(&format!("{kills} kills during {} messages", messages()));
     check(&mut server, dir.path(), &ledger).await;
 
     let stream = &stream;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::server::{Server, eventually, free_port};
+use crate::broker::free_port;
+use crate::server::{Server, eventually};
 use crate::sink::{SECRET, Sink};
 
 /// `BufferFull` of document 3 with `for: 0s`.

@@ -4,7 +4,8 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::server::{Server, eventually, free_port};
+use crate::broker::free_port;
+use crate::server::{Server, eventually};
 
 fn pulse(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pulse"))

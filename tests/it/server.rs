@@ -1,6 +1,5 @@
 //! The real binary as a child process, and an HTTP client to talk to it.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,14 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// How long anything in these tests may take before it counts as failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A loopback port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+use crate::broker::PATIENCE;
 
 /// Polls `probe` until it gives something; fails with `what` after [`PATIENCE`].
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(

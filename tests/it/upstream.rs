@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::programs::{Prometheus, program, report};
-use crate::server::{Http, Server, eventually, free_port};
+use crate::broker::{free_port, program, say};
+use crate::programs::Prometheus;
+use crate::server::{Http, Server, eventually};
 
 /// The names that the documents or node_exporter fix, about which the lint complains.
 const LINT_ACCEPTED: [&str; 12] = [
@@ -136,5 +137,5 @@ async fn promtool_queries_work_against_us() {
         labels.split_whitespace().collect::<Vec<_>>(),
         ["node", "pulse"]
     );
-    report("promtool query instant, range, series and labels answered");
+    say("promtool query instant, range, series and labels answered");
 }
