@@ -45,6 +45,11 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// The binary to measure; `PULSE_BIN` names another one.
+fn binary() -> String {
+    std::env::var("PULSE_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pulse").to_owned())
+}
+
 /// A child that is killed when it is dropped.
 struct Running(Child);
 
@@ -105,7 +110,7 @@ impl Pulse {
             "warn",
         ];
         let begin = Instant::now();
-        let process = start(env!("CARGO_BIN_EXE_pulse"), &args);
+        let process = start(&binary(), &args);
         while get(port, "/-/ready").is_none_or(|(status, _)| status != 200) {
             thread::sleep(Duration::from_millis(1));
         }
