@@ -5,6 +5,7 @@
 //! waited for, so that no file is ever open twice.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -341,8 +342,9 @@ impl Days {
         Ok(old.len())
     }
 
-    /// The last sealed transaction of each window (in hours), and the newest
-    /// sealed time.
+    /// The sealed transactions of each window (in hours), and the newest sealed
+    /// time. A window may have gaps: when a part could not be sealed, later ones of
+    /// the same window were.
     pub(super) fn coverage(&self) -> Coverage {
         let mut coverage = Coverage {
             windows: HashMap::new(),
@@ -350,11 +352,10 @@ impl Days {
         };
         for day in self.all() {
             for generation in &*day.generations() {
-                let seq = coverage
-                    .windows
-                    .entry(window_in_hours(generation))
-                    .or_default();
-                *seq = (*seq).max(generation.commit_seqs.end().0);
+                let seqs = generation.commit_seqs.start().0..=generation.commit_seqs.end().0;
+                let windows = &mut coverage.windows;
+                let sealed = windows.entry(window_in_hours(generation)).or_default();
+                sealed.push(seqs);
                 coverage.max_t = coverage.max_t.max(generation.max_time);
             }
         }
@@ -380,14 +381,34 @@ fn window_in_hours(generation: &Generation) -> u32 {
 /// What the sealed files hold, for replay.
 #[derive(Debug)]
 pub(super) struct Coverage {
-    windows: HashMap<u32, u64>,
+    windows: HashMap<u32, Vec<RangeInclusive<u64>>>,
     /// No sealed sample is newer than this.
     pub(super) max_t: i64,
 }
 
 impl Coverage {
-    /// The last transaction whose samples of this window are sealed.
-    pub(super) fn last_seq(&self, window: u32) -> u64 {
-        self.windows.get(&window).copied().unwrap_or(0)
+    /// Whether the samples that this transaction brought for this window are sealed.
+    pub(super) fn has(&self, window: u32, seq: u64) -> bool {
+        let sealed = self.windows.get(&window);
+        sealed.is_some_and(|all| all.iter().any(|seqs| seqs.contains(&seq)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_between_sealed_parts_of_a_window_is_not_covered() {
+        // Transactions 1 to 100 could not be sealed, 101 to 120 of the same hour were.
+        let coverage = Coverage {
+            windows: HashMap::from([(7, vec![101..=120])]),
+            max_t: 0,
+        };
+        assert!(!coverage.has(7, 100), "replay has to take it in");
+        assert!(coverage.has(7, 101));
+        assert!(coverage.has(7, 120));
+        assert!(!coverage.has(7, 121));
+        assert!(!coverage.has(8, 110));
     }
 }

@@ -38,7 +38,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -164,6 +164,7 @@ impl Store {
         let l0_cache = options.store.l0_cache.as_usize();
         let days = Days::open(dir, Arc::clone(&backends), l0_cache)?;
         let coverage = days.coverage();
+        refuse_days_alone(dir, &days)?;
         let (hot, meta) = Hot::open(dir, backends, cache)?;
         let db = hot.database()?;
         let fail = |err| io_error("read", hot.path(), err);
@@ -428,6 +429,17 @@ impl Drop for Caller<'_> {
     fn drop(&mut self) {
         self.0.callers.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Sealed samples are found by numbers that only `hot.redb` keeps: with a new one
+/// they would be taken for other series'.
+fn refuse_days_alone(dir: &Path, days: &Days) -> Result<(), Error> {
+    let hot = dir.join(tables::HOT_FILE);
+    if days.span().is_none() || hot.exists() {
+        return Ok(());
+    }
+    let text = "it is missing beside sealed days: restore it, or move the l0-*.redb files away";
+    Err(io_error("open", &hot, std::io::Error::other(text)))
 }
 
 impl Queryable for Store {

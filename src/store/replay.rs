@@ -180,7 +180,7 @@ impl Replayed {
             let Some(window) = window_of(row.t) else {
                 continue;
             };
-            if sealed.last_seq(window) >= seq {
+            if sealed.has(window, seq) {
                 series.note_sealed(row.t);
                 continue;
             }

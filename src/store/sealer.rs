@@ -95,13 +95,12 @@ impl Sealer {
                 Some(reply) => self.seal_all(reply),
                 None => self.tick(),
             });
-            // The parts it had stay in memory and in the log until the next start.
             match std::panic::catch_unwind(work) {
                 Ok(Ok(())) => {}
                 Ok(Err(Gone)) => return,
                 Err(_) => {
                     self.shared.metrics.store.seal_failures.inc();
-                    tracing::error!("BUG: the sealer panicked, going on without what it had");
+                    tracing::error!("BUG: the sealer panicked, going on");
                 }
             }
         }
@@ -171,13 +170,15 @@ impl Sealer {
         let mut members = self.members();
         let mut done = Vec::new();
         let mut failed = Ok(());
-        for part in std::mem::take(&mut self.parts) {
+        // A part leaves the list only when it is sealed, so that a panic strands none.
+        let mut at = 0;
+        while let Some(part) = self.parts.get(at).cloned() {
             let series = members.remove(&part.id).unwrap_or_default();
             match self.seal_part(&part, series) {
-                Ok(()) => done.push(part),
+                Ok(()) => done.push(self.parts.remove(at)),
                 Err(err) => {
                     self.shared.metrics.store.seal_failures.inc();
-                    self.parts.push(part);
+                    at += 1;
                     failed = Err(err);
                 }
             }

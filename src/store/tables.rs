@@ -91,6 +91,9 @@ impl Meta {
     }
 }
 
+/// The file that holds the log, the catalog and the state tables.
+pub(super) const HOT_FILE: &str = "hot.redb";
+
 /// `hot.redb`, which the writer may close and open again after an I/O error.
 pub(super) struct Hot {
     path: PathBuf,
@@ -107,7 +110,7 @@ impl Hot {
         cache_bytes: usize,
     ) -> Result<(Hot, Meta), Error> {
         let hot = Hot {
-            path: dir.join("hot.redb"),
+            path: dir.join(HOT_FILE),
             backends,
             cache_bytes,
             open: RwLock::new(None),
