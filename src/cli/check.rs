@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{EXIT_USAGE, complain, say};
+use super::{EXIT_USAGE, checked, complain, say};
 use crate::config::Config;
 
 /// Arguments of `pulse check`.
@@ -18,8 +18,8 @@ pub(super) struct CheckArgs {
 
 /// Checks the configuration and every file that it names.
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
-    let checked = load(args).and_then(|config| crate::app::check(&config));
-    match checked {
+    let report = load(args).and_then(|config| checked(&config, args.config.as_deref()));
+    match report {
         Ok(report) => {
             say(&report.to_string());
             ExitCode::SUCCESS

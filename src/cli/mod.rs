@@ -9,7 +9,7 @@ mod query;
 mod run;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -104,6 +104,16 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Query(args) => query::query(&args),
     }
+}
+
+/// Checks a configuration; the error names the file that it came from.
+fn checked(config: &Config, file: Option<&Path>) -> anyhow::Result<crate::app::Report> {
+    let name = || {
+        file.map_or("built-in configuration".to_owned(), |f| {
+            f.display().to_string()
+        })
+    };
+    crate::app::check(config).with_context(name)
 }
 
 /// Says on standard error what went wrong, with its causes.

@@ -1,14 +1,18 @@
 //! `pulse run`: start, serve, stop on a signal.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{EXIT_USAGE, RunArgs, complain};
+use super::{EXIT_USAGE, RunArgs, checked, complain};
 use crate::app::App;
 use crate::config::Config;
 use crate::model::Clock;
 use crate::telemetry::logging;
+
+/// Signals that come this soon after the first are its repeats.
+const REPEAT: Duration = Duration::from_secs(1);
 
 /// Runs until a signal or until a part without which nothing works has ended.
 pub(super) fn run(args: &RunArgs) -> ExitCode {
@@ -32,7 +36,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 fn prepare(args: &RunArgs) -> anyhow::Result<Config> {
     let config = args.load()?;
     logging::init(&config.server.log_level, config.server.log_format)?;
-    crate::app::check(&config)?;
+    checked(&config, args.config.as_deref())?;
     Ok(config)
 }
 
@@ -50,7 +54,7 @@ fn serve(config: Config, args: RunArgs) -> anyhow::Result<()> {
         let ended = until_stop(&app, &mut signals).await;
         tokio::select! {
             () = app.stop() => ended,
-            () = signals.stop() => anyhow::bail!("stopped at once by a second signal"),
+            () = second_signal() => anyhow::bail!("stopped at once by a second signal"),
         }
     })
 }
@@ -65,6 +69,16 @@ async fn until_stop(app: &App, signals: &mut Signals) -> anyhow::Result<()> {
             },
             () = app.failed() => anyhow::bail!("a part without which nothing works has ended"),
         }
+    }
+}
+
+/// Waits for somebody who has lost patience. A repeat within a second is none:
+/// process groups and supervisors signal twice.
+async fn second_signal() {
+    tokio::time::sleep(REPEAT).await;
+    match Signals::new() {
+        Ok(mut signals) => signals.stop().await,
+        Err(_) => std::future::pending().await,
     }
 }
 

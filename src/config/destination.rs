@@ -1,6 +1,7 @@
 //! `[[destination.KIND]]` and `[[route]]`: where things go.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -21,6 +22,28 @@ impl Destinations {
     }
 }
 
+/// A URL whose query may hold a key: printed without it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
+
+impl std::ops::Deref for Address {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once('?') {
+            Some((place, _)) => write!(f, "\"{place}?***\""),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
 /// `[[destination.webhook]]`: an HTTP endpoint that takes POST requests.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +51,7 @@ pub struct Webhook {
     /// Names the destination in routes, metrics, pages and logs.
     pub name: String,
     /// Where to POST.
-    pub url: String,
+    pub url: Address,
     /// Signs each request by Standard Webhooks: `whsec_` and base64, or any text.
     #[serde(default)]
     pub secret: Option<Secret>,
@@ -101,4 +124,16 @@ pub struct Route {
 
 fn any_topic() -> String {
     "#".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_query_is_not_printed() {
+        let address = |text: &str| format!("{:?}", Address(text.to_owned()));
+        assert_eq!(address("http://h/p?key=sekrit"), "\"http://h/p?***\"");
+        assert_eq!(address("http://h/p"), "\"http://h/p\"");
+    }
 }

@@ -30,9 +30,31 @@ pub fn init(level: &str, format: LogFormat) -> anyhow::Result<()> {
 /// # Errors
 /// When it is not of the form.
 pub fn parse_filter(level: &str) -> anyhow::Result<Targets> {
+    // A bare word that is no level would be taken as a target, and silence all others.
+    let is_known = |part: &str| part.contains('=') || part.trim().parse::<tracing::Level>().is_ok();
+    if !level.split(',').all(|part| is_known(part) || part == "off") {
+        anyhow::bail!(
+            "log level {level:?}: expected error, warn, info, debug or trace, or target=level pairs"
+        );
+    }
     Targets::from_str(level).with_context(|| {
         format!(
             "log level {level:?}: expected error, warn, info, debug or trace, or target=level pairs"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for good in ["info", "warn,pulse=debug", "off"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["loud", "pulse=loud", "", "info,loud"] {
+            assert!(parse_filter(bad).is_err(), "{bad}");
+        }
+    }
 }
