@@ -33,6 +33,9 @@ use crate::telemetry::Metrics;
 /// Reads the configuration again, command line included.
 pub type Load = Box<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
+/// The bearer token of `[auth]`, when there is one.
+type OperatorToken = Option<Arc<str>>;
+
 /// How long each step of a stop may take. All together: below 20 s.
 const SOURCES_STOP: Duration = Duration::from_secs(4);
 const RULES_STOP: Duration = Duration::from_secs(3);
@@ -69,6 +72,8 @@ struct Inner {
     alerting: Alerting,
     rules: Rules,
     sources: Sources,
+    /// For pushes; pages and API read theirs from the configuration.
+    token: watch::Sender<OperatorToken>,
     load: Load,
     config: watch::Sender<Arc<Config>>,
     ready: watch::Sender<bool>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::start::completed;
+use super::start::{completed, operator_token};
 use super::{App, check, notify};
 use crate::config::Config;
 use crate::web::ReloadRequest;
@@ -24,6 +24,7 @@ impl App {
         let config = completed((app.load)()?, &app.addrs);
         check(&config)?;
         let loaded = rules::load(&config)?;
+        let token = operator_token(&config)?;
         let plan = sources::Plan::from_config(&config)?;
         name_what_needs_a_restart(&app.config.borrow(), &config);
         app.ingest.reload(&config)?;
@@ -31,6 +32,7 @@ impl App {
         app.alerting.reload(&config)?;
         app.rules.reload(loaded).await;
         app.sources.apply(plan);
+        app.token.send_replace(token);
         app.config.send_replace(Arc::new(config));
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::{App, Inner, Layer, Layers, Load, notify};
+use super::{App, Inner, Layer, Layers, Load, OperatorToken, notify};
 use crate::config::Config;
 use crate::model::Clock;
 use crate::promql::{Engine, engine};
@@ -49,8 +49,9 @@ impl App {
 
         let current = Arc::clone(&in_force.borrow());
         let clean_marker = current.server.data_dir.join(CLEAN_MARKER);
+        let is_new = !current.server.data_dir.exists();
         let store = open_store(&current, clock.clone(), Arc::clone(&metrics)).await?;
-        note_last_stop(&clean_marker);
+        note_last_stop(&clean_marker, is_new);
         let base = Base {
             config: current,
             store,
@@ -78,7 +79,8 @@ impl App {
             ready: is_ready,
             started: base.clock.now(),
         });
-        let push = base.push(&ingest, &board)?;
+        let (token, push_token) = watch::channel(operator_token(&base.config)?);
+        let push = base.push(&ingest, &board, push_token);
         web.open(context, push::router(push));
         let sources = base.start_sources(&layers.sources, &ingest, board).await?;
         let app = App(Arc::new(Inner {
@@ -90,6 +92,7 @@ impl App {
             alerting,
             rules,
             sources,
+            token,
             load,
             config,
             ready,
@@ -174,16 +177,20 @@ impl Base {
     }
 
     /// What takes telemetry over HTTP.
-    fn push(&self, ingest: &ingest::Ingest, board: &Board) -> anyhow::Result<push::PushState> {
+    fn push(
+        &self,
+        ingest: &ingest::Ingest,
+        board: &Board,
+        operator_token: watch::Receiver<OperatorToken>,
+    ) -> push::PushState {
         let (url, now) = (&self.config.global.external_url, self.clock.now());
-        let token = self.config.auth.token.as_ref();
-        Ok(push::PushState {
+        push::PushState {
             ingest: ingest.clone(),
             clock: self.clock.clone(),
             status: board.add("push", "http", url, "at least once", now),
-            operator_token: token.map(|t| t.read().map(Arc::from)).transpose()?,
+            operator_token,
             body_bytes_max: self.config.server.body_max.as_usize(),
-        })
+        }
     }
 
     /// Starts what brings data in, and waits for the first own and host metrics.
@@ -254,11 +261,18 @@ async fn open_store(config: &Config, clock: Clock, metrics: Arc<Metrics>) -> any
 }
 
 /// Says how the last run ended, and takes its mark away.
-fn note_last_stop(marker: &Path) {
+fn note_last_stop(marker: &Path, is_new: bool) {
     match fs::remove_file(marker) {
         Ok(()) => tracing::info!("the last stop was clean"),
-        Err(_) => tracing::info!("no clean stop before this start"),
+        Err(_) if is_new => tracing::info!("made a new data directory"),
+        Err(_) => tracing::warn!("the last stop was not clean"),
     }
+}
+
+/// Reads the token of `[auth]`, when there is one.
+pub(super) fn operator_token(config: &Config) -> anyhow::Result<OperatorToken> {
+    let token = config.auth.token.as_ref();
+    token.map(|t| t.read().map(Arc::from)).transpose()
 }
 
 /// Fills in what depends on where we listen.

@@ -192,8 +192,13 @@ impl Worker {
 
     fn ended_attempt(&mut self, row: Row, attempted: Attempted) {
         let outcome = &attempted.outcome;
+        let was_open = self.breaker.is_open();
         self.breaker
             .record(outcome.receiver_failed, self.started.elapsed());
+        if self.breaker.is_open() && !was_open {
+            let destination = self.seat.options.name.as_str();
+            tracing::warn!(destination, "destination keeps failing, pausing it");
+        }
         self.gauges.set_reached(!outcome.receiver_failed);
         let now = self.seat.clock.now();
         let done = Done::new(

@@ -45,6 +45,7 @@ use serde::de::{self, Deserializer as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use subtle::ConstantTimeEq as _;
+use tokio::sync::watch;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::Status;
@@ -76,7 +77,7 @@ pub struct PushState {
     /// Its entry on the board.
     pub status: Status,
     /// The operator's token, when there is one.
-    pub operator_token: Option<Arc<str>>,
+    pub operator_token: watch::Receiver<Option<Arc<str>>>,
     /// The largest body, unpacked.
     pub body_bytes_max: usize,
 }
@@ -195,7 +196,7 @@ impl PushState {
                 "the token is bound to another tenant",
             ));
         }
-        let is_open = match &self.operator_token {
+        let is_open = match &*self.operator_token.borrow() {
             Some(wanted) => {
                 let given = token.unwrap_or_default();
                 bool::from(wanted.as_bytes().ct_eq(given.as_bytes()))

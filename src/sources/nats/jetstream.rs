@@ -20,7 +20,7 @@ use super::{BURST_MAX, Connection, DRAIN_TIME_MAX, End, Error, Options, Source, 
 use crate::config::NatsDeliver;
 use crate::ingest::Verdict;
 use crate::model::Timestamp;
-use crate::store::WriteBatch;
+use crate::store::{Store, WriteBatch};
 use crate::telemetry::metrics;
 
 /// Messages asked for at once.
@@ -393,15 +393,7 @@ impl Session<'_> {
         self.asking = Some(Box::pin(async move {
             let info = consumer.get_info().await.map_err(|err| err.to_string())?;
             let floor = info.ack_floor.stream_sequence;
-            let read_from = store.clone();
-            let settled = tokio::task::spawn_blocking(move || settled(&id, &read_from, floor))
-                .await
-                .map_err(|err| err.to_string())?
-                .map_err(|err| err.to_string())?;
-            if !settled.is_empty() {
-                let batch = WriteBatch::of_state(settled);
-                store.write(batch).await.map_err(|err| err.to_string())?;
-            }
+            clean_up(&id, &store, floor).await?;
             Ok(info)
         }));
     }
@@ -439,6 +431,22 @@ async fn asked(asking: &mut Option<Asking>) -> Result<Info, String> {
     match asking {
         Some(asking) => asking.await,
         None => std::future::pending().await,
+    }
+}
+
+/// Removes every row behind the ack floor, so many at a time that a commit stays small.
+async fn clean_up(id: &str, store: &Store, floor: u64) -> Result<(), String> {
+    loop {
+        let (source, read_from) = (id.to_owned(), store.clone());
+        let rows = tokio::task::spawn_blocking(move || settled(&source, &read_from, floor))
+            .await
+            .map_err(|err| err.to_string())?
+            .map_err(|err| err.to_string())?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let batch = WriteBatch::of_state(rows);
+        store.write(batch).await.map_err(|err| err.to_string())?;
     }
 }
 

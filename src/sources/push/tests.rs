@@ -58,7 +58,7 @@ fn desk(text: &str, operator_token: Option<&str>) -> Desk {
         ingest,
         clock,
         status,
-        operator_token: operator_token.map(Arc::from),
+        operator_token: tokio::sync::watch::channel(operator_token.map(Arc::from)).1,
         body_bytes_max: BODY_MAX,
     });
     Desk {
