@@ -112,11 +112,21 @@ impl Dispatcher {
             return Ok(flushes);
         };
         self.sync(&route, now)?;
+        self.notice_clock(&route, now);
         let due = self.groups.values().filter(|group| group.next_flush <= now);
         for group in due.cloned().collect::<Vec<_>>() {
             flushes.push(self.flush(&route, group, now)?);
         }
         Ok(flushes)
+    }
+
+    /// A clock that was set back must not silence a group until it catches up.
+    fn notice_clock(&mut self, route: &Route, now: Timestamp) {
+        let longest = as_ms(route.group_interval.max(route.group_wait));
+        for group in self.groups.values_mut() {
+            group.next_flush = group.next_flush.min(now.plus_ms(longest));
+        }
+        self.next_sweep = self.next_sweep.min(now.plus_ms(SWEEP_INTERVAL_MS));
     }
 
     /// Takes over what was written.
@@ -277,7 +287,11 @@ impl Dispatcher {
         let (delivered, mut ops) = self.delivered(&prefix, now)?;
         let last = [unsent.as_ref().map(|(_, told)| told.clone()), delivered];
         let last = last.into_iter().flatten().max_by_key(|told| told.at);
-        let content = group.content(now, route);
+        // The latest is found by its time: also after the clock was set back.
+        let at = last
+            .as_ref()
+            .map_or(now, |told| now.max(told.at.plus_ms(1)));
+        let content = group.content(at, route);
         let repeat = route.repeat_interval;
         let is_news = told::is_news(last.as_ref(), &content, route.send_resolved, repeat);
         if is_news {
@@ -328,7 +342,7 @@ impl Dispatcher {
     /// The change that tells the receiver; one that only notes what it knows when it
     /// does not want to hear of it.
     fn tell(&self, route: &Route, group: &Group, content: &Told, now: Timestamp) -> StateOp {
-        let key = told::key(&route.receiver, &group.key, now);
+        let key = told::key(&route.receiver, &group.key, content.at);
         if !route.send_resolved && content.firing.is_empty() {
             return StateOp::Put {
                 table: Table::NotifyState,
