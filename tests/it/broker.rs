@@ -297,6 +297,11 @@ impl Bed {
         }
     }
 
+    /// What the board says of all sources.
+    pub(crate) fn views(&self) -> Vec<SourceView> {
+        self.board.list()
+    }
+
     /// The value of an instrument of a source.
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let families = self.metrics.gather();

@@ -511,3 +511,88 @@ async fn tls_trusts_its_ca_and_checks_the_host_name() {
         run.end().await;
     }
 }
+
+/// The broker asks for a certificate of ours, and gets one or does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_is_shown_to_a_broker_that_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    if certificates(dir.path(), "IP:127.0.0.1").is_none() {
+        return;
+    }
+    let at = |file: &str| dir.path().join(file).display().to_string();
+    let (ca, cert, key) = (at("ca.pem"), at("server.pem"), at("server.key"));
+    let extra =
+        format!("cafile {ca}\ncertfile {cert}\nkeyfile {key}\nrequire_certificate true\nuser root");
+    let Some(broker) = Broker::mosquitto_in(dir, &extra) else {
+        return;
+    };
+    let config = |own: &str| {
+        let fields = format!("tls.ca_file = \"{ca}\"\n{own}");
+        source(broker.port, &fields).replace("mqtt://", "mqtts://")
+    };
+    let bed = Bed::new();
+    let run = bed.run(&config(""));
+    run.down("connect").await;
+    let with = config(&format!(
+        "tls.cert_file = \"{cert}\"\ntls.key_file = \"{key}\""
+    ));
+    let with = pulse::config::Config::parse(&with, "c.toml").unwrap();
+    run.sources.reload(&with).unwrap();
+    run.up().await;
+    run.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_touches_only_what_has_changed() {
+    let Some(broker) = Broker::mosquitto("") else {
+        return;
+    };
+    let named = |name: &str, topic: &str| {
+        source(broker.port, "")
+            .replace("\"t\"", &format!("{name:?}"))
+            .replace("\"under-test\"", &format!("{name:?}"))
+            .replace("a/#", topic)
+    };
+    let parse = |text: &str| pulse::config::Config::parse(text, "c.toml").unwrap();
+    let bed = Bed::new();
+    let run = bed.run(
+        &[
+            named("same", "a"),
+            named("changes", "b"),
+            named("goes", "c"),
+        ]
+        .concat(),
+    );
+    let connects = |name: &str| {
+        let views = bed.views();
+        let view = views.into_iter().find(|view| view.name == name);
+        view.filter(|view| view.state == pulse::sources::SourceState::Up)
+            .map(|view| view.connects)
+    };
+    let up = |names: &[&str]| {
+        names
+            .iter()
+            .all(|name| connects(name).is_some())
+            .then_some(())
+    };
+    eventually("all are up", || up(&["same", "changes", "goes"])).await;
+    let reloaded = [
+        named("same", "a"),
+        named("changes", "d"),
+        named("comes", "e"),
+    ]
+    .concat();
+    run.sources.reload(&parse(&reloaded)).unwrap();
+    assert_eq!(bed.views().len(), 3);
+    eventually("all are up again", || up(&["same", "changes", "comes"])).await;
+    assert_eq!(connects("same"), Some(1));
+    // The old one ended before the new one used its client id.
+    let lost = ["same", "changes", "comes"]
+        .map(|name| bed.metric("pulse_mqtt_reconnects_total", &[("source", name)]));
+    assert_eq!(lost, [0.0; 3]);
+    // A mistake changes nothing.
+    let wrong = reloaded.replace("[\"d\"]", "[\"#/d\"]");
+    assert!(run.sources.reload(&parse(&wrong)).is_err());
+    assert!(up(&["same", "changes", "comes"]).is_some());
+    run.end().await;
+}
