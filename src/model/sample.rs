@@ -15,17 +15,20 @@ pub struct Sample {
 const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 /// The value that says "this series ended here".
+#[inline]
 pub fn stale_nan() -> f64 {
     f64::from_bits(STALE_NAN_BITS)
 }
 
 /// Whether `v` is the staleness marker. Any other NaN is an ordinary value.
+#[inline]
 pub fn is_stale_nan(v: f64) -> bool {
     v.to_bits() == STALE_NAN_BITS
 }
 
 impl Sample {
     /// A sample at `ms` milliseconds since the epoch.
+    #[inline]
     pub const fn new(ms: i64, v: f64) -> Sample {
         Sample {
             t: Timestamp::from_ms(ms),

@@ -18,6 +18,7 @@ impl Timestamp {
     pub const MAX: Timestamp = Timestamp(i64::MAX);
 
     /// From milliseconds since the epoch.
+    #[inline]
     pub const fn from_ms(ms: i64) -> Timestamp {
         Timestamp(ms)
     }
@@ -33,28 +34,33 @@ impl Timestamp {
     }
 
     /// Milliseconds since the epoch.
+    #[inline]
     pub const fn as_ms(self) -> i64 {
         self.0
     }
 
     /// Seconds since the epoch; exact for every time within 285,000 years.
+    #[inline]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
     }
 
     /// This time moved by `ms` milliseconds, saturating at the ends.
     #[must_use]
+    #[inline]
     pub const fn plus_ms(self, ms: i64) -> Timestamp {
         Timestamp(self.0.saturating_add(ms))
     }
 
     /// This time moved back by `ms` milliseconds, saturating at the ends.
     #[must_use]
+    #[inline]
     pub const fn minus_ms(self, ms: i64) -> Timestamp {
         Timestamp(self.0.saturating_sub(ms))
     }
 
     /// Milliseconds from `earlier` to this time, saturating.
+    #[inline]
     pub const fn ms_since(self, earlier: Timestamp) -> i64 {
         self.0.saturating_sub(earlier.0)
     }

@@ -42,6 +42,7 @@ impl Steps {
     }
 
     /// The time of a step.
+    #[inline]
     pub(super) fn time(self, i: usize) -> i64 {
         let i = i64::try_from(i).unwrap_or(i64::MAX);
         self.start.saturating_add(self.step.saturating_mul(i))
@@ -62,11 +63,13 @@ impl Steps {
 }
 
 /// A missing value.
+#[inline]
 pub(super) fn absent() -> f64 {
     stale_nan()
 }
 
 /// Whether a value is missing.
+#[inline]
 pub(super) fn is_absent(v: f64) -> bool {
     is_stale_nan(v)
 }
@@ -82,6 +85,7 @@ pub(super) enum Scalar {
 
 impl Scalar {
     /// The number at a step.
+    #[inline]
     pub(super) fn at(&self, step: usize) -> f64 {
         match self {
             Scalar::Same(v) => *v,
@@ -147,6 +151,7 @@ impl Row {
     }
 
     /// The value of a label as it is seen, or the empty text.
+    #[inline]
     pub(super) fn value(&self, name: &str) -> &str {
         if self.nameless && name == METRIC_NAME {
             ""
@@ -156,6 +161,7 @@ impl Row {
     }
 
     /// All steps from the first to the last value.
+    #[inline]
     pub(super) fn steps(&self) -> std::ops::Range<usize> {
         self.first..self.first + self.len
     }
@@ -183,12 +189,14 @@ impl Grid {
     }
 
     /// The values of a row, from its first step on.
+    #[inline]
     pub(super) fn cells(&self, row: usize) -> &[f64] {
         let row = &self.rows[row];
         &self.cells[row.start..row.start + row.len]
     }
 
     /// A row's value at a step, possibly a missing one.
+    #[inline]
     pub(super) fn value(&self, row: usize, step: usize) -> f64 {
         let row = &self.rows[row];
         match step.checked_sub(row.first) {

@@ -14,6 +14,7 @@ pub(super) fn sgn(v: f64) -> f64 {
 }
 
 /// The larger number; NaN when one is NaN, as in Go. `f64::max` drops NaN.
+#[inline]
 pub(super) fn max(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         f64::NAN
@@ -23,6 +24,7 @@ pub(super) fn max(a: f64, b: f64) -> f64 {
 }
 
 /// The smaller number; NaN when one is NaN, as in Go. `f64::min` drops NaN.
+#[inline]
 pub(super) fn min(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         f64::NAN
@@ -37,6 +39,7 @@ pub(super) fn round(v: f64, inverse: f64) -> f64 {
 }
 
 /// An arithmetic operator. Comparisons are [`compare`]'s.
+#[inline]
 pub(super) fn arithmetic(op: BinaryOp, a: f64, b: f64) -> f64 {
     match op {
         BinaryOp::Add => a + b,
@@ -57,6 +60,7 @@ fn pow(a: f64, b: f64) -> f64 {
 }
 
 /// A comparison operator.
+#[inline]
 pub(super) fn compare(op: BinaryOp, a: f64, b: f64) -> bool {
     match op {
         BinaryOp::Equal => a == b,
@@ -80,11 +84,13 @@ pub(super) struct Kahan {
 
 impl Kahan {
     /// A sum of one number.
+    #[inline]
     pub(super) fn of(v: f64) -> Kahan {
         Kahan { sum: v, lost: 0.0 }
     }
 
     /// The sum of two sums.
+    #[inline]
     pub(super) fn join(mut self, other: Kahan) -> Kahan {
         self.add(other.sum);
         if self.sum.is_finite() {
@@ -94,6 +100,7 @@ impl Kahan {
     }
 
     /// Adds a number. An infinite sum has lost nothing: else Inf would turn into NaN.
+    #[inline]
     pub(super) fn add(&mut self, v: f64) {
         let t = self.sum + v;
         if t.is_infinite() {
@@ -107,6 +114,7 @@ impl Kahan {
     }
 
     /// The corrected sum.
+    #[inline]
     pub(super) fn value(self) -> f64 {
         self.sum + self.lost
     }
@@ -123,6 +131,7 @@ pub(super) struct Mean {
 
 impl Mean {
     /// Takes one more number.
+    #[inline]
     pub(super) fn add(&mut self, v: f64) {
         self.count += 1.0;
         if !self.incremental {
@@ -145,6 +154,7 @@ impl Mean {
     }
 
     /// The mean; NaN of nothing.
+    #[inline]
     pub(super) fn value(&self) -> f64 {
         if self.incremental {
             self.sum.value()
@@ -164,6 +174,7 @@ pub(super) struct Variance {
 
 impl Variance {
     /// Takes one more number.
+    #[inline]
     pub(super) fn add(&mut self, v: f64) {
         self.count += 1.0;
         let delta = v - self.mean.value();
@@ -172,12 +183,14 @@ impl Variance {
     }
 
     /// The population variance. An infinite or NaN member makes it NaN.
+    #[inline]
     pub(super) fn value(&self) -> f64 {
         self.aux.value() / self.count
     }
 }
 
 /// NaN first, then by value: the order of quantiles.
+#[inline]
 pub(super) fn nan_first(a: f64, b: f64) -> std::cmp::Ordering {
     match (a.is_nan(), b.is_nan()) {
         (false, false) => a.partial_cmp(&b).expect("neither is NaN"),

@@ -75,6 +75,7 @@ pub(super) struct Windows {
 
 impl Windows {
     /// Where the window of a step ends. The end belongs to it, the start does not.
+    #[inline]
     pub(super) fn end(&self, step: usize) -> i64 {
         self.fixed
             .unwrap_or_else(|| self.steps.time(step))
@@ -118,6 +119,7 @@ impl Windows {
 }
 
 /// How many samples from the front are not later than `end`.
+#[inline]
 fn count_until(samples: &[Sample], end: i64) -> usize {
     samples
         .iter()
@@ -141,18 +143,22 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
+    #[inline]
     fn points(&self) -> &'a [Sample] {
         &self.samples[self.low..self.high]
     }
 
+    #[inline]
     fn values(&self) -> impl Iterator<Item = f64> + 'a {
         self.points().iter().map(|sample| sample.v)
     }
 
+    #[inline]
     fn first(&self) -> Sample {
         self.samples[self.low]
     }
 
+    #[inline]
     fn last(&self) -> Sample {
         self.samples[self.high - 1]
     }

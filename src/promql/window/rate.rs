@@ -52,6 +52,7 @@ fn counter(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>, scale: imp
 struct Resets(Vec<(usize, f64)>);
 
 impl Resets {
+    #[inline]
     fn of(samples: &[Sample]) -> Resets {
         let falls = samples
             .windows(2)
@@ -63,6 +64,7 @@ impl Resets {
 
     /// Adds what was lost by the resets after the first sample of the window,
     /// in the order in which they happened.
+    #[inline]
     fn add_within(&self, w: &Window<'_>, increase: f64) -> f64 {
         if self.0.is_empty() {
             return increase;
@@ -87,6 +89,7 @@ struct Span {
 
 impl Span {
     /// `None` with fewer than two samples.
+    #[inline]
     fn of(w: &Window<'_>) -> Option<Span> {
         let intervals = w.high - w.low - 1;
         if intervals == 0 {
@@ -104,6 +107,7 @@ impl Span {
     }
 
     /// A gap longer than this is no gap between samples: the series begins or ends there.
+    #[inline]
     fn limited(&self, gap: f64) -> f64 {
         if gap >= self.average * 1.1 {
             self.average / 2.0
@@ -112,11 +116,13 @@ impl Span {
         }
     }
 
+    #[inline]
     fn to_start_limited(&self) -> f64 {
         self.limited(self.to_start)
     }
 
     /// By how much the sampled difference grows when it is extended to the ends.
+    #[inline]
     fn factor(&self, to_start: f64) -> f64 {
         (self.sampled + to_start + self.limited(self.to_end)) / self.sampled
     }
