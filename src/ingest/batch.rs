@@ -1,7 +1,13 @@
 //! One message to the rows and state changes of one item.
 //!
 //! An item is judged as one by the writer: what a repeated message must not
-//! cause again (its routes, its device's registration) stands in `on_new`.
+//! cause again (its routes, its device's registration) stands in `on_new`. Rows
+//! that the writer refused for now are written again as a further item, which
+//! carries `on_new` only while no row of the message was new: so a message is
+//! routed once, and only if it added something. A message that comes again after
+//! a crash between two of its items may be routed twice, under one event id.
+
+use std::ops::Range;
 
 use super::decode::{Reading, Refused, decode};
 use super::map::Map;
@@ -16,31 +22,51 @@ use crate::model::Timestamp;
 use crate::store::{Item, Row, StateOp, Store, WriteBatch};
 use crate::telemetry::metrics::Reason;
 
-/// How a message is written.
+/// A value of a message that has no place yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Pass {
-    /// As one item.
-    First,
-    /// Each row as its own item, to learn which of them is a conflict.
-    Split,
-    /// As one item whose series are looked up anew: one has left the store.
-    Afresh,
+pub(super) struct Rest {
+    /// Which value of the message.
+    pub(super) value: usize,
+    /// Where it looks for room from now on, when it has our stamp.
+    pub(super) start: Timestamp,
+    /// Whether it was tried in the millisecond before, which another value holds.
+    pub(super) moved: bool,
 }
 
-/// A series, by the hash of its labels, and a time.
-pub(super) type Place = (u64, Timestamp);
+/// How a message is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pass<'a> {
+    /// All of it.
+    First,
+    /// What the writer has refused so far.
+    Rest {
+        /// These values, in the order of the message.
+        values: &'a [Rest],
+        /// Whether a series has left the store, so that they are looked up anew.
+        afresh: bool,
+        /// Whether a row of the message was new: what is done once, is done.
+        added: bool,
+    },
+}
+
+impl<'a> Pass<'a> {
+    fn values(self) -> Option<&'a [Rest]> {
+        match self {
+            Pass::First => None,
+            Pass::Rest { values, .. } => Some(values),
+        }
+    }
+}
 
 /// What was added to the batch for a message.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Encoded {
-    /// Its first item.
-    pub(super) first: usize,
-    /// How many items it has.
-    pub(super) items: usize,
+    /// Its item.
+    pub(super) item: usize,
+    /// Its rows.
+    pub(super) rows: Range<usize>,
     /// Whether its samples have our stamp rather than a time of their own.
     pub(super) stamped: bool,
-    /// The place of each item, when the samples have our stamp and each has its own item.
-    pub(super) places: Vec<Place>,
     /// The key of the device that the item registers.
     pub(super) registers: Option<u64>,
     /// Whether the device was left out, as its tenant has as many as it may.
@@ -76,13 +102,7 @@ impl Encoder {
         self.cache.clear();
     }
 
-    /// Takes back that a place holds the value that was tried there.
-    pub(super) fn vacate(&mut self, (series, t): Place) {
-        self.stamps.vacate(series, t);
-    }
-
-    /// Adds a message to the batch. `starts` are the places from which its series
-    /// with our stamp look for room, where that is not the stamp itself.
+    /// Adds a message, or what is left of it, to the batch.
     ///
     /// # Errors
     /// When it is refused; the batch is as before.
@@ -91,7 +111,7 @@ impl Encoder {
         active: &Active,
         (lot, message): (&Lot, &Message),
         now: Timestamp,
-        (pass, starts): (Pass, &[Place]),
+        pass: Pass<'_>,
         batch: &mut WriteBatch,
     ) -> Result<Encoded, Refused> {
         let plan = &active.plan;
@@ -115,27 +135,33 @@ impl Encoder {
         let stamped = self.reading.time().is_none();
         let time = self.reading.time().unwrap_or(message.stamp);
         check_time(plan, time, now)?;
-        if pass == Pass::Afresh {
+        if matches!(pass, Pass::Rest { afresh: true, .. }) {
             self.cache.forget(&source, &self.reading);
         }
         self.find(active, &source)?;
         let rows_before = batch.rows.len();
-        if let Err(refused) = self.push_rows(stamped.then_some(starts), time, batch) {
+        if let Err(refused) = self.push_rows(pass.values(), (stamped, time), batch) {
             batch.rows.truncate(rows_before);
             return Err(refused);
         }
         let mut encoded = Encoded {
-            first: batch.items.len(),
+            item: batch.items.len(),
+            rows: rows_before..batch.rows.len(),
             stamped,
             ..Encoded::default()
         };
-        let mut item = Item::default();
-        self.register(active, lot, now, &mut encoded, &mut item);
-        self.route(active, (&source, message), time, now, &mut item);
-        if stamped {
+        let mut item = Item {
+            rows: u32::try_from(encoded.rows.len()).expect("limited by samples_per_message_max"),
+            ..Item::default()
+        };
+        if !matches!(pass, Pass::Rest { added: true, .. }) {
+            self.register(active, lot, now, &mut encoded, &mut item);
+            self.route(active, (&source, message), time, now, &mut item);
+        }
+        if stamped && pass == Pass::First {
             item.always.clone_from(&message.state);
         }
-        self.push_items(pass, rows_before, item, &mut encoded, batch);
+        batch.items.push(item);
         Ok(encoded)
     }
 
@@ -208,53 +234,35 @@ impl Encoder {
 
     fn push_rows(
         &mut self,
-        starts: Option<&[Place]>,
-        time: Timestamp,
+        rest: Option<&[Rest]>,
+        (stamped, time): (bool, Timestamp),
         batch: &mut WriteBatch,
     ) -> Result<(), Refused> {
-        batch.rows.reserve(self.found.len());
-        for (found, (_, v)) in self.found.iter().zip(self.reading.values()) {
-            let t = match starts {
+        // All before any is placed: a place that one value has left may hold another.
+        for rest in rest.into_iter().flatten().filter(|rest| rest.moved) {
+            let left = rest.start.plus_ms(-1);
+            self.stamps.vacate(self.found[rest.value].hash, left);
+        }
+        let mut rest = rest.map(|values| values.iter().peekable());
+        let values = self.found.iter().zip(self.reading.values());
+        for (at, (found, (_, v))) in values.enumerate() {
+            let start = match &mut rest {
                 None => time,
-                Some(starts) => {
-                    let own = starts.iter().find(|(series, _)| *series == found.hash);
-                    let start = own.map_or(time, |(_, start)| *start);
-                    let place = self.stamps.place(found.hash, start, v);
-                    place.ok_or_else(|| {
-                        Refused::new(Reason::Conflict, "too many values in one millisecond")
-                    })?
-                }
+                Some(values) => match values.next_if(|rest| rest.value == at) {
+                    None => continue,
+                    Some(rest) => rest.start,
+                },
             };
-            batch.rows.push(Row {
-                series: found.key.clone(),
-                t,
-                v,
-            });
+            let t = match stamped {
+                false => time,
+                true => self.stamps.place(found.hash, start, v).ok_or_else(|| {
+                    Refused::new(Reason::Conflict, "too many values in one millisecond")
+                })?,
+            };
+            let series = found.key.clone();
+            batch.rows.push(Row { series, t, v });
         }
         Ok(())
-    }
-
-    fn push_items(
-        &self,
-        pass: Pass,
-        rows_before: usize,
-        item: Item,
-        encoded: &mut Encoded,
-        batch: &mut WriteBatch,
-    ) {
-        let rows = batch.rows.len() - rows_before;
-        encoded.items = if pass == Pass::Split { rows } else { 1 };
-        if encoded.stamped && encoded.items == rows {
-            let times = batch.rows[rows_before..].iter().map(|row| row.t);
-            encoded.places = self.found.iter().map(|f| f.hash).zip(times).collect();
-        }
-        let each = u32::try_from(rows / encoded.items).expect("limited by samples_per_message_max");
-        batch.items.push(Item { rows: each, ..item });
-        let more = || Item {
-            rows: each,
-            ..Item::default()
-        };
-        batch.items.extend((1..encoded.items).map(|_| more()));
     }
 }
 

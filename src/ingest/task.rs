@@ -14,6 +14,7 @@
 //! first refused row, and has a dead letter; the rows that were taken stay.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Encoded, Encoder, Pass, Place, is_full, pairs};
+use super::batch::{Encoded, Encoder, Pass, Rest, is_full, pairs};
 use super::decode::Refused;
 use super::lanes::{Lanes, Room};
 use super::letter::dead_letter;
@@ -31,7 +32,7 @@ use super::registry::Registry;
 use super::validate::Lot;
 use super::{Core, Hand, Message, Origin, Reply};
 use crate::model::{Clock, Timestamp};
-use crate::store::{Committed, Error, Item, ItemOutcome, Refusal, StateOp, Store, WriteBatch};
+use crate::store::{Committed, Error, Item, Refusal, RefusedRow, StateOp, Store, WriteBatch};
 use crate::telemetry::metrics::{Ending, Reason, Registered, ServiceName};
 
 /// Batches under way.
@@ -69,19 +70,34 @@ struct Entry {
     /// Rows that were new, in all passes together.
     added: u32,
     passes: u32,
-    /// Where its series look for room from now on.
-    starts: Vec<Place>,
+    /// The values that are written again, after the first pass.
+    rest: Vec<Rest>,
+    /// Why a row was refused for good.
+    refusal: Option<Refusal>,
     stage: Stage,
 }
 
 impl Entry {
-    /// Makes a series look for room behind a place that is taken.
-    fn move_on(&mut self, (series, t): Place) {
-        let next = (series, t.plus_ms(1));
-        match self.starts.iter_mut().find(|(s, _)| *s == series) {
-            Some(start) => *start = next,
-            None => self.starts.push(next),
+    /// Sorts the refused rows of a pass into those that are tried again and those
+    /// that are refused for good. Says whether a series has to be looked up anew.
+    fn sort_out(&mut self, encoded: &Encoded, refused: &[RefusedRow]) -> bool {
+        let tried = std::mem::take(&mut self.rest);
+        let is_last = self.passes >= PASSES_MAX;
+        for row in refused {
+            let moved = row.why == Refusal::Conflict && encoded.stamped;
+            if is_last || !(moved || row.why == Refusal::UnknownSeries) {
+                self.refusal.get_or_insert(row.why);
+                continue;
+            }
+            let at = row.row - encoded.rows.start;
+            self.rest.push(Rest {
+                value: tried.get(at).map_or(at, |rest| rest.value),
+                start: row.t.plus_ms(i64::from(moved)),
+                moved,
+            });
         }
+        let is_unknown = |row: &RefusedRow| row.why == Refusal::UnknownSeries;
+        refused.iter().any(is_unknown)
     }
 }
 
@@ -195,7 +211,8 @@ impl Worker {
                 message,
                 added: 0,
                 passes: 0,
-                starts: Vec::new(),
+                rest: Vec::new(),
+                refusal: None,
                 stage: Stage::Final(Ending::Retry(Reason::Storage)),
             };
             self.load(entry, now, &mut load);
@@ -205,14 +222,14 @@ impl Worker {
 
     fn load(&mut self, entry: Entry, now: Timestamp, load: &mut Load) {
         match entry.lot.refused {
-            None => self.encode(entry, now, Pass::First, load),
+            None => self.encode(entry, now, false, load),
             Some((reason @ Reason::Overload, _)) => self.end(&entry, Ending::Retry(reason)),
             Some((reason, _)) if !reason.is_kept() => self.end(&entry, Ending::Rejected(reason)),
             Some((reason, detail)) => self.bury(entry, &Refused::new(reason, detail), now, load),
         }
     }
 
-    fn encode(&mut self, mut entry: Entry, now: Timestamp, pass: Pass, load: &mut Load) {
+    fn encode(&mut self, mut entry: Entry, now: Timestamp, afresh: bool, load: &mut Load) {
         let active = Arc::clone(&self.open[&entry.hand].active);
         if !self
             .learned
@@ -222,10 +239,18 @@ impl Worker {
             self.encoder.forget_topics();
             self.learned = Some(Arc::clone(&active));
         }
+        let pass = match entry.passes {
+            0 => Pass::First,
+            _ => Pass::Rest {
+                values: &entry.rest,
+                afresh,
+                added: entry.added > 0,
+            },
+        };
         let pair = (&entry.lot, &entry.message);
         match self
             .encoder
-            .encode(&active, pair, now, (pass, &entry.starts), &mut load.write)
+            .encode(&active, pair, now, pass, &mut load.write)
         {
             Ok(encoded) => {
                 let registrations = &entry.lot.tenant.meter.registrations;
@@ -284,8 +309,8 @@ impl Worker {
         commit
             .observe(ServiceName::Ingest, "commit")
             .observe(landed.seconds);
-        let outcomes = match landed.result {
-            Ok(committed) => committed.outcomes,
+        let committed = match landed.result {
+            Ok(committed) => committed,
             Err(err) => {
                 tracing::warn!(messages = landed.entries.len(), error = %err, "batch was not stored");
                 landed
@@ -302,7 +327,7 @@ impl Worker {
                 Stage::Final(ending) => self.end(&entry, ending),
                 Stage::Written(encoded) => {
                     entry.lot.tenant.time_commit(landed.number, landed.seconds);
-                    self.judge(entry, &encoded, &outcomes, now, &mut again);
+                    self.judge(entry, &encoded, &committed, now, &mut again);
                 }
             }
         }
@@ -314,53 +339,23 @@ impl Worker {
         &mut self,
         mut entry: Entry,
         encoded: &Encoded,
-        outcomes: &[ItemOutcome],
+        committed: &Committed,
         now: Timestamp,
         again: &mut Load,
     ) {
-        let outcomes = &outcomes[encoded.first..encoded.first + encoded.items];
-        let added: u32 = outcomes.iter().map(|outcome| outcome.added).sum();
+        let added = committed.outcomes[encoded.item].added;
+        let refused = within(&committed.refused, &encoded.rows);
         entry.added += added;
         entry.lot.tenant.meter.samples.inc_by(u64::from(added));
-        let refusal = outcomes.iter().find_map(|outcome| outcome.refusal);
-        // What is to be done once, the first item carries.
-        let is_registered = outcomes.first().is_some_and(|outcome| outcome.added > 0);
-        self.registered(
-            &entry.lot,
-            encoded.registers,
-            is_registered,
-            refusal.is_some(),
-        );
+        let is_refused = !refused.is_empty();
+        self.registered(&entry.lot, encoded.registers, added > 0, is_refused);
         entry.passes += 1;
-        let pass = match refusal {
-            None => {
-                let is_new = entry.added > 0;
-                let ending = if is_new {
-                    Ending::Accepted
-                } else {
-                    Ending::Duplicate
-                };
-                return self.end(&entry, ending);
-            }
-            Some(_) if entry.passes >= PASSES_MAX => None,
-            Some(Refusal::UnknownSeries) => Some(Pass::Afresh),
-            Some(Refusal::Conflict) if encoded.stamped => {
-                for (outcome, place) in outcomes.iter().zip(&encoded.places) {
-                    if outcome.refusal == Some(Refusal::Conflict) {
-                        self.encoder.vacate(*place);
-                        entry.move_on(*place);
-                    }
-                }
-                Some(Pass::Split)
-            }
-            Some(_) => None,
-        };
-        match (pass, refusal) {
-            (Some(pass), _) => self.encode(entry, now, pass, again),
-            (None, refusal) => {
-                let refused = refused_by_writer(refusal.unwrap_or(Refusal::Conflict));
-                self.bury(entry, &refused, now, again);
-            }
+        let afresh = entry.sort_out(encoded, refused);
+        match entry.refusal {
+            _ if !entry.rest.is_empty() => self.encode(entry, now, afresh, again),
+            Some(refusal) => self.bury(entry, &refused_by_writer(refusal), now, again),
+            None if entry.added > 0 => self.end(&entry, Ending::Accepted),
+            None => self.end(&entry, Ending::Duplicate),
         }
     }
 
@@ -424,6 +419,13 @@ impl Worker {
             self.open.remove(&entry.hand);
         }
     }
+}
+
+/// The refused rows that are in a range of a batch's rows.
+fn within<'a>(refused: &'a [RefusedRow], rows: &Range<usize>) -> &'a [RefusedRow] {
+    let from = refused.partition_point(|row| row.row < rows.start);
+    let to = refused.partition_point(|row| row.row < rows.end);
+    &refused[from..to]
 }
 
 fn refused_by_writer(refusal: Refusal) -> Refused {

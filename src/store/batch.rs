@@ -139,6 +139,17 @@ pub struct ItemOutcome {
     pub refusal: Option<Refusal>,
 }
 
+/// A row that the writer did not take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RefusedRow {
+    /// Its place among the rows of the batch.
+    pub row: usize,
+    /// Its time.
+    pub t: Timestamp,
+    /// Why it was refused.
+    pub why: Refusal,
+}
+
 /// The writer's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Committed {
@@ -146,4 +157,6 @@ pub struct Committed {
     pub seq: CommitSeq,
     /// One for each item, in order.
     pub outcomes: Vec<ItemOutcome>,
+    /// The rows that were refused, in order.
+    pub refused: Vec<RefusedRow>,
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
 
-use super::batch::{ItemOutcome, Refusal, Row, SeriesKey, StateOp, WriteBatch};
+use super::batch::{ItemOutcome, Refusal, RefusedRow, Row, SeriesKey, StateOp, WriteBatch};
 use super::head::{Shard, place_of};
 use super::index::Added;
 use super::parts::{Parts, window_of};
@@ -154,8 +154,13 @@ impl Intake {
         }
     }
 
-    /// Takes the rows of all items in, as part of transaction `seq`.
-    pub(super) fn take(&mut self, batch: &WriteBatch, seq: u64) -> Vec<ItemOutcome> {
+    /// Takes the rows of all items in, as part of transaction `seq`. Says what
+    /// became of each item, and which rows were refused.
+    pub(super) fn take(
+        &mut self,
+        batch: &WriteBatch,
+        seq: u64,
+    ) -> (Vec<ItemOutcome>, Vec<RefusedRow>) {
         let shared = Arc::clone(&self.shared);
         let mut pass = Pass {
             shared: &shared,
@@ -165,33 +170,41 @@ impl Intake {
             seq,
             added: 0,
             fresh: 0,
+            refused: Vec::new(),
         };
-        let mut rows = batch.rows.iter();
+        let mut rows = batch.rows.iter().enumerate();
         let outcomes = batch
             .items
             .iter()
             .map(|item| self.take_item(&mut pass, rows.by_ref().take(item.rows as usize)))
             .collect();
         shared.head.add_samples(pass.added);
-        outcomes
+        (outcomes, pass.refused)
     }
 
     fn take_item<'a>(
         &mut self,
         pass: &mut Pass<'_>,
-        rows: impl Iterator<Item = &'a Row>,
+        rows: impl Iterator<Item = (usize, &'a Row)>,
     ) -> ItemOutcome {
         let mut outcome = ItemOutcome::default();
-        for row in rows {
-            match self.take_row(pass, row) {
-                Ok(Placed::Newest | Placed::Between) => outcome.added += 1,
+        for (at, row) in rows {
+            let why = match self.take_row(pass, row) {
+                Ok(Placed::Newest | Placed::Between) => {
+                    outcome.added += 1;
+                    continue;
+                }
                 Ok(Placed::Duplicate) => {
                     self.counts.duplicates += 1;
                     outcome.duplicates += 1;
+                    continue;
                 }
-                Ok(Placed::Conflict) => self.refuse(&mut outcome, Refusal::Conflict),
-                Err(refusal) => self.refuse(&mut outcome, refusal),
-            }
+                Ok(Placed::Conflict) => Refusal::Conflict,
+                Err(refusal) => refusal,
+            };
+            self.refuse(&mut outcome, why);
+            let t = row.t;
+            pass.refused.push(RefusedRow { row: at, t, why });
         }
         outcome
     }
@@ -336,6 +349,7 @@ struct Pass<'a> {
     added: u64,
     /// The series that the current row made: nothing of it is sealed.
     fresh: u32,
+    refused: Vec<RefusedRow>,
 }
 
 impl Pass<'_> {

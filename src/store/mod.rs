@@ -48,8 +48,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use batch::{
-    CommitSeq, Committed, Item, ItemOutcome, Refusal, Row, SeriesId, SeriesKey, StateOp, Urgency,
-    WriteBatch,
+    CommitSeq, Committed, Item, ItemOutcome, Refusal, RefusedRow, Row, SeriesId, SeriesKey,
+    StateOp, Urgency, WriteBatch,
 };
 pub use state::Table;
 

@@ -294,7 +294,7 @@ impl Writer {
     fn take_batch(&mut self, write: Write) {
         self.arrivals.note(write.sent);
         let batch = write.batch;
-        let outcomes = self.intake.take(&batch, self.seq);
+        let (outcomes, refused) = self.intake.take(&batch, self.seq);
         for (item, outcome) in batch.items.into_iter().zip(&outcomes) {
             if outcome.added > 0 {
                 self.take_ops(item.on_new);
@@ -305,6 +305,7 @@ impl Writer {
         let committed = Committed {
             seq: CommitSeq(self.seq),
             outcomes,
+            refused,
         };
         match batch.urgency {
             Urgency::Commit => {
