@@ -5,6 +5,9 @@
 //! millisecond. A long burst makes a topic's stamps run ahead of the clock, and
 //! a restart must not give the same stamps again. So the last stamp of such a
 //! topic is a row of [`Table::Inflight`], written in the commit of its message.
+//! Once the clock has passed the stamp by a minute the row says nothing any more
+//! and is swept. Rows kept and rows to sweep are both bounded; a topic for which
+//! there is no room has no row, and its repeats are found by ingest and the store.
 //!
 //! Ingest writes these rows only when a sample takes the stamp. A message with
 //! a time of its own costs one hash and one look-up here.
@@ -17,16 +20,23 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::Timestamp;
-use crate::store::{self, StateOp, Store, Table};
+use crate::store::{self, Committed, StateOp, Store, Table, Urgency, WriteBatch};
 
 /// No stamp runs further ahead than this; beyond it the store sees a conflict.
 const AHEAD_MAX_MS: i64 = 60_000;
 /// Topics whose stamps may run ahead at the same time.
 const TOPICS_MAX: usize = 65_536;
+/// Between two looks for topics that no longer run ahead.
+const LOOK_EVERY_MS: i64 = AHEAD_MAX_MS;
+/// The same when there is no room for another topic.
+const LOOK_EVERY_FULL_MS: i64 = 1_000;
+/// Rows deleted in one commit.
+const SWEEP_MAX: usize = 10_000;
 /// Bytes of rows that are allocated at once.
 const ARENA_BYTES: usize = 16 << 10;
 /// After the store could not be read.
@@ -38,8 +48,12 @@ pub(super) struct Stamps {
     /// The last stamps of topics seen in this millisecond.
     now_ms: i64,
     recent: HashMap<u64, i64, ahash::RandomState>,
-    /// The last stamps of topics that ran ahead.
+    /// The last stamps of topics that ran ahead. Each has a row.
     ahead: HashMap<u64, i64, ahash::RandomState>,
+    /// When topics were last looked for that no longer do.
+    looked_ms: i64,
+    /// Such topics: their rows are to be deleted.
+    passed: Vec<u64>,
 }
 
 /// A stamp, and the row that keeps it from being given again.
@@ -60,11 +74,16 @@ impl Stamps {
             let topic = u64::from_be_bytes(key[..].try_into().ok()?);
             Some((topic, i64::from_be_bytes(value[..].try_into().ok()?)))
         });
+        let mut ahead: Vec<(u64, i64)> = ahead.collect();
+        ahead.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(*at));
+        let no_room = ahead.split_off(ahead.len().min(TOPICS_MAX));
         Stamps {
             rows,
             now_ms: i64::MIN,
             recent: HashMap::default(),
-            ahead: ahead.take(TOPICS_MAX).collect(),
+            ahead: ahead.into_iter().collect(),
+            looked_ms: i64::MIN,
+            passed: no_room.into_iter().map(|(topic, _)| topic).collect(),
         }
     }
 
@@ -79,9 +98,14 @@ impl Stamps {
         match ahead.max(recent) {
             Some(last) if last >= base && last - base < AHEAD_MAX_MS => {
                 let at = last + 1;
-                if self.ahead.len() < TOPICS_MAX || self.ahead.contains_key(&topic) {
-                    self.ahead.insert(topic, at);
+                if self.ahead.len() >= TOPICS_MAX && ahead.is_none() {
+                    self.recent.insert(topic, at);
+                    return Stamp {
+                        at: Timestamp::from_ms(at),
+                        row: None,
+                    };
                 }
+                self.ahead.insert(topic, at);
                 let key = self.rows.key(Stamps::TAG, &topic.to_be_bytes());
                 Stamp {
                     at: Timestamp::from_ms(at),
@@ -101,11 +125,70 @@ impl Stamps {
     /// A new millisecond: what was seen in the last one cannot collide any more.
     fn turn_to(&mut self, base: i64) {
         self.recent.clear();
-        // A minute of slack: JetStream sends older messages again in between.
-        if self.ahead.len() >= TOPICS_MAX || base.saturating_sub(self.now_ms) >= AHEAD_MAX_MS {
-            self.ahead.retain(|_, at| *at >= base - AHEAD_MAX_MS);
-        }
         self.now_ms = base;
+        let is_full = self.ahead.len() >= TOPICS_MAX;
+        let every = if is_full {
+            LOOK_EVERY_FULL_MS
+        } else {
+            LOOK_EVERY_MS
+        };
+        if base.saturating_sub(self.looked_ms) < every || self.passed.len() >= TOPICS_MAX {
+            return;
+        }
+        self.looked_ms = base;
+        // A minute of slack: JetStream sends older messages again in between.
+        let passed = |_: &u64, at: &mut i64| *at < base - AHEAD_MAX_MS;
+        let topics = self.ahead.extract_if(passed).map(|(topic, _)| topic);
+        self.passed.extend(topics);
+    }
+
+    /// Deletes the rows that say nothing any more, a bounded number of them. To
+    /// be written soon, so that a later row of the same topic comes after it.
+    pub(super) fn sweep(&mut self) -> Vec<StateOp> {
+        let from = self.passed.len().saturating_sub(SWEEP_MAX);
+        let passed = self.passed.split_off(from).into_iter();
+        passed
+            .filter(|topic| !self.ahead.contains_key(topic))
+            .map(|topic| StateOp::Delete {
+                table: Table::Inflight,
+                key: self.rows.key(Stamps::TAG, &topic.to_be_bytes()),
+            })
+            .collect()
+    }
+}
+
+/// A sweep on its way to the store; one at a time.
+#[derive(Default)]
+pub(super) struct Sweep(Option<BoxFuture<'static, Result<Committed, store::Error>>>);
+
+impl Sweep {
+    /// Starts one with these changes unless there are none or one is under way.
+    pub(super) fn start(&mut self, store: &Store, changes: impl FnOnce() -> Vec<StateOp>) {
+        if self.0.is_some() {
+            return;
+        }
+        let changes = changes();
+        if changes.is_empty() {
+            return;
+        }
+        let store = store.clone();
+        let batch = WriteBatch {
+            urgency: Urgency::RideAlong,
+            ..WriteBatch::of_state(changes)
+        };
+        self.0 = Some(Box::pin(async move { store.write(batch).await }));
+    }
+
+    /// Waits for the end of the sweep that is under way, and for ever when there
+    /// is none. Cancel-safe. What a failed one left is swept after a restart.
+    pub(super) async fn ended(&mut self) {
+        let Some(sweep) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        if let Err(err) = sweep.await {
+            tracing::debug!(error = %err, "stamps that are of no use stay until the next start");
+        }
+        self.0 = None;
     }
 }
 
@@ -253,6 +336,77 @@ mod tests {
         let mut s = stamps(&[]);
         let given = [19, 19, 44, 44].map(|base| take(&mut s, "a", base));
         assert_eq!(given, [19, 20, 44, 45]);
+    }
+
+    /// The rows that are left after these changes.
+    fn apply(rows: &mut HashMap<Bytes, Bytes>, op: StateOp) {
+        let own = |key: Bytes| key.slice(b"mqtt:a\0t".len()..);
+        match op {
+            StateOp::Put { key, value, .. } => drop(rows.insert(own(key), value)),
+            StateOp::Delete { key, .. } => drop(rows.remove(&own(key))),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn rows_that_say_nothing_any_more_are_swept() {
+        let mut s = stamps(&[]);
+        let mut rows = HashMap::new();
+        for minute in 0..20 {
+            for topic in 0..50 {
+                // Twice in a millisecond, and never again.
+                let topic = format!("{minute}/{topic}");
+                for _ in 0..2 {
+                    let at = Timestamp::from_ms(minute * 60_000);
+                    let stamp = s.take(topic.as_bytes(), at);
+                    stamp.row.into_iter().for_each(|op| apply(&mut rows, op));
+                }
+            }
+            s.sweep().into_iter().for_each(|op| apply(&mut rows, op));
+            assert!(rows.len() <= 150, "{} rows", rows.len());
+        }
+        // What a crash left is swept too, when messages come later.
+        let stored: Vec<_> = rows.clone().into_iter().collect();
+        let mut s = stamps(&stored);
+        take(&mut s, "later", 3_600_000);
+        s.sweep().into_iter().for_each(|op| apply(&mut rows, op));
+        assert!(rows.is_empty());
+    }
+
+    #[test]
+    fn a_topic_that_runs_ahead_again_keeps_its_row() {
+        let mut s = stamps(&[]);
+        take(&mut s, "a", 0);
+        take(&mut s, "a", 0);
+        take(&mut s, "b", 200_000);
+        // Its row is to be swept, and is needed again before that.
+        take(&mut s, "a", 200_000);
+        take(&mut s, "a", 200_000);
+        assert!(s.sweep().is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_topics_is_bounded_and_keeps_stamps_apart() {
+        let topics = TOPICS_MAX + 1_000;
+        let mut s = stamps(&[]);
+        let mut with_row = 0;
+        for topic in 0..topics {
+            let at = |s: &mut Stamps| s.take(&topic.to_be_bytes(), Timestamp::from_ms(5));
+            let stamps = [at(&mut s), at(&mut s), at(&mut s)];
+            assert_eq!(stamps.each_ref().map(|s| s.at.as_ms()), [5, 6, 7]);
+            with_row += usize::from(stamps[1].row.is_some());
+        }
+        assert_eq!(with_row, TOPICS_MAX);
+        // More rows than there is room for: the newest count, the others go.
+        let rows = (0..topics as u64).map(|topic| {
+            let own = |n: [u8; 8]| Bytes::copy_from_slice(&n);
+            (own(topic.to_be_bytes()), own((topic as i64).to_be_bytes()))
+        });
+        let mut s = stamps(&rows.collect::<Vec<_>>());
+        assert_eq!(s.ahead.len(), TOPICS_MAX);
+        assert!(s.ahead.contains_key(&(topics as u64 - 1)));
+        assert_eq!(s.sweep().len(), 1_000);
+        assert!(s.sweep().is_empty());
     }
 
     #[test]

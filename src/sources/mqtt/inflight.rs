@@ -162,6 +162,11 @@ impl Inflight {
         }
     }
 
+    /// Rows of stamps to delete.
+    pub(super) fn sweep(&mut self) -> Vec<StateOp> {
+        self.stamps.sweep()
+    }
+
     /// Another connection: nothing of what the last one wrote is sure to have arrived.
     pub(super) fn reconnected(&mut self) {
         self.pings.clear();

@@ -37,6 +37,7 @@ use crate::ingest::{Message, Stopped, Verdict};
 use crate::model::{Clock, Timestamp};
 use crate::sources::handover::{Handover, Received};
 use crate::sources::link::Link;
+use crate::sources::stamps::Sweep;
 use crate::store::{self, Committed, StateOp, Store, WriteBatch};
 use crate::telemetry::metrics;
 
@@ -146,6 +147,7 @@ pub(super) struct Session<'a> {
     resubscribe_at: Option<Instant>,
     /// Storing what we are subscribed to.
     saving: Option<Saving>,
+    sweep: Sweep,
     oversize_was_logged: bool,
 }
 
@@ -200,6 +202,7 @@ impl<'a> Session<'a> {
             subscribing: Vec::new(),
             resubscribe_at: None,
             saving: None,
+            sweep: Sweep::default(),
             oversize_was_logged: false,
         };
         session.subscribe(changes);
@@ -251,6 +254,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 saved = saved(&mut self.saving) => self.saved(saved),
+                () = self.sweep.ended() => {}
                 _ = tick.tick() => self.keep_alive(may_read)?,
                 () = stop.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + DRAIN_TIME_MAX);
@@ -457,6 +461,8 @@ impl<'a> Session<'a> {
             return Err(Error::Silent(self.heard.elapsed()));
         }
         self.source.inflight.pinged();
+        let source = &mut *self.source;
+        self.sweep.start(&source.store, || source.inflight.sweep());
         wire::ping(&mut self.writer.out);
         if self.resubscribe_at.is_some_and(|at| at <= Instant::now()) {
             self.resubscribe_at = None;

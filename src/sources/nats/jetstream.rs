@@ -20,6 +20,7 @@ use super::{BURST_MAX, Connection, DRAIN_TIME_MAX, End, Error, Options, Source, 
 use crate::config::NatsDeliver;
 use crate::ingest::Verdict;
 use crate::model::Timestamp;
+use crate::sources::stamps::Sweep;
 use crate::store::{Store, WriteBatch};
 use crate::telemetry::metrics;
 
@@ -56,6 +57,7 @@ struct Session<'a> {
     /// Nothing is taken before this.
     take_after: Instant,
     asking: Option<Asking>,
+    sweep: Sweep,
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Info, String>> + Send>>;
@@ -91,6 +93,7 @@ pub(super) async fn serve(
         last_burst: Instant::now(),
         take_after: Instant::now(),
         asking: None,
+        sweep: Sweep::default(),
     };
     let end = match session.run(messages, stop).await {
         Ok(()) => End::Stopped,
@@ -213,7 +216,12 @@ impl Session<'_> {
                     self.source.event(event, &mut self.connection.is_up)?;
                 }
                 asked = asked(&mut self.asking) => self.show(asked),
-                _ = info.tick() => self.ask(),
+                () = self.sweep.ended() => {}
+                _ = info.tick() => {
+                    let source = &mut *self.source;
+                    self.sweep.start(&source.store, || source.sequences.sweep());
+                    self.ask();
+                }
                 _ = progress.tick() => self.progress().await,
                 () = stop.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + DRAIN_TIME_MAX);
@@ -335,10 +343,11 @@ impl Session<'_> {
 
     async fn answer(&mut self, judged: Vec<(Waiting, Verdict)>) {
         let client = self.connection.client.clone();
-        let sequences = &mut self.source.sequences;
+        // Of all, also of those whose answer is cut off below.
+        let sequences = judged.iter().map(|(waiting, _)| waiting.sequence);
+        self.source.sequences.judged(sequences);
         let answering = async {
             for (waiting, verdict) in judged {
-                sequences.judged(waiting.sequence);
                 let Some(reply) = waiting.reply else {
                     continue;
                 };

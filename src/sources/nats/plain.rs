@@ -1,12 +1,18 @@
 //! A plain subscription: what is not stored when we stop or fall behind is gone.
 
+use std::time::Duration;
+
 use async_nats::{Message, Subscriber};
 use futures_util::stream::{SelectAll, select_all};
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::super::stamps::Sweep;
 use super::{BURST_MAX, Connection, DRAIN_TIME_MAX, End, Error, Source, Waiting};
+
+/// Between two sweeps of stamps.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs until the subscription is of no use any more or `stop` is cancelled. On
 /// a stop what was received is stored first.
@@ -37,6 +43,9 @@ async fn subscribed(
     let mut messages = select_all(subscribers);
     source.up();
     let mut deadline = None;
+    let mut sweep = Sweep::default();
+    let mut tick = interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         source.observe();
         if deadline.is_some() && source.handover.messages() == 0 {
@@ -49,6 +58,8 @@ async fn subscribed(
             }
             judged = source.handover.judged() => drop(judged?),
             event = connection.events.recv() => source.event(event, &mut connection.is_up)?,
+            () = sweep.ended() => {}
+            _ = tick.tick() => sweep.start(&source.store, || source.sequences.sweep()),
             () = stop.cancelled(), if deadline.is_none() => {
                 deadline = Some(Instant::now() + DRAIN_TIME_MAX);
             }

@@ -75,9 +75,16 @@ impl Sequences {
         (stamp.at, stamp.row.into_iter().collect())
     }
 
-    /// The message got its verdict: from now on its row is what counts.
-    pub(super) fn judged(&mut self, sequence: u64) {
-        self.open.remove(&sequence);
+    /// Messages got their verdicts: from now on their rows are what counts.
+    pub(super) fn judged(&mut self, sequences: impl IntoIterator<Item = u64>) {
+        for sequence in sequences {
+            self.open.remove(&sequence);
+        }
+    }
+
+    /// Rows of stamps to delete.
+    pub(super) fn sweep(&mut self) -> Vec<StateOp> {
+        self.stamps.sweep()
     }
 
     fn known(&self, sequence: u64, key: &[u8]) -> Result<Option<Timestamp>, store::Error> {
