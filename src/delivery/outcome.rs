@@ -138,12 +138,12 @@ fn changes(store: &Store, done: &Done, ops: &mut Vec<StateOp>) -> Result<(), sto
             ops.extend(delivery.on_success.iter().filter_map(on_success));
         }
         // The outbox may have dropped it meanwhile, into the dead letters.
-        Fate::Dead(_) | Fate::Retry if store.get(Table::Outbox, &key)?.is_none() => {}
+        Fate::Dead(_) if store.get(Table::Outbox, &key)?.is_none() => {}
         Fate::Dead(reason) => {
             ops.push(StateOp::Bury(Box::new(dead_letter(done, reason))));
             ops.push(delete);
         }
-        Fate::Retry if delivery.kind == DeliveryKind::Telemetry => ops.push(StateOp::Put {
+        Fate::Retry if delivery.kind == DeliveryKind::Telemetry => ops.push(StateOp::Replace {
             table: Table::Outbox,
             key: key.into(),
             value: encode_delivery(delivery).into(),

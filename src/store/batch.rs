@@ -45,6 +45,15 @@ pub enum StateOp {
         /// The value.
         value: Bytes,
     },
+    /// Writes a row, if it is there: one that was removed meanwhile stays away.
+    Replace {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
     /// Removes a row, if it is there.
     Delete {
         /// The table.

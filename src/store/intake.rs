@@ -84,7 +84,9 @@ fn row_bytes(row: &Row) -> usize {
 
 fn op_size(op: &StateOp) -> (Table, usize) {
     match op {
-        StateOp::Put { table, key, value } => (*table, key.len() + value.len()),
+        StateOp::Put { table, key, value } | StateOp::Replace { table, key, value } => {
+            (*table, key.len() + value.len())
+        }
         StateOp::Delete { table, key } => (*table, key.len()),
         StateOp::Enqueue(delivery) => (Table::Outbox, 512 + delivery.body.len()),
         StateOp::Bury(letter) => (Table::Dead, 512 + letter.payload.len()),

@@ -20,8 +20,6 @@ pub enum Table {
     Attempt,
     /// Messages and deliveries that were given up (ingest, delivery).
     Dead,
-    /// Event ids of messages without samples, with their expiry (ingest).
-    Dedupe,
     /// Unacknowledged MQTT messages and the time they were given (sources).
     Inflight,
     /// What a source needs to go on (sources).
@@ -46,11 +44,10 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 13] = [
         Table::Outbox,
         Table::Attempt,
         Table::Dead,
-        Table::Dedupe,
         Table::Inflight,
         Table::Cursor,
         Table::Device,
@@ -69,7 +66,6 @@ impl Table {
             Table::Outbox => "outbox",
             Table::Attempt => "attempt",
             Table::Dead => "dead",
-            Table::Dedupe => "dedupe",
             Table::Inflight => "inflight",
             Table::Cursor => "cursor",
             Table::Device => "device",

@@ -332,6 +332,41 @@ async fn state_ops_apply_in_order_and_watchers_see_them() {
 }
 
 #[tokio::test]
+async fn a_row_that_is_gone_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let replace = |table, key: &Bytes, value: &'static str| StateOp::Replace {
+        table,
+        key: key.clone(),
+        value: Bytes::from_static(value.as_bytes()),
+    };
+    let ops = vec![put("a", "1"), delivery("hook", 3), delivery("hook", 3)];
+    store.write(WriteBatch::of_state(ops)).await.unwrap();
+    let outbox: Vec<Bytes> = all_rows(&store, Table::Outbox)
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    let bytes = store.outbox_bytes();
+    // One is dropped while its attempt is on the way, the other one is not.
+    let ops = vec![
+        StateOp::Delete {
+            table: Table::Outbox,
+            key: outbox[0].clone(),
+        },
+        replace(Table::Outbox, &outbox[0], "again"),
+        replace(Table::Outbox, &outbox[1], "again"),
+        replace(Table::Kv, &Bytes::from_static(b"a"), "2"),
+        replace(Table::Kv, &Bytes::from_static(b"b"), "2"),
+    ];
+    store.write(WriteBatch::of_state(ops)).await.unwrap();
+    let left = all_rows(&store, Table::Outbox);
+    assert_eq!(left, [(outbox[1].clone(), Bytes::from_static(b"again"))]);
+    assert!(store.outbox_bytes() < bytes / 2);
+    let kv = all_rows(&store, Table::Kv);
+    assert_eq!(kv, [(Bytes::from_static(b"a"), Bytes::from_static(b"2"))]);
+}
+
+#[tokio::test]
 async fn a_second_store_on_the_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

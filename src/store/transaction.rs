@@ -11,13 +11,36 @@ use super::{Table, state};
 use crate::model::delivery::DEAD_LETTER_PAYLOAD_BYTES_MAX;
 use crate::model::{DeadLetter, Delivery};
 
-/// A state row to write, or to remove when there is no value.
-type Change = (Bytes, Option<Bytes>);
+/// What to do with a state row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// Write it.
+    Put(Bytes),
+    /// Write it if it is there.
+    Replace(Bytes),
+    /// Remove it.
+    Delete,
+}
+
+impl Change {
+    /// The value as it is stored; none when the row is to go.
+    fn stored(&self) -> Option<Vec<u8>> {
+        match self {
+            Change::Put(value) | Change::Replace(value) => Some(seal_value(value)),
+            Change::Delete => None,
+        }
+    }
+
+    /// Whether it has nothing to do, as the row that it replaces is gone.
+    fn is_late(&self, key: &[u8], rows: &Rows<'_>) -> Result<bool, redb::Error> {
+        Ok(matches!(self, Change::Replace(_)) && rows.get(key)?.is_none())
+    }
+}
 
 /// State changes by table, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Changes {
-    by_table: [Vec<Change>; Table::ALL.len()],
+    by_table: [Vec<(Bytes, Change)>; Table::ALL.len()],
     bytes: usize,
 }
 
@@ -32,13 +55,17 @@ impl Default for Changes {
 
 impl Changes {
     /// Adds one.
-    pub(super) fn push(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + 16;
-        self.by_table[table as usize].push((key, value));
+    pub(super) fn push(&mut self, table: Table, key: Bytes, change: Change) {
+        let value = match &change {
+            Change::Put(value) | Change::Replace(value) => value.len(),
+            Change::Delete => 0,
+        };
+        self.bytes += key.len() + value + 16;
+        self.by_table[table as usize].push((key, change));
     }
 
     /// The changes of a table.
-    pub(super) fn of(&self, table: Table) -> &[Change] {
+    pub(super) fn of(&self, table: Table) -> &[(Bytes, Change)] {
         &self.by_table[table as usize]
     }
 
@@ -176,9 +203,9 @@ pub(super) fn put_state(
                 put_counted(&mut rows, changes.of(table), Kind::Dead, ledger)?;
                 for letter in letters.drain(..) {
                     *sequence += 1;
-                    let row: Change = (
+                    let row = (
                         Bytes::copy_from_slice(&sequence.to_be_bytes()),
-                        Some(state::encode_dead_letter(&letter).into()),
+                        Change::Put(state::encode_dead_letter(&letter).into()),
                     );
                     put_counted(&mut rows, &[row], Kind::Dead, ledger)?;
                     evicted.deliveries.push(letter.tenant_id);
@@ -192,14 +219,21 @@ pub(super) fn put_state(
     Ok(evicted)
 }
 
-fn put_plain(txn: &WriteTransaction, table: Table, changes: &[Change]) -> Result<(), redb::Error> {
+fn put_plain(
+    txn: &WriteTransaction,
+    table: Table,
+    changes: &[(Bytes, Change)],
+) -> Result<(), redb::Error> {
     if changes.is_empty() {
         return Ok(());
     }
     let mut rows = txn.open_table(state_table(table))?;
-    for (key, value) in changes {
-        match value {
-            Some(value) => drop(rows.insert(&key[..], seal_value(value).as_slice())?),
+    for (key, change) in changes {
+        if change.is_late(key, &rows)? {
+            continue;
+        }
+        match change.stored() {
+            Some(stored) => drop(rows.insert(&key[..], stored.as_slice())?),
             None => drop(rows.remove(&key[..])?),
         }
     }
@@ -210,12 +244,15 @@ type Rows<'txn> = RedbTable<'txn, &'static [u8], &'static [u8]>;
 
 fn put_counted(
     rows: &mut Rows<'_>,
-    changes: &[Change],
+    changes: &[(Bytes, Change)],
     kind: Kind,
     ledger: &mut Ledger,
 ) -> Result<(), redb::Error> {
-    for (key, value) in changes {
-        let stored = value.as_deref().map(seal_value);
+    for (key, change) in changes {
+        if change.is_late(key, rows)? {
+            continue;
+        }
+        let stored = change.stored();
         let old = match &stored {
             Some(stored) => rows.insert(&key[..], stored.as_slice())?,
             None => rows.remove(&key[..])?,

@@ -28,7 +28,7 @@ use super::intake::{Intake, Load};
 use super::parts::Part;
 use super::series::PartId;
 use super::shared::Shared;
-use super::transaction::Changes;
+use super::transaction::{Change, Changes};
 use super::{StateOp, Table, state, wal};
 
 /// Batches that may wait in the queue.
@@ -336,18 +336,24 @@ impl Writer {
     fn take_ops(&mut self, ops: Vec<StateOp>) {
         for op in ops {
             match op {
-                StateOp::Put { table, key, value } => self.changes.push(table, key, Some(value)),
-                StateOp::Delete { table, key } => self.changes.push(table, key, None),
+                StateOp::Put { table, key, value } => {
+                    self.changes.push(table, key, Change::Put(value));
+                }
+                StateOp::Replace { table, key, value } => {
+                    self.changes.push(table, key, Change::Replace(value));
+                }
+                StateOp::Delete { table, key } => self.changes.push(table, key, Change::Delete),
                 StateOp::Enqueue(delivery) => {
                     let key = state::outbox_key(&delivery.destination, self.next_sequence());
                     let row = state::encode_delivery(&delivery);
                     self.changes
-                        .push(Table::Outbox, key.into(), Some(row.into()));
+                        .push(Table::Outbox, key.into(), Change::Put(row.into()));
                 }
                 StateOp::Bury(letter) => {
                     let key = self.next_sequence().to_be_bytes().to_vec();
                     let row = state::encode_dead_letter(&letter);
-                    self.changes.push(Table::Dead, key.into(), Some(row.into()));
+                    self.changes
+                        .push(Table::Dead, key.into(), Change::Put(row.into()));
                 }
             }
         }

@@ -8,13 +8,12 @@ use prometheus::{
 use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 
 /// The tables of the store, in its own words: `table` of the `db_` families.
-pub(crate) const TABLES: [&str; 16] = [
+pub(crate) const TABLES: [&str; 15] = [
     "samples",
     "series",
     "outbox",
     "attempt",
     "dead",
-    "dedupe",
     "inflight",
     "cursor",
     "device",
