@@ -49,6 +49,9 @@ pub struct Engine {
 /// Why a query gave no value.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
+    /// The query cannot be asked in this way, whatever the data.
+    #[error("invalid expression type \"{0}\" for range query, must be Scalar or instant Vector")]
+    Type(&'static str),
     /// The query makes no sense on this data, in Prometheus' words.
     #[error("{0}")]
     Execution(String),
@@ -111,10 +114,7 @@ impl Engine {
     ) -> Result<Output, EvalError> {
         let kind = expr.value_type();
         if matches!(kind, Type::String | Type::Matrix) {
-            return Err(EvalError::execution(format!(
-                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
-                kind.as_str()
-            )));
+            return Err(EvalError::Type(kind.as_str()));
         }
         let steps = range_steps(start, end, step);
         if steps.count > self.options.samples_max {

@@ -101,6 +101,7 @@ impl From<EvalError> for ApiError {
     fn from(err: EvalError) -> ApiError {
         match err {
             EvalError::Query(err) => err.into(),
+            EvalError::Type(_) => ApiError::bad_data(err.to_string()),
             other => ApiError::new(ErrorType::Execution, other.to_string()),
         }
     }

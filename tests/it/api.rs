@@ -305,6 +305,36 @@ async fn errors_have_prometheus_words_and_statuses() {
             r#"invalid parameter \"type\": not supported value \"x\""#,
         ),
         (
+            "query?query=m&timeout=-5s",
+            400,
+            "bad_data",
+            r#"invalid parameter \"timeout\": cannot parse \"-5s\" to a valid duration"#,
+        ),
+        (
+            "query?query=1&timeout=-1",
+            503,
+            "timeout",
+            "query timed out in expression evaluation",
+        ),
+        (
+            "query_range?query=%22a%22&start=0&end=10&step=1",
+            400,
+            "bad_data",
+            r#"invalid expression type \"string\" for range query, must be Scalar or instant Vector"#,
+        ),
+        (
+            "query_range?query=m%5B5m%5D&start=0&end=10&step=1",
+            400,
+            "bad_data",
+            r#"invalid expression type \"range vector\" for range query, must be Scalar or instant Vector"#,
+        ),
+        (
+            "targets?state=x",
+            400,
+            "bad_data",
+            r#"invalid parameter \"state\": not supported value \"x\", must be active, dropped or any"#,
+        ),
+        (
             "query?query=count_over_time(vector(1)%5B100d:1s%5D)&timeout=1ms",
             503,
             "timeout",

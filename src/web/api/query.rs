@@ -10,6 +10,7 @@ use super::params::{Params, positive};
 use crate::model::{Sample, Timestamp};
 use crate::promql::{self, Engine, Expr, Output, RangeSeries, Value, VectorSample};
 use crate::web::Context;
+use crate::web::context::GateError;
 use crate::web::error::ApiError;
 
 /// Steps of one range query above the first, as in Prometheus: enough for a week of
@@ -73,7 +74,7 @@ impl Asked {
             .duration_ms("timeout")
             .map_err(|err| ApiError::parameter("timeout", err))?;
         if let Some(ms) = wanted {
-            timeout = timeout.min(positive(ms).unwrap_or_default());
+            timeout = positive(ms).ok_or(GateError::TimedOut)?.min(timeout);
         }
         let expr =
             promql::parse(params.get("query")).map_err(|err| ApiError::parse("query", &err))?;

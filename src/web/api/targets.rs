@@ -7,16 +7,23 @@ use super::json::{self, Object};
 use super::params::Params;
 use crate::sources::{SourceState, SourceView};
 use crate::web::Context;
+use crate::web::error::ApiError;
 
-/// The sources as active targets; nothing is ever dropped.
-pub async fn targets(State(context): State<Context>, params: Params) -> Response {
-    let sources = match params.get("state").to_ascii_lowercase().as_str() {
+/// The sources as active targets; nothing is ever dropped. Prometheus takes an
+/// unknown `state` for one that no target has, which hides a typo.
+pub async fn targets(State(context): State<Context>, params: Params) -> Result<Response, ApiError> {
+    let state = params.get("state");
+    let sources = match state.to_ascii_lowercase().as_str() {
+        "" | "any" | "active" => context.board.list(),
         "dropped" => Vec::new(),
-        _ => context.board.list(),
+        _ => {
+            let message = format!("not supported value {state:?}, must be active, dropped or any");
+            return Err(ApiError::parameter("state", message));
+        }
     };
     let pool = params.get("scrapePool");
     let wanted = |source: &&SourceView| pool.is_empty() || source.kind == pool;
-    json::respond(json::success(&[], &[], |out| {
+    Ok(json::respond(json::success(&[], &[], |out| {
         let mut data = Object::new(out);
         json::array(
             data.field("activeTargets"),
@@ -26,7 +33,7 @@ pub async fn targets(State(context): State<Context>, params: Params) -> Response
         json::raw(data.field("droppedTargets"), "[]");
         json::raw(data.field("droppedTargetCounts"), "{}");
         data.end();
-    }))
+    })))
 }
 
 fn write_source(out: &mut Vec<u8>, source: &SourceView) {
