@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::sequences::settled;
+use super::subjects::filters;
 use super::{BURST_MAX, Connection, DRAIN_TIME_MAX, End, Error, Options, Source, Waiting};
 use crate::config::NatsDeliver;
 use crate::ingest::Verdict;
@@ -122,12 +123,13 @@ async fn start(
         .await
         .map_err(|err| stream_error(err.to_string()))?;
     let server = connection.client.server_info();
-    if options.subjects.len() > 1 && !filters_several(&server.version) {
+    let filters = filters(&options.subjects, &stream.cached_info().config.subjects);
+    if filters.len() > 1 && !filters_several(&server.version) {
         return Err(Error::Subjects {
             version: server.version,
         });
     }
-    let mut wanted = wanted(options);
+    let mut wanted = wanted(options, filters);
     if let Ok(existing) = stream.consumer_info(&options.consumer).await {
         // A server refuses another start for a consumer that it has.
         if existing.config.deliver_policy != wanted.deliver_policy {
@@ -157,10 +159,10 @@ async fn start(
     Ok((consumer, messages))
 }
 
-fn wanted(options: &Options) -> pull::Config {
-    let (filter_subject, filter_subjects) = match &options.subjects[..] {
-        [one] => (one.clone(), Vec::new()),
-        several => (String::new(), several.to_vec()),
+fn wanted(options: &Options, mut filters: Vec<String>) -> pull::Config {
+    let (filter_subject, filter_subjects) = match filters.len() {
+        1 => (filters.remove(0), Vec::new()),
+        _ => (String::new(), filters),
     };
     pull::Config {
         durable_name: Some(options.consumer.clone()),

@@ -10,6 +10,7 @@ mod jetstream;
 mod options;
 mod plain;
 mod sequences;
+mod subjects;
 
 use std::sync::Arc;
 use std::time::Duration;
