@@ -1,22 +1,28 @@
-//! The sealed files, one for each UTC day: which there are, which are open.
+//! The sealed files, one or two for each UTC day: which there are, which are open.
+//!
+//! The hours of a day are in its file of hours until they are rewritten into the
+//! day's own file. What comes later for the day starts a new file of hours beside
+//! it. A reader who finds a file gone or replaced after it was listed reads again.
 //!
 //! At most 16 files are open at once. A file that somebody still reads when it
 //! makes room is found again through the same handle, and one that is closing is
 //! waited for, so that no file is ever open twice.
 
+pub(super) mod rewrite;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
 use super::disk::{Backends, io_error, sync_dir};
-use super::parts::WINDOW_MS;
-use super::sealed::file::{day_of, file_name};
-use super::sealed::{Generation, L0};
+use super::sealed::{Generation, Kind, SealedFile};
 use super::{Error, sealed};
 use crate::model::Sample;
 
@@ -26,6 +32,7 @@ const OPEN_MAX: usize = 16;
 /// The page cache of a file that is not the newest.
 const OLD_CACHE_BYTES: usize = 2 << 20;
 
+const WINDOW_S: u32 = 3_600;
 const DAY_S: u32 = 86_400;
 const DAY_MS: i64 = 86_400_000;
 
@@ -35,19 +42,19 @@ pub(super) struct Days {
     backends: Backends,
     cache_bytes: usize,
     /// By the second at which the day starts.
-    days: RwLock<BTreeMap<u32, Arc<Day>>>,
+    files: RwLock<BTreeMap<(u32, Kind), Arc<DayFile>>>,
     /// The open ones, the last used at the end.
     open: Mutex<Vec<Arc<OpenFile>>>,
 }
 
 /// An open file; says when it is closed.
 struct OpenFile {
-    file: Option<L0>,
+    file: Option<SealedFile>,
     is_open: Arc<AtomicBool>,
 }
 
 impl OpenFile {
-    fn get(&self) -> &L0 {
+    fn get(&self) -> &SealedFile {
         self.file.as_ref().expect("it goes only with the handle")
     }
 }
@@ -60,24 +67,40 @@ impl Drop for OpenFile {
 }
 
 /// One file and what is known of it without opening it.
-pub(super) struct Day {
-    start_s: u32,
-    path: PathBuf,
+pub(super) struct DayFile {
+    pub(super) start_s: u32,
+    pub(super) kind: Kind,
+    pub(super) path: PathBuf,
     generations: RwLock<Arc<[Generation]>>,
     file: Mutex<Weak<OpenFile>>,
     is_open: Arc<AtomicBool>,
+    /// It was removed or replaced: to be found no more.
+    gone: AtomicBool,
     /// The series that it holds; read when first asked for.
     series: Mutex<Option<Arc<RoaringBitmap>>>,
 }
 
-impl Day {
+impl DayFile {
+    fn new(dir: &Path, start_s: u32, kind: Kind) -> DayFile {
+        DayFile {
+            start_s,
+            kind,
+            path: dir.join(kind.file_name(start_s)),
+            generations: RwLock::new(Arc::new([])),
+            file: Mutex::default(),
+            is_open: Arc::default(),
+            gone: AtomicBool::new(false),
+            series: Mutex::default(),
+        }
+    }
+
     /// The visible generations.
     pub(super) fn generations(&self) -> Arc<[Generation]> {
         let generations = self.generations.read();
         Arc::clone(&generations.unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn note(&self, file: &L0) {
+    fn note(&self, file: &SealedFile) {
         let mut generations = self
             .generations
             .write()
@@ -91,6 +114,15 @@ impl Day {
         generations
             .iter()
             .any(|g| g.min_time <= end && g.max_time >= start)
+    }
+
+    /// The samples of all generations.
+    pub(super) fn samples(&self) -> u64 {
+        self.generations().iter().map(|g| g.samples).sum()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 }
 
@@ -124,44 +156,48 @@ impl Days {
             dir: dir.to_owned(),
             backends,
             cache_bytes,
-            days: RwLock::default(),
+            files: RwLock::default(),
             open: Mutex::default(),
         };
         let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
         for entry in entries {
             let entry = entry.map_err(|err| io_error("read", dir, err))?;
-            if let Some(start_s) = entry.file_name().to_str().and_then(day_of) {
-                let day = days.add(start_s);
-                let file = days.file(&day).map_err(store_error)?;
-                day.note(file.get());
+            if let Some((kind, start_s)) = entry.file_name().to_str().and_then(Kind::parse) {
+                let file = DayFile::new(dir, start_s, kind);
+                file.note(days.file(&file).map_err(store_error)?.get());
+                days.insert(file);
             }
         }
         Ok(days)
     }
 
-    fn add(&self, start_s: u32) -> Arc<Day> {
-        let mut days = self.days.write().unwrap_or_else(PoisonError::into_inner);
-        let day = days.entry(start_s).or_insert_with(|| {
-            Arc::new(Day {
-                start_s,
-                path: self.dir.join(file_name(start_s)),
-                generations: RwLock::new(Arc::new([])),
-                file: Mutex::default(),
-                is_open: Arc::default(),
-                series: Mutex::default(),
-            })
-        });
-        Arc::clone(day)
+    fn insert(&self, file: DayFile) -> Arc<DayFile> {
+        let file = Arc::new(file);
+        self.write_files()
+            .insert((file.start_s, file.kind), Arc::clone(&file));
+        file
     }
 
-    /// All days, the oldest first.
-    pub(super) fn all(&self) -> Vec<Arc<Day>> {
-        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
-        days.values().cloned().collect()
+    fn write_files(&self) -> RwLockWriteGuard<'_, BTreeMap<(u32, Kind), Arc<DayFile>>> {
+        self.files.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_files(&self) -> RwLockReadGuard<'_, BTreeMap<(u32, Kind), Arc<DayFile>>> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All files, those of the oldest day first, and of one day the rewritten one.
+    pub(super) fn all(&self) -> Vec<Arc<DayFile>> {
+        self.read_files().values().cloned().collect()
+    }
+
+    /// One file.
+    pub(super) fn get(&self, start_s: u32, kind: Kind) -> Option<Arc<DayFile>> {
+        self.read_files().get(&(start_s, kind)).cloned()
     }
 
     /// The open file of a day.
-    fn file(&self, day: &Day) -> Result<Arc<OpenFile>, sealed::Error> {
+    fn file(&self, day: &DayFile) -> Result<Arc<OpenFile>, sealed::Error> {
         let mut slot = lock(&day.file);
         let file = match slot.upgrade() {
             Some(file) => file,
@@ -190,55 +226,57 @@ impl Days {
         Ok(file)
     }
 
-    fn open_file(&self, day: &Day) -> Result<L0, sealed::Error> {
-        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
-        let newest = days.keys().next_back() == Some(&day.start_s);
-        drop(days);
+    /// Called with the file's slot locked, as it is while the file goes away.
+    fn open_file(&self, day: &DayFile) -> Result<SealedFile, sealed::Error> {
+        let newest = self.read_files().keys().next_back() == Some(&(day.start_s, day.kind));
         let cache_bytes = if newest {
             self.cache_bytes
         } else {
             OLD_CACHE_BYTES.min(self.cache_bytes)
         };
-        if self.has_expired(day) {
-            // To open it would make it anew.
+        if day.is_gone() {
             return Err(sealed::Error::Damaged {
                 path: day.path.clone(),
-                what: "expired".to_owned(),
+                what: "removed or replaced".to_owned(),
             });
         }
-        L0::open(&day.path, cache_bytes, &self.backends)
+        match day.kind {
+            Kind::Day => SealedFile::open_frozen(&day.path, cache_bytes, &self.backends),
+            Kind::Hours => SealedFile::open(&day.path, cache_bytes, &self.backends),
+        }
     }
 
     /// Closes a file, so that the next use opens it anew: after an error in it.
-    fn close(&self, day: &Day) {
-        lock(&self.open).retain(|file| file.get().path() != day.path);
+    fn close(&self, day: &DayFile) {
+        lock(&self.open).retain(|file| !Arc::ptr_eq(&file.is_open, &day.is_open));
     }
 
-    /// Makes the file of a window's day when it is missing. Under another name
-    /// first: redb does not open a file whose first commit was cut short.
-    fn day_for(&self, window_s: u32) -> Result<Arc<Day>, Error> {
+    /// The file of hours of a window's day, made when it is missing. Under another
+    /// name first: redb does not open a file whose first commit was cut short.
+    fn hours_for(&self, window_s: u32) -> Result<Arc<DayFile>, Error> {
         let start_s = day_of_window(window_s);
-        let path = self.dir.join(file_name(start_s));
-        if !path.exists() {
-            let new = path.with_extension("new");
-            if new.exists() {
-                std::fs::remove_file(&new).map_err(|err| io_error("remove", &new, err))?;
-            }
-            drop(L0::open(&new, OLD_CACHE_BYTES, &self.backends).map_err(store_error)?);
-            std::fs::rename(&new, &path)
-                .and_then(|()| sync_dir(&self.dir))
-                .map_err(|err| io_error("rename", &new, err))?;
+        if let Some(file) = self.get(start_s, Kind::Hours) {
+            return Ok(file);
         }
-        Ok(self.add(start_s))
+        let file = DayFile::new(&self.dir, start_s, Kind::Hours);
+        let new = file.path.with_extension("new");
+        if new.exists() {
+            std::fs::remove_file(&new).map_err(|err| io_error("remove", &new, err))?;
+        }
+        drop(SealedFile::create(&new, OLD_CACHE_BYTES, &self.backends).map_err(store_error)?);
+        std::fs::rename(&new, &file.path)
+            .and_then(|()| sync_dir(&self.dir))
+            .map_err(|err| io_error("rename", &new, err))?;
+        Ok(self.insert(file))
     }
 
     /// Writes a generation through `write`, and shows it.
     pub(super) fn write(
         &self,
         window_s: u32,
-        write: impl FnOnce(&L0) -> Result<Generation, sealed::Error>,
+        write: impl FnOnce(&SealedFile) -> Result<Generation, sealed::Error>,
     ) -> Result<Generation, Error> {
-        let day = self.day_for(window_s)?;
+        let day = self.hours_for(window_s)?;
         let written = self.file(&day).and_then(|file| {
             let generation = write(file.get())?;
             day.note(file.get());
@@ -263,22 +301,22 @@ impl Days {
         samples_max: usize,
         out: &mut [Vec<Sample>],
     ) -> Result<(), sealed::Error> {
-        for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
-            let before: usize = out.iter().map(Vec::len).sum();
-            let left = samples_max.saturating_sub(before);
-            match self.file(day) {
-                Ok(file) => file.get().read(targets, start, end, left, out)?,
-                Err(_) if self.has_expired(day) => {}
-                Err(err) => return Err(err),
+        loop {
+            let mut again = false;
+            for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+                let before: usize = out.iter().map(Vec::len).sum();
+                let left = samples_max.saturating_sub(before);
+                match self.file(day) {
+                    Ok(file) => file.get().read(targets, start, end, left, out)?,
+                    Err(_) if day.is_gone() => again = true,
+                    Err(err) => return Err(err),
+                }
             }
+            if !again {
+                return Ok(());
+            }
+            out.iter_mut().for_each(Vec::clear);
         }
-        Ok(())
-    }
-
-    /// Whether a day went away since it was listed.
-    fn has_expired(&self, day: &Day) -> bool {
-        let days = self.days.read().unwrap_or_else(PoisonError::into_inner);
-        !days.contains_key(&day.start_s)
     }
 
     /// The value of a series at one time.
@@ -298,18 +336,23 @@ impl Days {
     /// # Errors
     /// When a file cannot be read.
     pub(super) fn series(&self, start: i64, end: i64) -> Result<RoaringBitmap, sealed::Error> {
-        let mut all = RoaringBitmap::new();
-        for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
-            match self.series_of(day) {
-                Ok(series) => all |= &*series,
-                Err(_) if self.has_expired(day) => {}
-                Err(err) => return Err(err),
+        loop {
+            let mut all = RoaringBitmap::new();
+            let mut again = false;
+            for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+                match self.series_of(day) {
+                    Ok(series) => all |= &*series,
+                    Err(_) if day.is_gone() => again = true,
+                    Err(err) => return Err(err),
+                }
+            }
+            if !again {
+                return Ok(all);
             }
         }
-        Ok(all)
     }
 
-    fn series_of(&self, day: &Day) -> Result<Arc<RoaringBitmap>, sealed::Error> {
+    fn series_of(&self, day: &DayFile) -> Result<Arc<RoaringBitmap>, sealed::Error> {
         if let Some(series) = &*lock(&day.series) {
             return Ok(Arc::clone(series));
         }
@@ -319,47 +362,56 @@ impl Days {
         Ok(series)
     }
 
-    /// Removes the days that ended before `oldest_ms`; says how many.
+    /// Removes the files of days that ended before `oldest_ms`; says how many.
     ///
     /// # Errors
     /// When a file cannot be removed.
     pub(super) fn expire(&self, oldest_ms: i64) -> Result<usize, Error> {
-        let old = |day: &Arc<Day>| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms;
-        let old: Vec<Arc<Day>> = self.all().into_iter().filter(old).collect();
+        let old = |day: &Arc<DayFile>| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms;
+        let old: Vec<Arc<DayFile>> = self.all().into_iter().filter(old).collect();
         for day in &old {
-            let days = || self.days.write().unwrap_or_else(PoisonError::into_inner);
-            days().remove(&day.start_s);
-            self.close(day);
-            if let Err(err) = std::fs::remove_file(&day.path) {
-                days().insert(day.start_s, Arc::clone(day));
-                return Err(io_error("remove", &day.path, err));
-            }
+            self.remove(day)?;
             tracing::info!(path = %day.path.display(), "day expired");
         }
-        if !old.is_empty() {
-            sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))?;
-        }
         Ok(old.len())
+    }
+
+    /// Removes a file. Who reads it may finish.
+    ///
+    /// # Errors
+    /// When it cannot be removed; it then stays.
+    pub(super) fn remove(&self, day: &DayFile) -> Result<(), Error> {
+        let key = (day.start_s, day.kind);
+        // Nobody opens it meanwhile, which would make it anew.
+        let slot = lock(&day.file);
+        std::fs::remove_file(&day.path).map_err(|err| io_error("remove", &day.path, err))?;
+        day.gone.store(true, Ordering::Release);
+        self.write_files().remove(&key);
+        drop(slot);
+        self.close(day);
+        sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
     }
 
     /// The sealed transactions of each window (in hours), and the newest sealed
     /// time. A window may have gaps: when a part could not be sealed, later ones of
     /// the same window were.
-    pub(super) fn coverage(&self) -> Coverage {
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn coverage(&self) -> Result<Coverage, Error> {
         let mut coverage = Coverage {
             windows: HashMap::new(),
             max_t: i64::MIN,
         };
         for day in self.all() {
-            for generation in &*day.generations() {
-                let seqs = generation.commit_seqs.start().0..=generation.commit_seqs.end().0;
-                let windows = &mut coverage.windows;
-                let sealed = windows.entry(window_in_hours(generation)).or_default();
-                sealed.push(seqs);
-                coverage.max_t = coverage.max_t.max(generation.max_time);
+            for (window_s, seqs) in self.file(&day).map_err(store_error)?.get().covered() {
+                let sealed = coverage.windows.entry(window_s / WINDOW_S).or_default();
+                sealed.push(seqs.start().0..=seqs.end().0);
             }
+            let newest = day.generations().iter().map(|g| g.max_time).max();
+            coverage.max_t = coverage.max_t.max(newest.unwrap_or(i64::MIN));
         }
-        coverage
+        Ok(coverage)
     }
 
     /// The earliest and the latest sealed time.
@@ -371,11 +423,6 @@ impl Days {
             .map(|g| (g.min_time, g.max_time))
             .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
-}
-
-fn window_in_hours(generation: &Generation) -> u32 {
-    let window_s = u32::try_from(WINDOW_MS / 1_000).expect("an hour");
-    generation.window_start_s / window_s
 }
 
 /// What the sealed files hold, for replay.

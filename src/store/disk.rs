@@ -202,6 +202,10 @@ pub(super) fn check_format(dir: &Path) -> Result<(), Error> {
     let path: PathBuf = dir.join("FORMAT");
     match std::fs::read_to_string(&path) {
         Ok(text) if text == FORMAT => Ok(()),
+        // The first version knows no rewritten days and would overlook them.
+        Ok(text) if text == FORMAT_1 => {
+            write_format(&path).map_err(|err| io_error("write", &path, err))
+        }
         Ok(text) => Err(io_error(
             "open",
             &path,
@@ -218,18 +222,30 @@ pub(super) fn check_format(dir: &Path) -> Result<(), Error> {
     }
 }
 
-const FORMAT: &str = "pulse data version 1\n";
+const FORMAT: &str = "pulse data version 2\n";
+const FORMAT_1: &str = "pulse data version 1\n";
 
 fn write_format(path: &Path) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
     file.write_all(FORMAT.as_bytes())?;
     file.sync_all()?;
+    std::fs::rename(&new, path)?;
     sync_dir(path.parent().unwrap_or(Path::new("")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_of_the_first_version_becomes_one_of_this() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("FORMAT");
+        std::fs::write(&path, FORMAT_1).unwrap();
+        check_format(dir.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), FORMAT);
+    }
 
     #[test]
     fn a_second_holder_is_told_the_pid() {
@@ -247,9 +263,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         check_format(dir.path()).unwrap();
         check_format(dir.path()).unwrap();
-        std::fs::write(dir.path().join("FORMAT"), "pulse data version 2\n").unwrap();
+        std::fs::write(dir.path().join("FORMAT"), "pulse data version 3\n").unwrap();
         let err = check_format(dir.path()).unwrap_err();
         let cause = std::error::Error::source(&err).unwrap().to_string();
-        assert!(cause.contains("\"pulse data version 2\""), "{cause}");
+        assert!(cause.contains("\"pulse data version 3\""), "{cause}");
     }
 }

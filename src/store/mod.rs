@@ -163,7 +163,7 @@ impl Store {
         let cache = options.store.hot_cache.as_usize();
         let l0_cache = options.store.l0_cache.as_usize();
         let days = Days::open(dir, Arc::clone(&backends), l0_cache)?;
-        let coverage = days.coverage();
+        let coverage = days.coverage()?;
         refuse_days_alone(dir, &days)?;
         let (hot, meta) = Hot::open(dir, backends, cache)?;
         let db = hot.database()?;
@@ -389,6 +389,22 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.commands
             .try_send(Command::Seal(reply))
+            .map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+}
+
+impl Store {
+    /// Seals everything in memory and rewrites every day that has sealed hours into
+    /// its long columns, the open day included. The sealer does it by itself two
+    /// hours after a day's end.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written; the samples stay where they were.
+    pub async fn compact_now(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .try_send(Command::Compact(reply))
             .map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }

@@ -340,6 +340,7 @@ struct Found {
     cut_off: u64,
     cuts: u64,
     seals: u64,
+    rewrites: u64,
 }
 
 /// Real names, in memory where there is such a place: the bytes are on the fake disk.
@@ -361,7 +362,9 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
     let mut acknowledged: Vec<u64> = Vec::new();
     let mut next = 0;
     for _ in 0..3 {
-        disk.cut_after(1 + random.below(120));
+        // A store writes about a hundred times until it is open and has sealed once.
+        let writes = if random.one_in(3) { 600 } else { 120 };
+        disk.cut_after(1 + random.below(writes));
         let (clock, _) = manual(T0);
         let opened = Store::open_on(disk.backends(), options(dir.path()), clock, Metrics::new());
         if let Ok(store) = opened {
@@ -380,6 +383,12 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
                 if random.one_in(6) {
                     tokio::select! {
                         sealed = store.seal_now() => found.seals += u64::from(sealed.is_ok()),
+                        () = power_off(&disk) => break,
+                    }
+                }
+                if random.one_in(12) {
+                    tokio::select! {
+                        done = store.compact_now() => found.rewrites += u64::from(done.is_ok()),
                         () = power_off(&disk) => break,
                     }
                 }
@@ -424,22 +433,30 @@ async fn run_all(seeds: std::ops::Range<u64>, urgency: Urgency, one_in: u64) -> 
         all.cut_off += found.cut_off;
         all.cuts += found.cuts;
         all.seals += found.seals;
+        all.rewrites += found.rewrites;
     }
     all
 }
 
+/// How many seeds: `PULSE_TEST_LONG=1` runs 10,000 for each 200.
+fn seeds(usual: u64) -> u64 {
+    let long = std::env::var_os("PULSE_TEST_LONG").is_some_and(|value| value == "1");
+    if long { usual * 50 } else { usual }
+}
+
 #[tokio::test]
 async fn an_acknowledged_batch_survives_every_power_cut_whole() {
-    let found = run_all(0..200, Urgency::Commit, 0).await;
+    let found = run_all(0..seeds(200), Urgency::Commit, 0).await;
     assert!(found.cuts > 200 && found.acknowledged > 1_000, "{found:?}");
     assert!(found.cut_off > 0, "the cuts lost nothing: {found:?}");
-    assert!(found.seals > 10, "{found:?}");
+    assert!(found.seals > 10 && found.rewrites > 5, "{found:?}");
     assert!(SECTORS_LOST.load(Ordering::Relaxed) > 1_000);
 }
 
 #[tokio::test]
 async fn a_batch_survives_failing_syncs_and_power_cuts() {
-    let found = run_all(1_000..1_040, Urgency::Commit, 12).await;
+    let first = 1_000_000;
+    let found = run_all(first..first + seeds(40), Urgency::Commit, 12).await;
     assert!(found.cuts > 40 && found.acknowledged > 200, "{found:?}");
     assert!(SYNCS_FAILED.load(Ordering::Relaxed) > 30);
 }

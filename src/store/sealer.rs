@@ -12,8 +12,10 @@
 //! 4. The samples leave memory. Until then a reader sees them twice, as one.
 //!
 //! The writer is asked twice and never waits. Days older than the retention are
-//! unlinked, and series that no day and no memory holds leave the index.
+//! unlinked, and series that no day and no memory holds leave the index. Days that
+//! are over are rewritten ([`rewrite`]); a seal that becomes due goes first.
 
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +49,8 @@ const GRACE_MS: i64 = 180_000;
 /// Installations differ by up to this much, so that a rack does not seal at once.
 const STAGGER_MS: u64 = 120_000;
 
+const DAY_S: u32 = 86_400;
+
 /// Series that leave the index in one transaction.
 const FORGET_MAX: usize = 5_000;
 
@@ -54,6 +58,8 @@ const FORGET_MAX: usize = 5_000;
 pub(super) enum Command {
     /// Seal all there is, the open window included, and say how it went.
     Seal(oneshot::Sender<Result<(), Error>>),
+    /// Seal all there is and rewrite every day that has hours, also the open one.
+    Compact(oneshot::Sender<Result<(), Error>>),
     /// End.
     Stop,
 }
@@ -70,6 +76,13 @@ pub(super) struct Sealer {
     /// Windows before this one were taken.
     taken_before: u32,
     expired_at_day: i64,
+    /// When each day's hours were last written, by this process.
+    sealed_at: HashMap<u32, Instant>,
+    begun: Instant,
+    /// A day is left alone for this long after something was sealed into it.
+    quiet: Duration,
+    /// Came while a day was rewritten.
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
 }
 
 impl Sealer {
@@ -80,20 +93,29 @@ impl Sealer {
             parts: Vec::new(),
             taken_before: 0,
             expired_at_day: i64::MIN,
+            sealed_at: HashMap::new(),
+            begun: Instant::now(),
+            quiet: rewrite::QUIET,
+            waiting: Vec::new(),
         }
     }
 
     /// Works until it is told to stop.
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let command = match commands.recv_timeout(TICK) {
-                Ok(Command::Seal(reply)) => Some(reply),
-                Err(RecvTimeoutError::Timeout) => None,
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            let command = match self.waiting.pop() {
+                Some(reply) => Some(Command::Compact(reply)),
+                None => match commands.recv_timeout(TICK) {
+                    Ok(command) => Some(command),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
             };
             let work = AssertUnwindSafe(|| match command {
-                Some(reply) => self.seal_all(reply),
-                None => self.tick(),
+                Some(Command::Stop) => Err(Gone),
+                Some(Command::Seal(reply)) => self.seal_all(reply),
+                Some(Command::Compact(reply)) => self.compact(reply, commands),
+                None => self.tick().and_then(|()| self.rewrite_due(commands)),
             });
             match std::panic::catch_unwind(work) {
                 Ok(Ok(())) => {}
@@ -211,9 +233,9 @@ impl Sealer {
     }
 
     /// Step 2.
-    fn seal_part(&self, part: &Part, series: Vec<u32>) -> Result<(), Error> {
+    fn seal_part(&mut self, part: &Part, series: Vec<u32>) -> Result<(), Error> {
         let begun = Instant::now();
-        let shared = &*self.shared;
+        let shared = Arc::clone(&self.shared);
         let mut sorted = {
             let index = shared.index();
             let key = |id: u32| (index.metric_symbol(id), id, index.group(id));
@@ -240,6 +262,8 @@ impl Sealer {
         let generation = shared.days.write(window_s, |file| {
             file.write_generation(window_s, seqs, columns, labels_of)
         })?;
+        self.sealed_at
+            .insert(window_s - window_s % DAY_S, Instant::now());
         assert_eq!(
             generation.samples, part.samples,
             "BUG: a seal with other samples than its part"

@@ -4,14 +4,15 @@
 //!
 //! Most measured values are decimals with few digits. If `value * 10^exponent` is
 //! an integer for (almost) all values of a column, the integers are stored in the
-//! smallest form of [`super::ints`] (tags 0 to 4 and 20), and the value is the
+//! smallest form of [`super::ints`] (tags 0 to 4, 20 and 22), and the value is the
 //! correctly rounded quotient `integer / 10^exponent`; that it has the same bits
 //! is checked for each value before it is written. Values that are not such
 //! decimals (the staleness marker and other NaNs, infinities, -0.0, odd ones) are
 //! exceptions: `count varint`, then `index delta varint, 8 bytes` for each.
 //!
 //! Columns that are not decimal have exponent 63 and tag 0 (one value, 8 bytes),
-//! 9 (xor, [`super::xor`]) or 21 (pco f64; NaNs are exceptions there too).
+//! 9 (xor, [`super::xor`]), 21 or, when long, 23 (pco f64 in one or many pages;
+//! NaNs are exceptions there too).
 //! Tags 32 to 47 are reserved for histograms.
 //!
 //! Measured with `cargo bench --profile quick --bench codec` (columns of 240):
@@ -21,7 +22,7 @@
 
 use std::ops::Range;
 
-use super::ints::{self, IntEncoder};
+use super::ints::{self, IntEncoder, Pco};
 use super::varint::{Reader, put_i64, put_u64};
 use super::{pco, xor};
 
@@ -46,6 +47,7 @@ pub const VALUES_MAX: usize = 1 << 16;
 
 const XOR: u8 = 9;
 const PCO_F64: u8 = 21;
+const PCO_F64_PAGES: u8 = 23;
 const NOT_DECIMAL: u8 = 63;
 const HAS_EXCEPTIONS: u8 = 0x80;
 
@@ -97,9 +99,13 @@ impl Encoder {
         else {
             return false;
         };
-        let level = (effort == Effort::Best).then_some(PCO_LEVEL_BEST);
+        let pco = if effort == Effort::Best {
+            Pco::Pages(PCO_LEVEL_BEST)
+        } else {
+            Pco::Never
+        };
         self.body.clear();
-        let tag = self.ints.encode(&self.numbers, level, &mut self.body);
+        let tag = self.ints.encode(&self.numbers, pco, &mut self.body);
         put_head(tag, exponent, &self.exceptions, out);
         out.extend_from_slice(&self.body);
         true
@@ -118,9 +124,14 @@ impl Encoder {
             Effort::Best => PCO_LEVEL_BEST,
         };
         self.lift_nans(values);
+        let (tag, pages) = if effort == Effort::Best && pco::is_long(values.len()) {
+            (PCO_F64_PAGES, pco::encode_pages(&self.floats, level))
+        } else {
+            (PCO_F64, pco::encode(&self.floats, level))
+        };
         self.body.clear();
-        put_head(PCO_F64, NOT_DECIMAL, &self.exceptions, &mut self.body);
-        if let Some(page) = pco::encode(&self.floats, level)
+        put_head(tag, NOT_DECIMAL, &self.exceptions, &mut self.body);
+        if let Some(page) = pages
             && self.body.len() + page.len() < self.other.len()
         {
             self.other.clear();
@@ -250,6 +261,13 @@ fn decode_body(
             pco::decode(body, n, &mut values)?;
             out.extend_from_slice(&values[range]);
             Ok(())
+        }
+        (PCO_F64_PAGES, NOT_DECIMAL) => {
+            pco::decode_pages(body, n, range.clone(), &mut |run: &[f64], at| {
+                let from = range.start.clamp(at, at + run.len()) - at;
+                let to = range.end.clamp(at, at + run.len()) - at;
+                out.extend_from_slice(&run[from..to]);
+            })
         }
         (_, 0) => ints::decode(tag, body, n, range, &mut |run| {
             out.extend(run.iter().map(|number| *number as f64));

@@ -1,16 +1,17 @@
-//! One redb file of sealed pages: `l0-YYYYMMDD.redb`, the windows of one UTC day.
+//! One redb file of sealed pages of one UTC day, of either [`super::Kind`].
 //!
-//! A window is sealed once when it ends, and again for every lot of late samples:
+//! In a file of hours a window is sealed once when it ends, and again for every lot of late samples:
 //! each time is a *generation*, and a read merges them. Writers and readers do
 //! not wait for each other; a read sees the generations that were complete when
-//! it began.
+//! it began. A day's file has one generation, whose window is the whole day, and is
+//! not changed any more.
 //!
 //! The last commit of a generation carries redb's allocator state (quick repair).
 //! So after a crash the file opens without the walk through all of it, as long as
 //! the crash was not in the middle of a seal; measured figures stand at the test
 //! `a_crash_between_seals_needs_no_walk_through_the_file`.
 //!
-//! Format changes: a file with another number in `stat/format` is refused by name.
+//! Format changes: a file with a higher number in `stat/format` is refused by name.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -18,13 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{
-    Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
-    StorageBackend, WriteTransaction,
+    Builder, Database, ReadTransaction, ReadableDatabase as _, ReadableTable, StorageBackend,
+    WriteTransaction,
 };
 
 use super::Malformed;
-use super::seal::Seal;
-use super::tables::{self, FORMAT, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
+use super::frozen::Frozen;
+use super::seal::{Layout, Seal};
+use super::tables::{self, FORMAT_MAX, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
 use crate::store::CommitSeq;
 use crate::store::disk::Boxed;
@@ -48,7 +50,9 @@ pub enum Error {
         source: Box<redb::Error>,
     },
     /// Written by a newer version.
-    #[error("{path} has format {found}, expected {FORMAT}")]
+    #[error(
+        "{path} has format {found}, this version reads up to {FORMAT_MAX}: written by a newer pulse"
+    )]
     Format {
         /// The file.
         path: PathBuf,
@@ -120,19 +124,22 @@ impl Generation {
     }
 }
 
+/// The transactions whose samples of one window are in a file: the start of the
+/// window in seconds, and their numbers.
+pub type Covered = (u32, RangeInclusive<CommitSeq>);
+
 /// An open file. Reads and one write may run at the same time.
-pub struct L0 {
+pub struct SealedFile {
     path: PathBuf,
-    db: Db,
+    db: Database,
+    /// Nothing may be written.
+    frozen: bool,
+    /// What was rewritten into this file.
+    rewritten: Vec<Covered>,
     cache_bytes: usize,
     generations: RwLock<Arc<[Generation]>>,
     /// Held while a generation is written or removed.
     writing: Mutex<()>,
-}
-
-enum Db {
-    Write(Database),
-    Read(ReadOnlyDatabase),
 }
 
 /// What went wrong, before it is known on which file.
@@ -157,51 +164,116 @@ impl Trouble {
     }
 }
 
-impl L0 {
-    /// Opens a file for reading and writing; makes it when it is missing. Repairs
-    /// it after a crash. `cache_bytes` also bounds a commit (a quarter of it).
+impl SealedFile {
+    /// Makes an empty file of hours.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn create(
+        path: &Path,
+        cache_bytes: usize,
+        backends: &Backends,
+    ) -> Result<SealedFile, Error> {
+        let make = || SealedFile::make(path, cache_bytes, backends, tables::FORMAT_HOURS);
+        make().map_err(|trouble| locate(path, "create", trouble))
+    }
+
+    fn make(
+        path: &Path,
+        cache_bytes: usize,
+        backends: &Backends,
+        format: u64,
+    ) -> Result<SealedFile, Trouble> {
+        let backend = backends(path).map_err(redb::Error::from)?;
+        let db = database(path, cache_bytes, backend)?;
+        init(&db, format)?;
+        SealedFile::load(path, db, false, cache_bytes)
+    }
+
+    /// Opens a file for reading and writing. Repairs it after a crash.
+    /// `cache_bytes` also bounds a commit (a quarter of it).
     ///
     /// # Errors
     /// When the file cannot be read, is of another format, or is damaged.
-    pub fn open(path: &Path, cache_bytes: usize, backends: &Backends) -> Result<L0, Error> {
-        let open = || -> Result<L0, Trouble> {
-            let backend = backends(path).map_err(redb::Error::from)?;
-            let shown = path.display().to_string();
-            let db = Builder::new()
-                .set_cache_size(cache_bytes)
-                .set_repair_callback(move |session| {
-                    if session.progress() == 0.0 {
-                        tracing::warn!(path = shown, "a crash cut a seal short, repairing");
-                    }
-                })
-                .create_with_backend(Boxed(backend))?;
-            init(&db)?;
-            L0::load(path, Db::Write(db), cache_bytes)
+    pub fn open(path: &Path, cache_bytes: usize, backends: &Backends) -> Result<SealedFile, Error> {
+        let open = || -> Result<SealedFile, Trouble> {
+            let db = database(path, cache_bytes, existing(path, backends)?)?;
+            SealedFile::load(path, db, false, cache_bytes)
         };
         open().map_err(|trouble| locate(path, "open", trouble))
     }
 
-    /// Opens a file that nobody writes any more, beside other readers, also on a
-    /// read-only file system. Costs a fraction of a millisecond.
+    /// Opens a file that nobody writes any more; writes nothing itself. Costs a
+    /// fraction of a millisecond.
     ///
     /// # Errors
-    /// As [`L0::open`]; also when the file was not closed: open it once for
-    /// writing then.
-    pub fn open_read_only(path: &Path, cache_bytes: usize) -> Result<L0, Error> {
-        let open = || -> Result<L0, Trouble> {
-            let db = Builder::new()
-                .set_cache_size(cache_bytes)
-                .open_read_only(path)?;
-            L0::load(path, Db::Read(db), cache_bytes)
+    /// As [`SealedFile::open`]; also when there is no such file.
+    pub fn open_frozen(
+        path: &Path,
+        cache_bytes: usize,
+        backends: &Backends,
+    ) -> Result<SealedFile, Error> {
+        let open = || -> Result<SealedFile, Trouble> {
+            let frozen = Frozen::new(existing(path, backends)?).map_err(redb::Error::from)?;
+            let db = database(path, cache_bytes, Box::new(frozen))?;
+            SealedFile::load(path, db, true, cache_bytes)
         };
         open().map_err(|trouble| locate(path, "open", trouble))
     }
 
-    fn load(path: &Path, db: Db, cache_bytes: usize) -> Result<L0, Trouble> {
-        let generations = load_generations(&db.begin_read()?)?;
-        Ok(L0 {
+    /// Makes a day's file, complete and closed: one generation from `series`, which
+    /// must ascend by (`metric_sym`, `ref_id`). `rewritten` is what replay need not
+    /// take in again. An unfinished file of that name is replaced.
+    ///
+    /// # Errors
+    /// When the disk is full or fails, and the first error of `series`.
+    pub fn write_day<E: From<Error>>(
+        path: &Path,
+        cache_bytes: usize,
+        backends: &Backends,
+        start_s: u32,
+        rewritten: &[Covered],
+        series: impl IntoIterator<Item = Result<SealedSeries, E>>,
+        labels_of: impl FnMut(u32) -> Labels,
+    ) -> Result<Generation, E> {
+        let fail = |trouble| locate(path, "write", trouble);
+        let io = |err: io::Error| fail(redb::Error::from(err).into());
+        match std::fs::remove_file(path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(io(err).into()),
+            _ => {}
+        }
+        let format = tables::FORMAT_DAY;
+        let mut file = SealedFile::make(path, cache_bytes, backends, format).map_err(fail)?;
+        let seal = Seal::begin(&file, start_s, 0, Layout::DAY)?;
+        let generation = seal.write(covered_span(rewritten), rewritten, series, labels_of)?;
+        // Frees what the copies of the tree's upper pages left behind.
+        file.db.compact().map_err(|err| fail(err.into()))?;
+        drop(file);
+        // Closing wrote the allocator's state.
+        backends(path)
+            .and_then(|file| {
+                file.sync_data()?;
+                file.close()
+            })
+            .map_err(io)?;
+        Ok(generation)
+    }
+
+    fn load(
+        path: &Path,
+        db: Database,
+        frozen: bool,
+        cache_bytes: usize,
+    ) -> Result<SealedFile, Trouble> {
+        let read = db.begin_read()?;
+        let generations = load_generations(&read)?;
+        let rewritten = load_rewritten(&read)?;
+        drop(read);
+        Ok(SealedFile {
             path: path.to_owned(),
             db,
+            frozen,
+            rewritten,
             cache_bytes,
             generations: RwLock::new(generations),
             writing: Mutex::new(()),
@@ -225,15 +297,14 @@ impl L0 {
         window_start_s: u32,
         commit_seqs: RangeInclusive<CommitSeq>,
         series: impl IntoIterator<Item = SealedSeries>,
-        mut labels_of: impl FnMut(u32) -> Labels,
+        labels_of: impl FnMut(u32) -> Labels,
     ) -> Result<Generation, Error> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove_open()?;
-        let mut seal = Seal::begin(self, window_start_s, self.next_generation(window_start_s)?)?;
-        for series in series {
-            seal.add(&series, &mut labels_of)?;
-        }
-        let generation = seal.finish(commit_seqs)?;
+        let number = self.next_generation(window_start_s)?;
+        let seal = Seal::begin(self, window_start_s, number, Layout::HOURS)?;
+        let series = series.into_iter().map(Ok::<_, Error>);
+        let generation = seal.write(commit_seqs, &[], series, labels_of)?;
         self.show(generation.clone());
         Ok(generation)
     }
@@ -329,6 +400,38 @@ impl L0 {
             .map_err(|err| self.trouble("look at", redb::Error::from(err).into()))
     }
 
+    /// Which transactions' samples of which windows are in here.
+    pub fn covered(&self) -> Vec<Covered> {
+        if !self.rewritten.is_empty() {
+            return self.rewritten.clone();
+        }
+        let generations = self.generations();
+        let all = generations
+            .iter()
+            .map(|g| (g.window_start_s, g.commit_seqs.clone()));
+        all.collect()
+    }
+
+    /// The metric symbol and the ref of every series that has a row here, ascending.
+    ///
+    /// # Errors
+    /// When a row is damaged.
+    pub fn series_keys(&self) -> Result<Vec<(u32, u32)>, Error> {
+        let load = || -> Result<Vec<(u32, u32)>, Trouble> {
+            let mut keys = Vec::new();
+            for row in self.begin_read()?.open_table(SERIES)?.iter()? {
+                let (ref_id, row) = row?;
+                let ref_id = ref_id.value();
+                let (metric_sym, _) =
+                    tables::decode_series(row.value(), ref_id).map_err(Trouble::at("series"))?;
+                keys.push((metric_sym, ref_id));
+            }
+            keys.sort_unstable();
+            Ok(keys)
+        };
+        load().map_err(|t| self.trouble("read", t))
+    }
+
     /// The samples of all visible generations.
     pub fn samples(&self) -> u64 {
         self.generations().iter().map(|g| g.samples).sum()
@@ -339,7 +442,7 @@ impl L0 {
     }
 
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, Trouble> {
-        self.db.begin_read()
+        Ok(self.db.begin_read()?)
     }
 
     pub(super) fn begin_read_here(&self) -> Result<ReadTransaction, Error> {
@@ -347,15 +450,13 @@ impl L0 {
     }
 
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, Error> {
-        match &self.db {
-            Db::Write(db) => db
-                .begin_write()
-                .map_err(|e| self.trouble("write", e.into())),
-            Db::Read(_) => {
-                let err = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
-                Err(self.trouble("write", redb::Error::from(err).into()))
-            }
+        if self.frozen {
+            let err = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+            return Err(self.trouble("write", redb::Error::from(err).into()));
         }
+        self.db
+            .begin_write()
+            .map_err(|e| self.trouble("write", e.into()))
     }
 
     pub(super) fn commit(&self, write: WriteTransaction) -> Result<(), Error> {
@@ -373,15 +474,6 @@ impl L0 {
     }
 }
 
-impl Db {
-    fn begin_read(&self) -> Result<ReadTransaction, Trouble> {
-        Ok(match self {
-            Db::Write(db) => db.begin_read()?,
-            Db::Read(db) => db.begin_read()?,
-        })
-    }
-}
-
 fn locate(path: &Path, action: &'static str, trouble: Trouble) -> Error {
     let path = path.to_owned();
     match trouble {
@@ -396,11 +488,45 @@ fn locate(path: &Path, action: &'static str, trouble: Trouble) -> Error {
     }
 }
 
-/// Makes the tables of a new file in one commit.
-fn init(db: &Database) -> Result<(), Trouble> {
-    if db.begin_read()?.list_tables()?.next().is_some() {
-        return Ok(());
+/// The bytes of a file that is there. redb would lay an empty one out anew, and
+/// what was in it before it was cut off would be missed by nobody.
+fn existing(path: &Path, backends: &Backends) -> Result<Box<dyn StorageBackend>, Trouble> {
+    if !path.exists() {
+        return Err(redb::Error::from(io::Error::from(io::ErrorKind::NotFound)).into());
     }
+    let backend = backends(path).map_err(redb::Error::from)?;
+    if backend.len().map_err(redb::Error::from)? == 0 {
+        return Err(Trouble::Damaged("it is empty".to_owned()));
+    }
+    Ok(backend)
+}
+
+fn database(
+    path: &Path,
+    cache_bytes: usize,
+    backend: Box<dyn StorageBackend>,
+) -> Result<Database, Trouble> {
+    let shown = path.display().to_string();
+    let db = Builder::new()
+        .set_cache_size(cache_bytes)
+        .set_repair_callback(move |session| {
+            if session.progress() == 0.0 {
+                tracing::warn!(path = shown, "a crash cut a seal short, repairing");
+            }
+        })
+        .create_with_backend(Boxed(backend))?;
+    Ok(db)
+}
+
+/// From the first to the last of all transactions.
+fn covered_span(all: &[Covered]) -> RangeInclusive<CommitSeq> {
+    let first = all.iter().map(|(_, seqs)| *seqs.start()).min();
+    let last = all.iter().map(|(_, seqs)| *seqs.end()).max();
+    first.unwrap_or_default()..=last.unwrap_or_default()
+}
+
+/// Makes the tables of a new file in one commit.
+fn init(db: &Database, format: u64) -> Result<(), Trouble> {
     let mut write = db.begin_write()?;
     write.set_quick_repair(true);
     write.open_table(PAGE)?;
@@ -409,7 +535,7 @@ fn init(db: &Database) -> Result<(), Trouble> {
     write.open_table(SERIES)?;
     write.open_table(SYM)?;
     let mut stat = write.open_table(STAT)?;
-    let format = tables::encode_stat(tables::STAT_FORMAT, &[FORMAT.into()]);
+    let format = tables::encode_stat(tables::STAT_FORMAT, &[format]);
     stat.insert(tables::STAT_FORMAT, format.as_slice())?;
     let totals = tables::encode_stat(tables::STAT_TOTALS, &[0]);
     stat.insert(tables::STAT_TOTALS, totals.as_slice())?;
@@ -420,7 +546,7 @@ fn init(db: &Database) -> Result<(), Trouble> {
 
 fn load_generations(read: &ReadTransaction) -> Result<Arc<[Generation]>, Trouble> {
     let [format] = load_stat(read, tables::STAT_FORMAT)?;
-    if format != u64::from(FORMAT) {
+    if !(1..=FORMAT_MAX).contains(&format) {
         return Err(Trouble::Format(format));
     }
     let [total] = load_stat(read, tables::STAT_TOTALS)?;
@@ -448,6 +574,14 @@ fn load_stat<const N: usize>(read: &ReadTransaction, name: &str) -> Result<[u64;
         .get(name)?
         .ok_or_else(|| Trouble::Damaged(format!("no row {name:?}")))?;
     tables::decode_stat(name, row.value()).map_err(Trouble::at(name))
+}
+
+fn load_rewritten(read: &ReadTransaction) -> Result<Vec<Covered>, Trouble> {
+    let stat = read.open_table(STAT)?;
+    let Some(row) = stat.get(tables::STAT_REWRITTEN)? else {
+        return Ok(Vec::new());
+    };
+    tables::decode_rewritten(row.value()).map_err(Trouble::at(tables::STAT_REWRITTEN))
 }
 
 fn load_series(read: &ReadTransaction) -> Result<Vec<(u32, u32, Labels)>, Trouble> {
@@ -497,21 +631,6 @@ fn remove_generation(
 /// How errors name a generation.
 pub(super) fn place(window: u32, generation: u16) -> String {
     format!("window {window}, generation {generation}")
-}
-
-/// `l0-YYYYMMDD.redb` for the UTC day that holds this second.
-pub fn file_name(second: u32) -> String {
-    let at = jiff::Timestamp::from_second(second.into()).expect("32 bits of seconds are in range");
-    at.strftime("l0-%Y%m%d.redb").to_string()
-}
-
-/// The first second of the day that a file's name says; `None` for other names.
-pub fn day_of(file_name: &str) -> Option<u32> {
-    let date = file_name.strip_prefix("l0-")?.strip_suffix(".redb")?;
-    let day = jiff::civil::Date::strptime("%Y%m%d", date).ok()?;
-    let start = day.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    let second = u32::try_from(start.timestamp().as_second()).ok()?;
-    (self::file_name(second) == file_name).then_some(second)
 }
 
 #[cfg(test)]

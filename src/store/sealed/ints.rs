@@ -1,4 +1,4 @@
-//! Sequences of integers in the smallest of six forms.
+//! Sequences of integers in the smallest of seven forms.
 //!
 //! | tag | form | body |
 //! |---|---|---|
@@ -8,6 +8,7 @@
 //! | 3 | packed steps of steps | first, first step, blocks of the other `n - 2` |
 //! | 4 | packed values | blocks of the `n` values |
 //! | 20 | pco | pco's wrapped format: header, chunk, one page |
+//! | 22 | pco, long | many pages, each decoded alone: [`super::pco::encode_pages`] |
 //!
 //! `first` and steps are zigzag varints, blocks are those of [`super::intpack`].
 //! All arithmetic wraps, so every sequence has every form.
@@ -24,9 +25,18 @@ pub(super) const STEPS: u8 = 2;
 pub(super) const STEPS2: u8 = 3;
 pub(super) const VALUES: u8 = 4;
 pub(super) const PCO: u8 = 20;
+pub(super) const PCO_PAGES: u8 = 22;
 
 /// Below this many numbers pco's own head costs more than it saves.
 pub(super) const PCO_MIN: usize = 32;
+
+/// Whether to try pco, with which level, and whether long sequences get pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pco {
+    Never,
+    Whole(usize),
+    Pages(usize),
+}
 
 /// Encodes sequences; keeps its buffers.
 #[derive(Default)]
@@ -37,9 +47,8 @@ pub(super) struct IntEncoder {
 }
 
 impl IntEncoder {
-    /// Appends the body of the smallest form to `out` and says its tag. pco is
-    /// tried when a level is given.
-    pub(super) fn encode(&mut self, values: &[i64], pco: Option<usize>, out: &mut Vec<u8>) -> u8 {
+    /// Appends the body of the smallest form to `out` and says its tag.
+    pub(super) fn encode(&mut self, values: &[i64], pco: Pco, out: &mut Vec<u8>) -> u8 {
         let Some((&first, rest)) = values.split_first() else {
             put_i64(0, out);
             return CONST;
@@ -58,11 +67,20 @@ impl IntEncoder {
         steps_of(&self.steps, &mut self.steps2);
         let start = out.len();
         let tag = self.encode_packed(values, out);
-        match pco {
-            Some(level)
-                if values.len() >= PCO_MIN && pco::encode_if_smaller(values, level, start, out) =>
-            {
-                PCO
+        let (other_tag, other) = match pco {
+            Pco::Pages(level) if pco::is_long(values.len()) => {
+                (PCO_PAGES, pco::encode_pages(values, level))
+            }
+            Pco::Pages(level) | Pco::Whole(level) if values.len() >= PCO_MIN => {
+                (PCO, pco::encode(values, level))
+            }
+            _ => return tag,
+        };
+        match other {
+            Some(bytes) if bytes.len() < out.len() - start => {
+                out.truncate(start);
+                out.extend_from_slice(&bytes);
+                other_tag
             }
             _ => tag,
         }
@@ -106,7 +124,7 @@ fn encode_all(values: &[i64], plans: &[Plan], out: &mut Vec<u8>) {
 }
 
 /// Hands the integers at `range` of a sequence of `n` to `sink`, in runs of at
-/// most [`BLOCK`] (pco: all at once).
+/// most [`BLOCK`] (pco: a page at once).
 pub(super) fn decode(
     tag: u8,
     body: &[u8],
@@ -137,6 +155,9 @@ pub(super) fn decode(
             sink(&values[range]);
             Ok(())
         }
+        PCO_PAGES => pco::decode_pages(body, n, range.clone(), &mut |run: &[i64], at| {
+            sink_part(run, at, &range, sink);
+        }),
         _ => Err(Malformed("unknown form")),
     }
 }
@@ -229,7 +250,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(values: &[i64], pco: Option<usize>) -> u8 {
+    fn check(values: &[i64], pco: Pco) -> u8 {
         let mut body = Vec::new();
         let tag = IntEncoder::default().encode(values, pco, &mut body);
         let n = values.len();
@@ -244,18 +265,28 @@ mod tests {
 
     #[test]
     fn each_shape_gets_its_form() {
-        assert_eq!(check(&[], None), CONST);
-        assert_eq!(check(&[5; 300], None), CONST);
+        assert_eq!(check(&[], Pco::Never), CONST);
+        assert_eq!(check(&[5; 300], Pco::Never), CONST);
         let line: Vec<i64> = (0..300).map(|i| 10 + 7 * i).collect();
-        assert_eq!(check(&line, None), CONST_STEP);
+        assert_eq!(check(&line, Pco::Never), CONST_STEP);
         let noise: Vec<i64> = (0..300).map(|i| (i * i * i) % 101).collect();
-        assert_eq!(check(&noise, None), VALUES);
+        assert_eq!(check(&noise, Pco::Never), VALUES);
         let mut sum = 0;
         let counter: Vec<i64> = noise.iter().map(|n| (sum += 1_000 + n, sum).1).collect();
-        assert_eq!(check(&counter, None), STEPS);
+        assert_eq!(check(&counter, Pco::Never), STEPS);
         let mut sum = 0;
         let ramp: Vec<i64> = counter.iter().map(|n| (sum += n, sum).1).collect();
-        assert_eq!(check(&ramp, None), STEPS2);
+        assert_eq!(check(&ramp, Pco::Never), STEPS2);
+    }
+
+    #[test]
+    fn a_long_noisy_sequence_has_pages_of_its_own() {
+        let mut sum = 0;
+        let long: Vec<i64> = (0..5_760_i64)
+            .map(|i| (sum += 900 + (i * i * 31) % 211 * ((i * 7) % 3), sum).1)
+            .collect();
+        assert_eq!(check(&long, Pco::Pages(8)), PCO_PAGES);
+        assert_eq!(check(&long[..480], Pco::Pages(8)), PCO);
     }
 
     proptest! {
@@ -263,15 +294,15 @@ mod tests {
         fn any_sequence_comes_back(
             shift in 0u32..64,
             seeds in prop::collection::vec(any::<i64>(), 0..400),
-            pco in any::<bool>(),
+            pco in prop::sample::select(vec![Pco::Never, Pco::Whole(4), Pco::Pages(4)]),
         ) {
             let values: Vec<i64> = seeds.iter().map(|seed| seed >> shift).collect();
-            check(&values, pco.then_some(4));
+            check(&values, pco);
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(
-            tag in prop::sample::select(vec![0u8, 1, 2, 3, 4, 20, 99]),
+            tag in prop::sample::select(vec![0u8, 1, 2, 3, 4, 20, 22, 99]),
             body in prop::collection::vec(any::<u8>(), 0..300),
             n in 0usize..1_000,
         ) {

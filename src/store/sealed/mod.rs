@@ -1,6 +1,7 @@
-//! Sealed data: the files that hold the samples of past windows, one file for each UTC day.
+//! Sealed data: the files that hold the samples of past windows, by UTC day.
 //!
-//! Owns the format of `l0-YYYYMMDD.redb` and everything in it: value columns,
+//! Owns the format of `l0-YYYYMMDD.redb` (hours as they were sealed) and
+//! `day-YYYYMMDD.redb` (a day rewritten once), and everything in it: value columns,
 //! timestamp columns, pages with their own checksums, generations. The sealer
 //! thread writes here, queries read here; the two never block each other.
 //!
@@ -10,8 +11,11 @@
 
 pub mod column;
 pub mod file;
+mod frozen;
 mod intpack;
 mod ints;
+mod merged;
+mod name;
 pub mod page;
 mod pco;
 mod read;
@@ -22,4 +26,6 @@ mod varint;
 mod xor;
 
 pub use column::Malformed;
-pub use file::{Error, Generation, L0, SealedSeries};
+pub use file::{Covered, Error, Generation, SealedFile, SealedSeries};
+pub use merged::{Ended, Merged};
+pub use name::Kind;

@@ -1,4 +1,4 @@
-//! The page: the value columns of many series in one value of at most 16,300 bytes.
+//! The page: the value columns of many series in one value of bounded size.
 //!
 //! `head | directory | columns | xxh3-64 (LE) of everything before`
 //!
@@ -12,8 +12,11 @@
 //!   and count varints, and the column's length varint. An entry that is not
 //!   partial has as many values as its timestamp column has times.
 //!
-//! 16,300 bytes because redb gives a large value its own page of the next power
-//! of two: 16,300 fill one of 16 KiB (1.03 bytes on disk for each), 16,500 take two.
+//! redb gives a large value its own page of the next power of two: 16,300 bytes
+//! fill one of 16 KiB (1.03 bytes on disk for each), 16,500 take two. So the hours
+//! of a day, whose columns have some hundred bytes, are in pages of 16,300. The
+//! columns of whole days have some thousand: they would leave an eighth of such a
+//! page empty, and have pages of 65,400.
 //!
 //! Entries ascend by (metric, ref); a series with many samples has several entries
 //! in a row, its parts, in the order of time.
@@ -23,8 +26,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Malformed;
 use super::varint::{Reader, put_u64};
 
-/// The most bytes of a page.
+/// The most bytes of a page with the columns of an hour.
 pub const PAGE_MAX: usize = 16_300;
+
+/// The most bytes of a page with the columns of a day.
+pub const LONG_PAGE_MAX: usize = 65_400;
 
 const VERSION: u8 = 1;
 const HASH_LEN: usize = 8;
@@ -34,7 +40,9 @@ const HEAD_MAX: usize = 1 + 5 + 3 + 3 + (1 + 5 + 5 + 3) + 3 + 3;
 const ROW_MAX: usize = 5 + 5 + 6 + 3 + 3 + 3;
 
 /// The longest column that still fits in a page of its own.
-pub const COLUMN_MAX: usize = PAGE_MAX - HEAD_MAX - ROW_MAX - HASH_LEN;
+const fn column_max(page_max: usize) -> usize {
+    page_max - HEAD_MAX - ROW_MAX - HASH_LEN
+}
 
 /// The key of an entry within its generation; that of a page is its first entry's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -71,6 +79,7 @@ pub struct Entry<'a> {
 
 /// Gathers entries until the page is full.
 pub struct Builder {
+    page_max: usize,
     window_start_s: u32,
     generation: u16,
     first: Option<EntryKey>,
@@ -82,18 +91,24 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An empty page of this generation.
-    pub fn new(window_start_s: u32, generation: u16) -> Builder {
+    /// An empty page of this generation, of at most `page_max` bytes.
+    pub fn new(window_start_s: u32, generation: u16, page_max: usize) -> Builder {
         Builder {
+            page_max,
             window_start_s,
             generation,
             first: None,
             last: (0, 0),
             entries: 0,
             directory: Vec::new(),
-            columns: Vec::with_capacity(PAGE_MAX),
+            columns: Vec::with_capacity(page_max),
             row: Vec::new(),
         }
+    }
+
+    /// The longest column that an empty page takes.
+    pub fn column_max(&self) -> usize {
+        column_max(self.page_max)
     }
 
     /// The key of the first entry; `None` while there is none.
@@ -102,14 +117,14 @@ impl Builder {
     }
 
     /// Adds an entry; says no, and adds nothing, when it does not fit any more.
-    /// An empty page takes every column of at most [`COLUMN_MAX`] bytes.
+    /// An empty page takes every column of at most [`Builder::column_max`] bytes.
     pub fn push(&mut self, entry: &Entry<'_>) -> bool {
         let key = (entry.key.metric_sym, entry.key.ref_id);
         assert!(key >= self.last, "BUG: entries do not ascend");
         self.row.clear();
         put_row(entry, self.last, &mut self.row);
         let bytes = self.directory.len() + self.row.len() + self.columns.len();
-        if HEAD_MAX + bytes + entry.column.len() + HASH_LEN > PAGE_MAX {
+        if HEAD_MAX + bytes + entry.column.len() + HASH_LEN > self.page_max {
             assert!(self.entries > 0, "BUG: a column is too long for a page");
             return false;
         }
@@ -125,7 +140,7 @@ impl Builder {
     /// first key of the page that follows.
     pub fn finish(&mut self, next: Option<EntryKey>) -> Vec<u8> {
         let first = self.first.expect("BUG: a page without entries");
-        let mut page = Vec::with_capacity(PAGE_MAX);
+        let mut page = Vec::with_capacity(self.page_max);
         page.push(VERSION);
         put_u64(self.window_start_s.into(), &mut page);
         put_u64(self.generation.into(), &mut page);
@@ -141,7 +156,7 @@ impl Builder {
         page.extend_from_slice(&self.directory);
         page.extend_from_slice(&self.columns);
         page.extend_from_slice(&xxh3_64(&page).to_le_bytes());
-        assert!(page.len() <= PAGE_MAX, "BUG: a page is too long");
+        assert!(page.len() <= self.page_max, "BUG: a page is too long");
         self.clear();
         page
     }
@@ -321,9 +336,11 @@ mod tests {
         }
     }
 
+    const COLUMN_MAX: usize = column_max(PAGE_MAX);
+
     /// A page of some entries with columns of these lengths; the keys are made up.
     fn build(lengths: &[usize]) -> (Vec<u8>, Vec<(EntryKey, usize)>) {
-        let mut builder = Builder::new(1_700_000_000, 3);
+        let mut builder = Builder::new(1_700_000_000, 3, PAGE_MAX);
         let mut wanted: Vec<(EntryKey, usize)> = Vec::new();
         let column = [0x5a; COLUMN_MAX];
         for (i, &len) in lengths.iter().enumerate() {

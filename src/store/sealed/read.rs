@@ -13,12 +13,12 @@ use redb::{AccessGuard, ReadOnlyTable, ReadTransaction};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::column;
-use super::file::{Error, Generation, L0, Trouble, place};
+use super::file::{Error, Generation, SealedFile, Trouble, place};
 use super::page::{Entry, EntryKey, Page};
 use super::tables::{self, PAGE, PageKey, TIMES, WINDOW, WindowRow};
 use crate::model::{Sample, Timestamp};
 
-impl L0 {
+impl SealedFile {
     /// Appends the samples of `targets` (metric symbol, ref; ascending, unique) in
     /// `start..=end` (ms) to the vectors of `out`, one for each target, so that
     /// they stay sorted by time. Of two samples at one time the earlier one is

@@ -17,19 +17,42 @@ use roaring::RoaringBitmap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
 use super::column::{Effort, Encoder};
-use super::file::{Error, Generation, L0, SealedSeries, Trouble};
-use super::page::{Builder, COLUMN_MAX, Entry, EntryKey, Span};
+use super::file::{Covered, Error, Generation, SealedFile, SealedSeries, Trouble};
+use super::page::{Builder, Entry, EntryKey, LONG_PAGE_MAX, PAGE_MAX, Span};
 use super::tables::{self, PAGE, PageKey, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
 use crate::store::CommitSeq;
 
-/// The most samples of one entry. Their timestamp column takes at most 16,000
-/// bytes, so that it fits in one value as well.
-const ENTRY_SAMPLES: usize = 2_000;
+/// How long columns and pages are, and how hard to look for short ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    effort: Effort,
+    page_max: usize,
+    /// The most samples of one entry: their timestamp column takes at most 8 bytes
+    /// for each, so that it fits in one value as well.
+    entry_samples: usize,
+}
+
+impl Layout {
+    /// For the seal of an hour.
+    pub(super) const HOURS: Layout = Layout {
+        effort: Effort::Fast,
+        page_max: PAGE_MAX,
+        entry_samples: 2_000,
+    };
+
+    /// For the rewrite of a day: a sample each 15 s makes one entry.
+    pub(super) const DAY: Layout = Layout {
+        effort: Effort::Best,
+        page_max: LONG_PAGE_MAX,
+        entry_samples: 8_000,
+    };
+}
 
 /// A seal that is under way.
 pub(super) struct Seal<'a> {
-    file: &'a L0,
+    file: &'a SealedFile,
+    layout: Layout,
     window: u32,
     generation: u16,
     batch: Batch,
@@ -61,14 +84,20 @@ struct Batch {
 }
 
 impl<'a> Seal<'a> {
-    pub(super) fn begin(file: &'a L0, window: u32, generation: u16) -> Result<Seal<'a>, Error> {
+    pub(super) fn begin(
+        file: &'a SealedFile,
+        window: u32,
+        generation: u16,
+        layout: Layout,
+    ) -> Result<Seal<'a>, Error> {
         Ok(Seal {
             file,
+            layout,
             window,
             generation,
             batch: Batch::default(),
             marked: false,
-            page: Builder::new(window, generation),
+            page: Builder::new(window, generation, layout.page_max),
             last_key: (0, 0),
             times: TimesTable::default(),
             known: Known::load(file)?,
@@ -92,8 +121,22 @@ impl<'a> Seal<'a> {
         })
     }
 
+    /// Writes all of it, and makes it visible with the last commit.
+    pub(super) fn write<E: From<Error>>(
+        mut self,
+        commit_seqs: RangeInclusive<CommitSeq>,
+        rewritten: &[Covered],
+        series: impl IntoIterator<Item = Result<SealedSeries, E>>,
+        mut labels_of: impl FnMut(u32) -> Labels,
+    ) -> Result<Generation, E> {
+        for series in series {
+            self.add(&series?, &mut labels_of)?;
+        }
+        Ok(self.finish(commit_seqs, rewritten)?)
+    }
+
     /// Adds a series. Commits when enough has come together.
-    pub(super) fn add(
+    fn add(
         &mut self,
         series: &SealedSeries,
         labels_of: &mut impl FnMut(u32) -> Labels,
@@ -114,7 +157,7 @@ impl<'a> Seal<'a> {
             ref_id: series.ref_id,
             part: 0,
         };
-        for samples in series.samples.chunks(ENTRY_SAMPLES) {
+        for samples in series.samples.chunks(self.layout.entry_samples) {
             self.millis.clear();
             self.millis.extend(samples.iter().map(|s| s.t.as_ms()));
             let place = self.times.place(
@@ -151,8 +194,8 @@ impl<'a> Seal<'a> {
         self.values.extend(samples.iter().map(|s| s.v));
         self.column.clear();
         self.encoder
-            .encode(&self.values, Effort::Fast, &mut self.column);
-        if self.column.len() > COLUMN_MAX {
+            .encode(&self.values, self.layout.effort, &mut self.column);
+        if self.column.len() > self.page.column_max() {
             let (early, late) = samples.split_at(samples.len() / 2);
             self.add_entry(key, early, place.part(0, early.len()))?;
             return self.add_entry(key, late, place.part(early.len(), late.len()));
@@ -208,9 +251,10 @@ impl<'a> Seal<'a> {
     }
 
     /// Commits the rest with the window row, and takes the mark away.
-    pub(super) fn finish(
+    fn finish(
         mut self,
         commit_seqs: RangeInclusive<CommitSeq>,
+        rewritten: &[Covered],
     ) -> Result<Generation, Error> {
         if self.page.first().is_some() {
             finish_page(
@@ -233,19 +277,23 @@ impl<'a> Seal<'a> {
         write.set_quick_repair(true);
         self.insert_pages(&write)
             .and_then(|()| self.insert_rows(&write))
-            .and_then(|()| self.insert_last(&write))
+            .and_then(|()| self.insert_last(&write, rewritten))
             .map_err(|err| self.file.trouble("write", err))?;
         self.file.commit(write)?;
         Ok(Generation::of(self.window, self.generation, &self.row))
     }
 
-    fn insert_last(&self, write: &WriteTransaction) -> Result<(), Trouble> {
+    fn insert_last(&self, write: &WriteTransaction, rewritten: &[Covered]) -> Result<(), Trouble> {
         let generations = self.file.generations().len() as u64 + 1;
         let row = self.row.encode(self.window, self.generation);
         put(write, WINDOW, (self.window, self.generation), &row)?;
         let totals = tables::encode_stat(tables::STAT_TOTALS, &[generations]);
         put(write, STAT, tables::STAT_TOTALS, &totals)?;
         write.open_table(STAT)?.remove(tables::STAT_OPEN)?;
+        if !rewritten.is_empty() {
+            let row = tables::encode_rewritten(rewritten);
+            put(write, STAT, tables::STAT_REWRITTEN, &row)?;
+        }
         Ok(())
     }
 
@@ -445,7 +493,7 @@ struct Known {
 }
 
 impl Known {
-    fn load(file: &L0) -> Result<Known, Error> {
+    fn load(file: &SealedFile) -> Result<Known, Error> {
         let load = || -> Result<Known, Trouble> {
             let read = file.begin_read()?;
             let mut known = Known {

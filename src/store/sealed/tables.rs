@@ -7,7 +7,10 @@
 //! | `window` | window u32, generation u16 | [`WindowRow`] |
 //! | `series` | ref u32 | `metric symbol varint, (name, value) symbol varints` sorted by name |
 //! | `sym` | number u32 | the text |
-//! | `stat` | `format`, `open`, `totals` | [`FORMAT`]; the generation being written; how many are complete |
+//! | `stat` | `format` | [`FORMAT_HOURS`] or [`FORMAT_DAY`] |
+//! | | `open` | the generation being written |
+//! | | `totals` | how many generations are complete |
+//! | | `rewritten` | of a day's file: which transactions of which hours are in it |
 //!
 //! redb checks no checksum when it reads, so every row ends in its own xxh3-64,
 //! seeded with the row's key: a row under a wrong key is as wrong as a wrong bit.
@@ -24,11 +27,20 @@ use redb::TableDefinition;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Malformed;
+use super::file::Covered;
 use super::page::EntryKey;
 use super::varint::{Reader, put_i64, put_u64};
+use crate::store::CommitSeq;
 
-/// The version of everything in this file.
-pub(super) const FORMAT: u32 = 1;
+/// The version of a file of hours.
+pub(super) const FORMAT_HOURS: u64 = 1;
+
+/// The version of a day's file: as the first, with columns of many pages (tags 22
+/// and 23), values of up to 64 KiB and the row `rewritten`.
+pub(super) const FORMAT_DAY: u64 = 2;
+
+/// The newest version that is known.
+pub(super) const FORMAT_MAX: u64 = FORMAT_DAY;
 
 pub(super) type PageKey = (u32, u16, u32, u32, u16);
 
@@ -42,6 +54,7 @@ pub(super) const STAT: TableDefinition<&str, &[u8]> = TableDefinition::new("stat
 pub(super) const STAT_FORMAT: &str = "format";
 pub(super) const STAT_OPEN: &str = "open";
 pub(super) const STAT_TOTALS: &str = "totals";
+pub(super) const STAT_REWRITTEN: &str = "rewritten";
 
 /// The key of the page that starts with this entry.
 pub(super) fn page_key(window: u32, generation: u16, entry: EntryKey) -> PageKey {
@@ -250,6 +263,31 @@ pub(super) fn decode_stat<const N: usize>(name: &str, row: &[u8]) -> Result<[u64
     Ok(numbers)
 }
 
+/// The row `rewritten` of `stat`.
+pub(super) fn encode_rewritten(all: &[Covered]) -> Vec<u8> {
+    let mut row = Vec::new();
+    put_u64(all.len() as u64, &mut row);
+    for (window, seqs) in all {
+        put_u64((*window).into(), &mut row);
+        put_u64(seqs.start().0, &mut row);
+        put_u64(seqs.end().0, &mut row);
+    }
+    close_row(row, stat_seed(STAT_REWRITTEN))
+}
+
+/// What the row `rewritten` says.
+pub(super) fn decode_rewritten(row: &[u8]) -> Result<Vec<Covered>, Malformed> {
+    let mut reader = Reader::new(open_row(row, stat_seed(STAT_REWRITTEN))?);
+    let count = reader.usize()?;
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let window = reader.u32()?;
+        let first = CommitSeq(reader.u64()?);
+        all.push((window, first..=CommitSeq(reader.u64()?)));
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +327,17 @@ mod tests {
             flipped[at] ^= 4;
             assert!(WindowRow::decode(&flipped, 3600, 2).is_err());
         }
+    }
+
+    #[test]
+    fn a_row_of_what_was_rewritten_comes_back() {
+        let all = vec![
+            (3_600, CommitSeq(7)..=CommitSeq(90)),
+            (u32::MAX, CommitSeq(0)..=CommitSeq(u64::MAX)),
+        ];
+        let row = encode_rewritten(&all);
+        assert_eq!(decode_rewritten(&row), Ok(all));
+        assert!(decode_rewritten(&row[1..]).is_err());
     }
 
     #[test]

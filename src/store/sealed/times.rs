@@ -12,7 +12,7 @@
 //! a millisecond in the step keeps a slow drift out of the residuals.
 
 use super::column::{Malformed, VALUES_MAX};
-use super::ints::{self, IntEncoder};
+use super::ints::{self, IntEncoder, Pco};
 use super::varint::{Reader, put_i64};
 
 const EXACT: u8 = 0;
@@ -83,7 +83,7 @@ fn scheduled(first: i64, step: i64, index: usize) -> i64 {
 fn put_ints(numbers: impl Iterator<Item = i64>, column: &mut Vec<u8>) {
     let numbers: Vec<i64> = numbers.collect();
     let mut body = Vec::new();
-    let tag = IntEncoder::default().encode(&numbers, Some(PCO_LEVEL), &mut body);
+    let tag = IntEncoder::default().encode(&numbers, Pco::Whole(PCO_LEVEL), &mut body);
     column.push(tag);
     column.extend_from_slice(&body);
 }

@@ -1,4 +1,4 @@
-//! Seals, crashes between their steps, late samples, retention.
+//! Seals, rewrites, crashes between their steps, late samples, retention.
 
 use super::*;
 use crate::config;
@@ -100,9 +100,9 @@ async fn a_crash_after_any_step_of_a_seal_loses_and_doubles_nothing() {
             }
             if step >= 2 {
                 let members = sealer.members();
-                for part in &sealer.parts {
+                for part in sealer.parts.clone() {
                     let series = members[&part.id].clone();
-                    sealer.seal_part(part, series).unwrap();
+                    sealer.seal_part(&part, series).unwrap();
                 }
             }
             if step >= 3 {
@@ -266,4 +266,168 @@ async fn time_ranges_of_label_questions_reach_into_sealed_days() {
     let matchers = [Matcher::equal("device_id", "d")];
     let all = store.select(Timestamp::MIN, Timestamp::MAX, &matchers, &hints);
     assert!(all.is_err(), "two samples where one is allowed");
+}
+
+/// The names of the sealed files.
+fn names(setup: &Setup) -> Vec<String> {
+    let entries = std::fs::read_dir(setup.dir.path()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.contains('-')).collect();
+    names.sort();
+    names
+}
+
+const DAY_FILE: &str = "day-20231114.redb";
+const HOURS_FILE: &str = "l0-20231114.redb";
+
+#[tokio::test]
+async fn a_rewritten_day_reads_as_before_and_takes_late_samples() {
+    let setup = Setup::new();
+    let store = setup.open();
+    added(&store, rows(T0 - 20 * HOUR, 4_800)).await;
+    let early = all(&store);
+    store.seal_now().await.unwrap();
+    store.compact_now().await.unwrap();
+    assert_eq!(names(&setup), [DAY_FILE]);
+    assert_eq!(all(&store), early);
+    // What is late for a rewritten day starts a new file of hours.
+    let late: Vec<Row> = (0..500)
+        .map(|i| row("temp", "d2", T0 - 19 * HOUR + i * 60_000 + 1, 0.25))
+        .collect();
+    assert_eq!(added(&store, late.clone()).await, (500, 0, 0));
+    let both = all(&store);
+    store.seal_now().await.unwrap();
+    assert_eq!(names(&setup), [DAY_FILE, HOURS_FILE]);
+    assert_eq!(all(&store), both);
+    store.compact_now().await.unwrap();
+    assert_eq!(names(&setup), [DAY_FILE]);
+    assert_eq!(all(&store), both);
+    assert_eq!(added(&store, late).await, (0, 500, 0));
+    assert_eq!(
+        added(&store, rows(T0 - 20 * HOUR, 4_800)).await,
+        (0, 14_400, 0)
+    );
+    store.close().await;
+    drop(store);
+    let store = setup.open();
+    assert_eq!(all(&store), both);
+    assert_eq!(store.stats().head_samples, 0);
+    assert_eq!(store.stats().min_time.unwrap().as_ms(), T0 - 20 * HOUR);
+}
+
+#[tokio::test]
+async fn a_crash_around_a_rewrite_loses_and_doubles_nothing() {
+    for step in 0..3 {
+        let setup = Setup::new();
+        let store = setup.open();
+        added(&store, rows(T0 - 2 * HOUR, 480)).await;
+        let before = all(&store);
+        // The log still has what the hours have.
+        let mut sealer = Setup::sealer(&store);
+        let hours = setup.dir.path().join(HOURS_FILE);
+        let kept = setup.dir.path().join("kept");
+        let unfinished = setup.dir.path().join("day-20231114.new");
+        let done = tokio::task::spawn_blocking(move || {
+            assert!(sealer.take(u32::MAX).is_ok());
+            let members = sealer.members();
+            for part in sealer.parts.clone() {
+                let series = members[&part.id].clone();
+                sealer.seal_part(&part, series).unwrap();
+            }
+            if step == 0 {
+                std::fs::write(&unfinished, b"cut short").unwrap();
+                return;
+            }
+            std::fs::copy(&hours, &kept).unwrap();
+            let (_commands, orders) = std::sync::mpsc::sync_channel(1);
+            let start_s = u32::try_from(T0 / 86_400_000 * 86_400).unwrap();
+            assert!(matches!(sealer.rewrite(start_s, &orders), Ok(Ok(()))));
+            if step == 1 {
+                // The power went before the hours were removed.
+                std::fs::rename(&kept, &hours).unwrap();
+            }
+        });
+        done.await.unwrap();
+        assert_eq!(all(&store), before, "live after step {step}");
+        store.close().await;
+        drop(store);
+        let store = setup.open();
+        assert_eq!(all(&store), before, "replayed after step {step}");
+        assert_eq!(store.stats().head_samples, 0, "after step {step}");
+        assert!(
+            store.shared.metrics.store.replay_samples.get() > 0,
+            "the log was read"
+        );
+        assert_eq!(added(&store, rows(T0 - 2 * HOUR, 480)).await, (0, 1_440, 0));
+        store.compact_now().await.unwrap();
+        assert_eq!(names(&setup), [DAY_FILE]);
+        assert_eq!(all(&store), before, "rewritten after step {step}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_day_is_rewritten_two_hours_after_its_end() {
+    let setup = Setup::new();
+    let store = setup.open();
+    added(&store, rows(T0 - HOUR, 4)).await;
+    store.seal_now().await.unwrap();
+    let (_commands, orders) = std::sync::mpsc::sync_channel(1);
+    let mut sealer = Setup::sealer(&store);
+    let day_end = T0 + 2 * HOUR;
+    let mut due = |ms: i64, quiet: Duration| {
+        setup.clock.set(Timestamp::from_ms(ms));
+        sealer.quiet = quiet;
+        sealer.due_day()
+    };
+    assert_eq!(due(day_end + 2 * HOUR - 1, Duration::ZERO), None);
+    assert_eq!(
+        due(day_end + 2 * HOUR, Duration::MAX),
+        None,
+        "still being loaded"
+    );
+    assert!(due(day_end + 2 * HOUR, Duration::ZERO).is_some());
+    let done = tokio::task::spawn_blocking(move || {
+        assert!(sealer.rewrite_due(&orders).is_ok());
+        sealer
+    });
+    let mut sealer = done.await.unwrap();
+    assert_eq!(names(&setup), [DAY_FILE]);
+    // One late sample of twelve is few, and waits; two are not.
+    for (late, want) in [(1, false), (2, true)] {
+        added(&store, vec![row("temp", "d1", T0 - HOUR + late, 1.0)]).await;
+        store.seal_now().await.unwrap();
+        assert_eq!(sealer.due_day().is_some(), want);
+    }
+    sealer.quiet = Duration::MAX;
+    assert_eq!(sealer.due_day(), None);
+}
+
+#[tokio::test]
+async fn readers_see_every_sample_while_days_are_rewritten() {
+    let setup = Setup::new();
+    let store = setup.open();
+    added(&store, rows(T0 - 20 * HOUR, 4_000)).await;
+    store.seal_now().await.unwrap();
+    let temp = |store: &Store| samples(store, &[Matcher::equal("__name__", "temp")]);
+    let before = temp(&store);
+    let reader = {
+        let (store, before) = (store.clone(), before.clone());
+        std::thread::spawn(move || {
+            let mut reads = 0;
+            while !store.shared.is_closing() {
+                assert_eq!(temp(&store), before);
+                reads += 1;
+            }
+            reads
+        })
+    };
+    for i in 0..6 {
+        let late = row("other", "d1", T0 - 20 * HOUR + i * 15_000, 1.0);
+        added(&store, vec![late]).await;
+        store.compact_now().await.unwrap();
+    }
+    store.close().await;
+    let reads = tokio::task::spawn_blocking(move || reader.join().unwrap());
+    assert!(reads.await.unwrap() > 3);
 }

@@ -86,6 +86,12 @@ pub struct Store {
     pub seal_failures: IntCounter,
     /// Time of sealing one window.
     pub seal_seconds: Histogram,
+    /// Days that were rewritten into long columns.
+    pub rewrites: IntCounter,
+    /// Rewrites that failed; each is tried again.
+    pub rewrite_failures: IntCounter,
+    /// Time of rewriting one day.
+    pub rewrite_seconds: Histogram,
     /// Days that retention removed.
     pub expired_files: IntCounter,
     /// Rows written by `table`.
@@ -201,6 +207,21 @@ impl Store {
                 "Seals that failed. Each is tried again.",
             ),
             seal_seconds: histogram(r, "pulse_store_seal_seconds", "Time of sealing one window."),
+            rewrites: counter(
+                r,
+                "pulse_store_rewrites_total",
+                "Days that were rewritten into long columns.",
+            ),
+            rewrite_failures: counter(
+                r,
+                "pulse_store_rewrite_failures_total",
+                "Rewrites of a day that failed. Each is tried again.",
+            ),
+            rewrite_seconds: histogram(
+                r,
+                "pulse_store_rewrite_seconds",
+                "Time of rewriting one day.",
+            ),
             expired_files: counter(
                 r,
                 "pulse_store_expired_files_total",

@@ -103,6 +103,28 @@ fn shapes_of_real_series_find_their_form() {
 }
 
 #[test]
+fn a_long_column_is_read_page_by_page() {
+    let noise = noise(5_760);
+    let walk: Vec<f64> = noise
+        .iter()
+        .scan(40.0, |at, x| {
+            *at += (x - 0.5) / 7.0;
+            Some(*at)
+        })
+        .collect();
+    assert_eq!(tag(&walk, Effort::Best), PCO_F64_PAGES);
+    check(&walk);
+    let rounded: Vec<f64> = walk.iter().map(|v| (v * 10.0).round() / 10.0).collect();
+    assert_eq!(tag(&rounded, Effort::Best), ints::PCO_PAGES);
+    check(&rounded);
+    let mut holes = walk;
+    holes[0] = stale_nan();
+    holes[481] = f64::from_bits(0x7ff8_0000_0000_0bad);
+    holes[5_759] = f64::NEG_INFINITY;
+    check(&holes);
+}
+
+#[test]
 fn a_counter_reset_costs_a_few_bytes() {
     let counter: Vec<f64> = (0..240).map(|i| 1e9 + f64::from(i) * 512.0).collect();
     assert!(check(&counter)[0] <= 12);
@@ -169,7 +191,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic_nor_grow(
-        tag in prop::sample::select(vec![0u8, 1, 2, 3, 4, 9, 20, 21, 40]),
+        tag in prop::sample::select(vec![0u8, 1, 2, 3, 4, 9, 20, 21, 22, 23, 40]),
         exponent in any::<u8>(),
         body in prop::collection::vec(any::<u8>(), 0..300),
         n in 0usize..1_000,

@@ -78,8 +78,22 @@ fn backends(disk: &Arc<Disk>) -> Backends {
     })
 }
 
-fn open(path: &Path) -> L0 {
-    L0::open(path, CACHE, &backends(&Arc::default())).unwrap()
+fn open(path: &Path) -> SealedFile {
+    open_on(path, CACHE, &Arc::default())
+}
+
+/// Opens the file; makes it when there is none.
+fn open_on(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> SealedFile {
+    let open = if path.exists() {
+        SealedFile::open
+    } else {
+        SealedFile::create
+    };
+    open(path, cache_bytes, &backends(disk)).unwrap()
+}
+
+fn open_frozen(path: &Path) -> Result<SealedFile, Error> {
+    SealedFile::open_frozen(path, CACHE, &backends(&Arc::default()))
 }
 
 fn labels_of(ref_id: u32) -> Labels {
@@ -119,12 +133,12 @@ fn hour(series: u32) -> Vec<SealedSeries> {
     all
 }
 
-fn write(file: &L0, series: Vec<SealedSeries>) -> Result<Generation, Error> {
+fn write(file: &SealedFile, series: Vec<SealedSeries>) -> Result<Generation, Error> {
     file.write_generation(WINDOW_S, CommitSeq(5)..=CommitSeq(9), series, labels_of)
 }
 
 fn read_all(
-    file: &L0,
+    file: &SealedFile,
     targets: &[(u32, u32)],
     start: i64,
     end: i64,
@@ -134,14 +148,14 @@ fn read_all(
     Ok(out)
 }
 
-fn read_one(file: &L0, target: (u32, u32)) -> Result<Vec<Sample>, Error> {
+fn read_one(file: &SealedFile, target: (u32, u32)) -> Result<Vec<Sample>, Error> {
     Ok(read_all(file, &[target], i64::MIN, i64::MAX)?.remove(0))
 }
 
 #[test]
 fn what_was_sealed_is_read_back_also_after_a_reopen() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(file_name(WINDOW_S));
+    let path = dir.path().join("f");
     let series = hour(600);
     let file = open(&path);
     let generation = write(&file, series.clone()).unwrap();
@@ -158,7 +172,7 @@ fn what_was_sealed_is_read_back_also_after_a_reopen() {
     drop(file);
     for file in [open(&path), {
         drop(open(&path));
-        L0::open_read_only(&path, CACHE).unwrap()
+        open_frozen(&path).unwrap()
     }] {
         assert_eq!(
             file.generations().as_ref(),
@@ -279,7 +293,7 @@ fn a_seal_that_the_disk_refuses_leaves_nothing_visible_and_is_removed() {
             fails_after: Some(fails_after),
             ..Disk::default()
         });
-        let file = L0::open(&path, CACHE, &backends(&disk)).unwrap();
+        let file = SealedFile::open(&path, CACHE, &backends(&disk)).unwrap();
         let err = write(&file, second.clone()).unwrap_err();
         assert!(matches!(err, Error::Io { .. }), "{err}");
         assert_eq!(file.generations().len(), 1);
@@ -377,7 +391,7 @@ fn flipped_bits_never_change_an_answer() {
             .unwrap();
         flip(&raw);
         let answer = std::panic::catch_unwind(|| {
-            let file = L0::open_read_only(&path, CACHE).ok()?;
+            let file = open_frozen(&path).ok()?;
             read_all(&file, &targets, i64::MIN, i64::MAX).ok()
         });
         match answer {
@@ -424,7 +438,7 @@ fn a_file_opened_read_only_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     write(&open(&path), hour(10)).unwrap();
-    let file = L0::open_read_only(&path, CACHE).unwrap();
+    let file = open_frozen(&path).unwrap();
     let refused = write(&file, hour(1));
     assert!(matches!(
         refused,
@@ -439,7 +453,7 @@ fn a_file_opened_read_only_is_not_written() {
 fn a_seal_writes_little_more_than_its_pages() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk::default());
-    let file = L0::open(&dir.path().join("f"), 8 * CACHE, &backends(&disk)).unwrap();
+    let file = open_on(&dir.path().join("f"), 8 * CACHE, &disk);
     let series = hour(2_000);
     let seal = || {
         let before = disk.written.load(Ordering::Relaxed);
@@ -467,23 +481,8 @@ fn another_format_is_refused_by_number() {
         .unwrap();
     write.commit().unwrap();
     drop(db);
-    let err = L0::open(&path, CACHE, &backends(&Arc::default())).err();
+    let err = SealedFile::open(&path, CACHE, &backends(&Arc::default())).err();
     assert!(matches!(err, Some(Error::Format { found: 7, .. })));
-}
-
-#[test]
-fn names_and_days_belong_together() {
-    assert_eq!(file_name(WINDOW_S), "l0-20260101.redb");
-    assert_eq!(file_name(WINDOW_S + 86_399), "l0-20260101.redb");
-    assert_eq!(day_of("l0-20260101.redb"), Some(WINDOW_S));
-    for other in [
-        "l0-2026011.redb",
-        "l0-20260132.redb",
-        "day-20260101.redb",
-        "l0-+2260101.redb",
-    ] {
-        assert_eq!(day_of(other), None, "{other}");
-    }
 }
 
 proptest! {
@@ -598,7 +597,7 @@ mod fixture {
     }
 
     fn check(path: &Path) {
-        let file = L0::open_read_only(path, CACHE).unwrap();
+        let file = open_frozen(path).unwrap();
         file.verify().unwrap();
         assert_eq!(file.generations().len(), 2);
         assert_eq!(
@@ -628,7 +627,6 @@ mod fixture {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             write_fixture(&path);
         }
-        assert_eq!(day_of("l0-20260101.redb"), Some(WINDOW_S));
         check(&path);
     }
 

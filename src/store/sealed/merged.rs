@@ -1,0 +1,116 @@
+//! The series of several files as one sequence: what the rewrite of a day reads.
+
+use std::ops::ControlFlow;
+
+use super::file::{Error, SealedFile, SealedSeries};
+use crate::model::Sample;
+
+/// About how many samples are in memory at once: 4 MiB.
+const STEP_SAMPLES: usize = 1 << 18;
+
+/// The most series of one step.
+const STEP_SERIES_MAX: usize = 512;
+
+/// Walks the series of some files in the order of their keys, and merges their
+/// samples. Of two samples at one time that of the file named first stays.
+pub struct Merged<'a, G, P> {
+    files: Vec<&'a SealedFile>,
+    keys: Vec<(u32, u32)>,
+    at: usize,
+    step: usize,
+    ready: std::vec::IntoIter<SealedSeries>,
+    group_of: G,
+    pause: P,
+}
+
+/// Why the walk ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended<B> {
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] Error),
+    /// The caller wanted no more.
+    #[error("stopped")]
+    Stopped(B),
+}
+
+impl<'a, G, P, B> Merged<'a, G, P>
+where
+    G: FnMut(u32) -> u32,
+    P: FnMut() -> ControlFlow<B>,
+{
+    /// A walk over all series of the files. `pause` is called between steps of
+    /// some thousand samples, and may do other work or end the walk.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn new(files: Vec<&'a SealedFile>, group_of: G, pause: P) -> Result<Self, Error> {
+        let mut keys = Vec::new();
+        for file in &files {
+            keys.extend(file.series_keys()?);
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(Merged {
+            files,
+            keys,
+            at: 0,
+            step: 16,
+            ready: Vec::new().into_iter(),
+            group_of,
+            pause,
+        })
+    }
+
+    fn read_step(&mut self) -> Result<(), Ended<B>> {
+        if let ControlFlow::Break(reason) = (self.pause)() {
+            return Err(Ended::Stopped(reason));
+        }
+        let end = self.keys.len().min(self.at + self.step);
+        let keys = &self.keys[self.at..end];
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); keys.len()];
+        for file in &self.files {
+            file.read(keys, i64::MIN, i64::MAX, usize::MAX, &mut samples)?;
+        }
+        let count: usize = samples.iter().map(Vec::len).sum();
+        let group_of = &mut self.group_of;
+        let series = keys
+            .iter()
+            .zip(samples)
+            .map(|(&(metric_sym, ref_id), samples)| SealedSeries {
+                ref_id,
+                metric_sym,
+                group: group_of(ref_id),
+                samples,
+            });
+        self.ready = series.collect::<Vec<_>>().into_iter();
+        self.at = end;
+        // Towards the wanted size, at most four times as many as before.
+        let wanted = self.step * STEP_SAMPLES / count.max(1);
+        self.step = wanted.clamp(1, (self.step * 4).min(STEP_SERIES_MAX));
+        Ok(())
+    }
+}
+
+impl<G, P, B> Iterator for Merged<'_, G, P>
+where
+    G: FnMut(u32) -> u32,
+    P: FnMut() -> ControlFlow<B>,
+{
+    type Item = Result<SealedSeries, Ended<B>>;
+
+    fn next(&mut self) -> Option<Result<SealedSeries, Ended<B>>> {
+        loop {
+            if let Some(series) = self.ready.next() {
+                return Some(Ok(series));
+            }
+            if self.at == self.keys.len() {
+                return None;
+            }
+            if let Err(err) = self.read_step() {
+                self.at = self.keys.len();
+                return Some(Err(err));
+            }
+        }
+    }
+}

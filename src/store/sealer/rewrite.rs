@@ -1,0 +1,143 @@
+//! When which day is rewritten, and what goes first meanwhile.
+//!
+//! A day is due two hours after its end, so that most of what is late is in. What
+//! comes later is rewritten with the whole day again: only when it is a tenth of
+//! the day, or a day old, so that a trickle does not write each day every hour.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::super::Error;
+use super::super::days::rewrite::{NotRewritten, Series};
+use super::super::sealed::Kind;
+use super::{Command, DAY_S, Gone, Sealer, chain};
+
+/// A day is rewritten this long after its end.
+const AFTER_END_MS: i64 = 2 * 3_600_000;
+
+/// Nothing was sealed into a day for this long: a backlog that is being loaded
+/// seals into it again and again.
+pub(super) const QUIET: Duration = Duration::from_secs(600);
+
+/// Late samples wait at most this long, as long as they are few.
+const LATE_MAX: Duration = Duration::from_secs(86_400);
+
+/// Of a day's samples, that many are few.
+const FEW: u64 = 10;
+
+/// While a day is rewritten, seals that became due are looked for this often.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Sealer {
+    /// Seals all there is and rewrites every day with hours.
+    pub(super) fn compact(
+        &mut self,
+        reply: oneshot::Sender<Result<(), Error>>,
+        commands: &Receiver<Command>,
+    ) -> Result<(), Gone> {
+        self.take(u32::MAX)?;
+        let mut done = self.seal_parts()?;
+        let days = self.shared.days.all();
+        for day in days.iter().filter(|day| day.kind == Kind::Hours) {
+            done = done.and(self.rewrite(day.start_s, commands)?);
+        }
+        if let Err(err) = self.expire()? {
+            done = done.and(Err(err));
+        }
+        // A caller that went away wants no answer.
+        drop(reply.send(done));
+        Ok(())
+    }
+
+    /// Rewrites one day that is due.
+    pub(super) fn rewrite_due(&mut self, commands: &Receiver<Command>) -> Result<(), Gone> {
+        let Some(start_s) = self.due_day() else {
+            return Ok(());
+        };
+        if let Err(err) = self.rewrite(start_s, commands)? {
+            // Not again at the next tick: the cause may last.
+            self.sealed_at.insert(start_s, Instant::now());
+            tracing::error!(error = %chain(&err), start_s, "cannot rewrite a day, trying again");
+        }
+        Ok(())
+    }
+
+    pub(super) fn due_day(&self) -> Option<u32> {
+        let now = self.shared.clock.now().as_ms();
+        let days = self.shared.days.all();
+        let hours = days.iter().filter(|day| day.kind == Kind::Hours);
+        let due = hours.filter(|hours| {
+            let end = (i64::from(hours.start_s) + i64::from(DAY_S)) * 1_000;
+            let last = self.sealed_at.get(&hours.start_s).unwrap_or(&self.begun);
+            let quiet = last.elapsed();
+            if now < end + AFTER_END_MS || quiet < self.quiet {
+                return false;
+            }
+            let day = self.shared.days.get(hours.start_s, Kind::Day);
+            day.is_none_or(|day| hours.samples() * FEW >= day.samples() || quiet >= LATE_MAX)
+        });
+        due.map(|day| day.start_s).next()
+    }
+
+    /// Rewrites a day. Seals that become due are done meanwhile.
+    pub(super) fn rewrite(
+        &mut self,
+        start_s: u32,
+        commands: &Receiver<Command>,
+    ) -> Result<Result<(), Error>, Gone> {
+        let begun = Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let series = Series {
+            group_of: |id| shared.index().group(id),
+            labels_of: |id| shared.index().labels(id).unwrap_or_default(),
+            trim: |_: &mut _| {},
+        };
+        let mut looked = Instant::now();
+        let pause = || self.pause(commands, &mut looked);
+        match shared.days.rewrite(start_s, series, pause) {
+            Ok(samples) => {
+                let took = begun.elapsed();
+                let metrics = &shared.metrics.store;
+                metrics.rewrites.inc();
+                metrics.rewrite_seconds.observe(took.as_secs_f64());
+                tracing::info!(
+                    start_s,
+                    samples,
+                    duration_ms = took.as_millis(),
+                    "day rewritten"
+                );
+                Ok(Ok(()))
+            }
+            Err(NotRewritten::Stopped(Gone)) => Err(Gone),
+            Err(NotRewritten::Failed(err)) => {
+                shared.metrics.store.rewrite_failures.inc();
+                Ok(Err(err))
+            }
+        }
+    }
+
+    /// Does what must not wait for a rewrite.
+    fn pause(&mut self, commands: &Receiver<Command>, looked: &mut Instant) -> ControlFlow<Gone> {
+        let done = match commands.try_recv() {
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => Err(Gone),
+            Ok(Command::Seal(reply)) => self.seal_all(reply),
+            Ok(Command::Compact(reply)) => {
+                self.waiting.push(reply);
+                Ok(())
+            }
+            Err(TryRecvError::Empty) if looked.elapsed() >= LOOK => {
+                *looked = Instant::now();
+                self.tick()
+            }
+            Err(TryRecvError::Empty) => Ok(()),
+        };
+        match done {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(gone) => ControlFlow::Break(gone),
+        }
+    }
+}
