@@ -45,12 +45,12 @@ impl App {
         let (ready, is_ready) = watch::channel(false);
         let front = Front::new(Arc::clone(&metrics), in_force.clone(), is_ready.clone());
         let web = web::serve(front, listeners, &layers.web.tasks, &layers.web.stop);
-        tracing::info!(addresses = ?addrs, "listening");
-
         let current = Arc::clone(&in_force.borrow());
         let clean_marker = current.server.data_dir.join(CLEAN_MARKER);
         let is_new = !current.server.data_dir.exists();
-        let store = open_store(&current, clock.clone(), Arc::clone(&metrics)).await?;
+        let lock = store::DirLock::take(&current.server.data_dir)?;
+        tracing::info!(addresses = ?addrs, "listening");
+        let store = open_store(lock, &current, clock.clone(), Arc::clone(&metrics)).await?;
         note_last_stop(&clean_marker, is_new);
         let base = Base {
             config: current,
@@ -247,17 +247,29 @@ impl Base {
     }
 }
 
-async fn open_store(config: &Config, clock: Clock, metrics: Arc<Metrics>) -> anyhow::Result<Store> {
+async fn open_store(
+    lock: store::DirLock,
+    config: &Config,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<Store> {
     let options = store::Options {
         dir: config.server.data_dir.clone(),
         store: config.store.clone(),
         limits: config.limits.clone(),
         tenants: config.tenant.clone(),
     };
-    let opening = move || Store::open(options, clock, metrics);
-    Ok(tokio::task::spawn_blocking(opening)
-        .await
-        .context("opening the store panicked")??)
+    let dir = options.dir.clone();
+    let opening = move || Store::open_held(lock, options, clock, metrics);
+    // Some damage makes the database library panic rather than say so.
+    let opened = tokio::task::spawn_blocking(opening).await;
+    Ok(opened.with_context(|| {
+        format!(
+            "cannot open the data directory {}: it seems to be damaged; restore it from a \
+             backup, or move it away to begin with an empty one",
+            dir.display()
+        )
+    })??)
 }
 
 /// Says how the last run ended, and takes its mark away.

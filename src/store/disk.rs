@@ -132,16 +132,17 @@ impl StorageBackend for Boxed {
 
 /// The directory's lock, held until it is dropped. The file says who has it.
 #[derive(Debug)]
-pub(super) struct DirLock {
+pub struct DirLock {
     _file: File,
 }
 
 impl DirLock {
-    /// Takes the lock.
+    /// Takes the lock of a directory, which is made when it is missing.
     ///
     /// # Errors
     /// [`Error::Locked`] when another process has it.
-    pub(super) fn take(dir: &Path) -> Result<DirLock, Error> {
+    pub fn take(dir: &Path) -> Result<DirLock, Error> {
+        std::fs::create_dir_all(dir).map_err(|err| io_error("create", dir, err))?;
         let path = dir.join("LOCK");
         let io = |action| {
             let path = path.clone();

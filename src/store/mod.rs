@@ -59,7 +59,8 @@ use crate::promql::{QueryError, Queryable, SelectHints, Series};
 use crate::telemetry::Metrics;
 
 use days::Days;
-use disk::{Backends, DirLock, io_error};
+pub use disk::DirLock;
+use disk::{Backends, io_error};
 use intake::Load;
 use ledger::Ledger;
 use sealer::{Command, Sealer};
@@ -94,6 +95,18 @@ pub enum Error {
         /// On what.
         path: PathBuf,
         /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The file of what is not sealed yet cannot be read as such.
+    #[error(
+        "cannot open {path}: it is damaged; restore it from a backup, or move the whole \
+         data directory away to begin with an empty one"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -144,21 +157,33 @@ impl Store {
     /// # Errors
     /// When the directory is held by another process or cannot be read.
     pub fn open(options: Options, clock: Clock, metrics: Arc<Metrics>) -> Result<Store, Error> {
+        Store::open_held(DirLock::take(&options.dir)?, options, clock, metrics)
+    }
+
+    /// As [`Store::open`], when the directory is held already.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open_held(
+        lock: DirLock,
+        options: Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Store, Error> {
         let store = &metrics.store;
         let files = disk::counted_files(store.bytes_written.clone(), store.syncs.clone());
-        Store::open_on(files, options, clock, metrics)
+        Store::open_on(files, lock, options, clock, metrics)
     }
 
     /// As [`Store::open`], on other bytes than files.
     fn open_on(
         backends: Backends,
+        lock: DirLock,
         options: Options,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Store, Error> {
         let dir = &options.dir;
-        std::fs::create_dir_all(dir).map_err(|err| io_error("create", dir, err))?;
-        let lock = DirLock::take(dir)?;
         disk::check_format(dir)?;
         let cache = options.store.hot_cache.as_usize();
         let l0_cache = options.store.l0_cache.as_usize();

@@ -366,7 +366,9 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
         let writes = if random.one_in(3) { 600 } else { 120 };
         disk.cut_after(1 + random.below(writes));
         let (clock, _) = manual(T0);
-        let opened = Store::open_on(disk.backends(), options(dir.path()), clock, Metrics::new());
+        let lock = DirLock::take(dir.path()).unwrap();
+        let options = options(dir.path());
+        let opened = Store::open_on(disk.backends(), lock, options, clock, Metrics::new());
         if let Ok(store) = opened {
             while !disk.is_dead() && next < 400 {
                 let group: Vec<u64> = (next..next + 1 + random.below(4)).collect();
@@ -402,7 +404,9 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
     // Opening must not fail for longer than syncs do.
     let store = loop {
         let metrics = Metrics::new();
-        match Store::open_on(disk.backends(), options(dir.path()), clock.clone(), metrics) {
+        let lock = DirLock::take(dir.path()).unwrap();
+        let options = options(dir.path());
+        match Store::open_on(disk.backends(), lock, options, clock.clone(), metrics) {
             Ok(store) => break store,
             Err(err) => assert!(sync_fails_one_in > 0, "seed {seed}: {err:?}"),
         }

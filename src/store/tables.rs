@@ -118,9 +118,17 @@ impl Hot {
         if !hot.path.exists() {
             hot.create(dir)?;
         }
-        let db = hot.reopen()?;
-        let meta = check(&db).map_err(|source| io_error("open", &hot.path, source))?;
-        Ok((hot, meta))
+        let opened = hot.reopen().and_then(|db| {
+            let meta = check(&db);
+            meta.map_err(|source| io_error("open", &hot.path, source))
+        });
+        match opened {
+            Ok(meta) => Ok((hot, meta)),
+            Err(Error::Io { path, source, .. }) if is_damage(&*source) => {
+                Err(Error::Damaged { path, source })
+            }
+            Err(err) => Err(err),
+        }
     }
 
     /// Makes the file under another name first: a power cut while redb lays it
@@ -183,6 +191,28 @@ impl Hot {
     }
 }
 
+/// A table that former versions made and never used.
+const RETIRED: &str = "dedupe";
+
+/// Whether redb says that a file is none of its own, or not whole.
+fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    if err.is::<redb::TableError>() {
+        return true;
+    }
+    match err.downcast_ref::<redb::Error>() {
+        Some(redb::Error::Io(err)) => matches!(err.kind(), InvalidData | UnexpectedEof),
+        Some(err) => matches!(
+            err,
+            redb::Error::Corrupted(_)
+                | redb::Error::RepairAborted
+                | redb::Error::TableDoesNotExist(_)
+                | redb::Error::TableTypeMismatch { .. }
+        ),
+        None => false,
+    }
+}
+
 /// Refuses a file that a newer version wrote; makes tables that came since.
 fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>> {
     let names: Vec<String> = db
@@ -191,7 +221,8 @@ fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>
         .map(|table| table.name().to_owned())
         .collect();
     let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
-    for name in &names {
+    let names = names.iter().filter(|name| *name != RETIRED);
+    for name in names.clone() {
         if !own.contains(&name.as_str()) && Table::from_name(name).is_none() {
             return Err(format!("unknown table {name:?}: written by a newer pulse").into());
         }
@@ -201,7 +232,7 @@ fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>
         let found = meta.version;
         return Err(format!("format {found}, expected {VERSION}: written by a newer pulse").into());
     }
-    if names.len() < own.len() + Table::ALL.len() {
+    if names.count() < own.len() + Table::ALL.len() {
         make_tables(db, meta)?;
     }
     Ok(meta)

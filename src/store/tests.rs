@@ -332,6 +332,32 @@ async fn state_ops_apply_in_order_and_watchers_see_them() {
 }
 
 #[tokio::test]
+async fn a_table_of_a_former_version_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    close(open(dir.path())).await;
+    let hot = redb::Database::open(dir.path().join(tables::HOT_FILE)).unwrap();
+    let txn = hot.begin_write().unwrap();
+    let former = redb::TableDefinition::<&[u8], &[u8]>::new("dedupe");
+    drop(txn.open_table(former).unwrap());
+    txn.commit().unwrap();
+    drop(hot);
+    close(open(dir.path())).await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_called_so_and_what_to_do_is_said() {
+    for bytes in [&b""[..], &[7; 20_000], &b"redb"[..]] {
+        let dir = tempfile::tempdir().unwrap();
+        close(open(dir.path())).await;
+        std::fs::write(dir.path().join(tables::HOT_FILE), bytes).unwrap();
+        let err = Store::open(options(dir.path()), manual(T0).0, Metrics::new());
+        let err = err.err().unwrap();
+        assert!(matches!(err, Error::Damaged { .. }), "{err:?}");
+        assert!(err.to_string().contains("restore it from a backup"));
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_is_gone_is_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -4,7 +4,7 @@ use std::io;
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -37,16 +37,41 @@ pub fn parse_filter(level: &str) -> anyhow::Result<Targets> {
             "log level {level:?}: expected error, warn, info, debug or trace, or target=level pairs"
         );
     }
-    Targets::from_str(level).with_context(|| {
+    let targets = Targets::from_str(level).with_context(|| {
         format!(
             "log level {level:?}: expected error, warn, info, debug or trace, or target=level pairs"
         )
+    })?;
+    Ok(match level.contains("async_nats") {
+        true => targets,
+        false => quieter(targets),
     })
+}
+
+/// The NATS client tells of every attempt, without the name of the source; our own
+/// lines tell of every change. Whoever asks for more than `info` gets its lines too.
+fn quieter(targets: Targets) -> Targets {
+    match targets.default_level() {
+        Some(LevelFilter::INFO) => targets.with_target("async_nats", LevelFilter::WARN),
+        _ => targets,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nats_client_is_quiet_unless_it_is_asked_for() {
+        let speaks = |filter: &str, target: &str| {
+            let filter = parse_filter(filter).unwrap();
+            filter.would_enable(target, &tracing::Level::INFO)
+        };
+        assert!(speaks("info", "pulse::sources"));
+        assert!(!speaks("info", "async_nats"));
+        assert!(speaks("debug", "async_nats"));
+        assert!(speaks("info,async_nats=info", "async_nats"));
+    }
 
     #[test]
     fn a_word_that_is_no_level_is_refused() {
