@@ -2,8 +2,9 @@
 //!
 //! HTTP/1.1 only. A connection has 10 s for the head of each request (an idle one
 //! more), and heads are at most 64 KiB, so a client that drips bytes holds a slot for
-//! a bounded time. When all slots are taken, further clients wait in the kernel's
-//! queue, where they cost nothing.
+//! a bounded time. When all slots are taken, the connection that has waited longest
+//! for a request makes room (see [`Crowd`]); while all have one under way, further
+//! clients wait in the kernel's queue, where they cost nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,11 +19,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::DeadlineBody;
 
 use super::Web;
+use super::crowd::{Crowd, Place};
 use super::patience::Patient;
 use crate::tasks::Tasks;
 
@@ -32,6 +34,10 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What requests under way are allowed after the stop.
 const DRAIN: Duration = Duration::from_millis(2_500);
+/// Between two looks for a connection that can make room, while there is none.
+const ROOM_AGAIN: Duration = Duration::from_millis(20);
+/// What is left of an answer may take this long when a connection makes room.
+const LEAVE: Duration = Duration::from_millis(250);
 /// After an accept that failed, for want of file descriptors for instance.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -76,7 +82,10 @@ pub(super) fn spawn(
     tasks: &Tasks,
     stop: &CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(slots.clamp(1, Semaphore::MAX_PERMITS)));
+    let slots = Arc::new(Slots {
+        free: Arc::new(Semaphore::new(slots.clamp(1, Semaphore::MAX_PERMITS))),
+        crowd: Arc::default(),
+    });
     for socket in listeners.sockets {
         let accepting = accept(
             web.clone(),
@@ -89,19 +98,40 @@ pub(super) fn spawn(
     }
 }
 
+/// How many connections there may be, and those that could make room.
+struct Slots {
+    free: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
+}
+
+impl Slots {
+    /// Waits for room. Cancel-safe.
+    async fn room(&self, web: &Web) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(slot) = Arc::clone(&self.free).try_acquire_owned() {
+                return slot;
+            }
+            if self.crowd.make_room() {
+                web.metrics().http.closed_for_room.inc();
+            }
+            let freed = Arc::clone(&self.free).acquire_owned();
+            if let Ok(slot) = tokio::time::timeout(ROOM_AGAIN, freed).await {
+                return slot.expect("the semaphore is never closed");
+            }
+        }
+    }
+}
+
 async fn accept(
     web: Web,
     socket: TcpListener,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     tasks: Tasks,
     stop: CancellationToken,
 ) {
     loop {
         let accepted = async {
-            let slot = Arc::clone(&slots)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
+            let slot = slots.room(&web).await;
             (slot, socket.accept().await)
         };
         let (slot, stream) = tokio::select! {
@@ -110,7 +140,8 @@ async fn accept(
         };
         match stream {
             Ok((stream, _)) => {
-                let connection = serve(web.clone(), stream, stop.clone());
+                let place = Place::new(Arc::clone(&slots.crowd));
+                let connection = serve(web.clone(), stream, place, stop.clone());
                 tasks.spawn_once(async move {
                     connection.await;
                     drop(slot);
@@ -124,13 +155,18 @@ async fn accept(
     }
 }
 
-async fn serve(web: Web, stream: TcpStream, stop: CancellationToken) {
+async fn serve(web: Web, stream: TcpStream, place: Arc<Place>, stop: CancellationToken) {
     let _open = Open::new(web.metrics().http.connections.clone());
     // Answers are written in one piece; waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
+    let of_requests = Arc::clone(&place);
     let service = service_fn(move |request: Request<Incoming>| {
-        let web = web.clone();
-        async move { Ok::<Response, std::convert::Infallible>(web.answer(bounded(request)).await) }
+        let (web, serving) = (web.clone(), of_requests.serve());
+        async move {
+            let answer = web.answer(bounded(request)).await;
+            let answer = answer.map(|body| serving.with_body(body));
+            Ok::<Response, std::convert::Infallible>(answer)
+        }
     });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -139,12 +175,17 @@ async fn serve(web: Web, stream: TcpStream, stop: CancellationToken) {
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(Patient::new(stream)), service)
     );
-    tokio::select! {
+    let limit = tokio::select! {
         result = connection.as_mut() => return log_end(result),
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    // Too late is cut off: the stop has a limit.
-    if let Ok(result) = tokio::time::timeout(DRAIN, connection).await {
+        () = stop.cancelled() => DRAIN,
+        () = place.leave.cancelled() => match place.has_served() {
+            true => LEAVE,
+            false => return,
+        },
+    };
+    connection.as_mut().graceful_shutdown();
+    // Too late is cut off: the stop has a limit, and others wait for the room.
+    if let Ok(result) = tokio::time::timeout(limit, connection).await {
         log_end(result);
     }
 }

@@ -2,9 +2,12 @@
 //! next good one arrives.
 
 use std::fs;
+use std::time::Instant;
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::{AsyncClient, MqttOptions};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::broker::{Broker, free_port};
 use crate::server::{Server, eventually};
@@ -140,4 +143,45 @@ async fn hostile_http_requests_get_their_answers() {
         "{}",
         foreign.status
     );
+}
+
+/// Opens connections that each send a part of a request's head and no more.
+async fn drip(port: u16, connections: usize, after: &str) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let head = format!("{after}GET /-/healthy HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ");
+        // One that had to make room is gone already.
+        let _ = stream.write_all(head.as_bytes()).await;
+        open.push(stream);
+    }
+    open
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_requests_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(
+        dir.path().join("pulse.toml"),
+        "[server]\nconnections_max = 64\n",
+    )
+    .unwrap();
+    let server = Server::start(dir.path(), free_port()).await;
+    let whole = "GET /-/healthy HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    // Heads that never end, at once and as the second request of a connection.
+    for after in ["", whole] {
+        let attackers = drip(server.port, 600, after).await;
+        let begun = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(server.get("/-/healthy").await.status, 200);
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        // Each of the 600 would otherwise hold its slot for 10 s.
+        assert!(seconds < 5.0, "20 requests took {seconds} s");
+        drop(attackers);
+    }
+    let metrics = server.get("/metrics").await;
+    let closed = "pulse_ui_connections_closed_for_room_total ";
+    let count = metrics.text().lines().find_map(|l| l.strip_prefix(closed));
+    assert!(count.unwrap().parse::<f64>().unwrap() >= 500.0, "{count:?}");
 }

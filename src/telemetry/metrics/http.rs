@@ -1,6 +1,6 @@
 //! Instruments of our own HTTP server, with the labels of the Python instrumentator.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 
@@ -17,6 +17,8 @@ pub struct Http {
     pub inprogress: IntGaugeVec,
     /// Open connections.
     pub connections: IntGauge,
+    /// Connections without a request that were closed because others needed the room.
+    pub closed_for_room: IntCounter,
     /// Requests refused before they reached a handler, by `reason`.
     pub refused: IntCounterVec,
 }
@@ -57,6 +59,14 @@ impl Http {
                 r,
                 IntGauge::new("pulse_ui_connections", "Open HTTP connections.")
                     .expect("BUG: a bad metric name"),
+            ),
+            closed_for_room: registered(
+                r,
+                IntCounter::new(
+                    "pulse_ui_connections_closed_for_room_total",
+                    "HTTP connections without a request that were closed because all were taken.",
+                )
+                .expect("BUG: a bad metric name"),
             ),
             refused: counters(
                 r,
