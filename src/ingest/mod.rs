@@ -26,6 +26,7 @@ mod time;
 pub mod topic;
 mod validate;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::Context as _;
@@ -106,23 +107,47 @@ pub struct Hand {
     room: Room,
 }
 
+/// What is said about messages of a hand, by their place in it.
+type Details = HashMap<usize, String, ahash::RandomState>;
+
 /// Where the answer to a hand goes.
 pub struct Reply(Answer);
 
+/// How a message ended, for a source that tells its client more than a broker
+/// wants to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The end.
+    pub ending: Ending,
+    /// What was wrong and what was expected, where the reason alone says too little.
+    pub detail: String,
+}
+
 enum Answer {
     Verdicts(oneshot::Sender<Vec<Verdict>>),
-    Endings(oneshot::Sender<Vec<Ending>>),
+    Endings(oneshot::Sender<Vec<Ended>>),
 }
 
 impl Reply {
     /// Answers. A source that is gone does not want to know.
-    fn answer(self, endings: &[Ending]) {
+    fn answer(self, endings: &[Ending], details: &mut Details) {
         match self.0 {
             Answer::Verdicts(to) => {
                 drop(to.send(endings.iter().map(|&ending| ending.into()).collect()));
             }
-            Answer::Endings(to) => drop(to.send(endings.to_vec())),
+            Answer::Endings(to) => {
+                let ended = endings.iter().enumerate().map(|(index, &ending)| Ended {
+                    ending,
+                    detail: details.remove(&index).unwrap_or_default(),
+                });
+                drop(to.send(ended.collect()));
+            }
         }
+    }
+
+    /// Whether it tells more than verdicts.
+    fn wants_details(&self) -> bool {
+        matches!(self.0, Answer::Endings(_))
     }
 
     /// Answers in the place of the ingest task, for whoever holds the queue of
@@ -294,7 +319,7 @@ impl Ingest {
         &self,
         origin: &Arc<Origin>,
         messages: Vec<Message>,
-    ) -> Result<oneshot::Receiver<Vec<Ending>>, Stopped> {
+    ) -> Result<oneshot::Receiver<Vec<Ended>>, Stopped> {
         let (reply, endings) = oneshot::channel();
         self.hand_over(origin, messages, Answer::Endings(reply))
             .await?;

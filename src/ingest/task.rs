@@ -30,7 +30,7 @@ use super::letter::dead_letter;
 use super::plan::Active;
 use super::registry::Registry;
 use super::validate::Lot;
-use super::{Core, Hand, Message, Origin, Reply};
+use super::{Core, Details, Hand, Message, Origin, Reply};
 use crate::model::{Clock, Timestamp};
 use crate::store::{Committed, Error, Item, Refusal, RefusedRow, StateOp, Store, WriteBatch};
 use crate::telemetry::metrics::{Ending, Reason, Registered, ServiceName};
@@ -47,6 +47,7 @@ struct Open {
     origin: Arc<Origin>,
     active: Arc<Active>,
     endings: Vec<Ending>,
+    details: Details,
     left: usize,
     reply: Option<Reply>,
     _room: Room,
@@ -56,7 +57,7 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if let Some(reply) = self.reply.take() {
-            reply.answer(&self.endings);
+            reply.answer(&self.endings, &mut self.details);
         }
     }
 }
@@ -188,6 +189,7 @@ impl Worker {
             origin: hand.origin,
             active: hand.active,
             endings: vec![Ending::Retry(Reason::Storage); count],
+            details: Details::default(),
             left: count,
             reply: Some(hand.reply),
             _room: hand.room,
@@ -224,7 +226,10 @@ impl Worker {
         match entry.lot.refused {
             None => self.encode(entry, now, false, load),
             Some((reason @ Reason::Overload, _)) => self.end(&entry, Ending::Retry(reason)),
-            Some((reason, _)) if !reason.is_kept() => self.end(&entry, Ending::Rejected(reason)),
+            Some((reason, detail)) if !reason.is_kept() => {
+                self.explain(&entry, detail);
+                self.end(&entry, Ending::Rejected(reason));
+            }
             Some((reason, detail)) => self.bury(entry, &Refused::new(reason, detail), now, load),
         }
     }
@@ -271,6 +276,7 @@ impl Worker {
 
     /// Puts a message's dead letter into the batch, whose commit ends the message.
     fn bury(&mut self, mut entry: Entry, refused: &Refused, now: Timestamp, load: &mut Load) {
+        self.explain(&entry, &refused.detail);
         let origin = &self.open[&entry.hand].origin;
         let tenant = entry.lot.tenant_id.as_str();
         let letter = dead_letter(origin, &entry.message, tenant, refused, now);
@@ -284,6 +290,16 @@ impl Worker {
         );
         entry.stage = Stage::Final(Ending::Rejected(refused.reason));
         load.entries.push(entry);
+    }
+
+    /// Keeps what is wrong with a message for a source that wants to know.
+    fn explain(&mut self, entry: &Entry, detail: &str) {
+        let hand = self.open.get_mut(&entry.hand);
+        if let Some(hand) = hand
+            && hand.reply.as_ref().is_some_and(Reply::wants_details)
+        {
+            hand.details.insert(entry.index, detail.to_owned());
+        }
     }
 
     fn launch(&mut self, load: Load) {

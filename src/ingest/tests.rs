@@ -604,7 +604,7 @@ async fn send_counted(desk: &Desk, messages: Vec<Message>) -> (usize, usize) {
     let before = desk.outbox().len();
     let endings = desk.ingest.submit_counted(&origin(), messages).await;
     let endings = endings.unwrap().await.unwrap();
-    let is_accepted = |ending: &&Ending| matches!(ending, Ending::Accepted);
+    let is_accepted = |ended: &&Ended| ended.ending == Ending::Accepted;
     let accepted = endings.iter().filter(is_accepted).count();
     (accepted, desk.outbox().len() - before)
 }

@@ -7,7 +7,8 @@
 //! holds for what comes out.
 //!
 //! The answer comes after the durable commit: `{"accepted":N,"duplicates":N,
-//! "rejected":[{"index":N,"reason":"..."}]}`, with
+//! "rejected":[{"index":N,"reason":"...","error":"..."}]}`, where `error` says what
+//! is wrong and what was expected, with
 //!
 //! | status | when |
 //! | --- | --- |
@@ -49,7 +50,7 @@ use tokio::sync::watch;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::Status;
-use crate::ingest::{Ingest, Message, Origin};
+use crate::ingest::{Ended, Ingest, Message, Origin};
 use crate::model::tenant::is_valid_name;
 use crate::model::{Clock, TenantId};
 use crate::telemetry::metrics::{Ending, Reason, UNKNOWN_TENANT};
@@ -114,7 +115,12 @@ struct Report {
 struct Rejected {
     index: usize,
     reason: &'static str,
+    error: String,
 }
+
+/// What a message without a device hears: the topic that ingest refuses is ours.
+const NO_DEVICE: &str = "no usable device: expected \"device_id\" in the object or ?device= \
+    in the request, of 1 to 128 characters of [A-Za-z0-9._:-]";
 
 async fn receive(
     State(push): State<PushState>,
@@ -151,9 +157,14 @@ async fn receive(
         })
         .collect();
     push.status.received(messages.len() as u64, stamp);
-    let endings = push.submit(&tenant, messages).await?;
+    let has_no_device = messages.iter().map(|m| m.topic.contains("/devices//"));
+    let has_no_device: Vec<bool> = has_no_device.collect();
+    let mut endings = push.submit(&tenant, messages).await?;
+    for (ended, _) in endings.iter_mut().zip(has_no_device).filter(|(_, is)| *is) {
+        ended.detail = NO_DEVICE.to_owned();
+    }
     drop(pushing);
-    Ok(report(&endings))
+    Ok(report(endings))
 }
 
 /// Counts a request as a live input while it runs.
@@ -242,7 +253,7 @@ impl PushState {
         &self,
         tenant: &TenantId,
         messages: Vec<Message>,
-    ) -> Result<Vec<Ending>, Failure> {
+    ) -> Result<Vec<Ended>, Failure> {
         let origin = Arc::new(Origin {
             source: "http".to_owned(),
             kind: "http",
@@ -365,18 +376,22 @@ fn topic(tenant: &TenantId, device: Option<&str>, payload: &[u8]) -> String {
 }
 
 /// The answer to messages that have ended.
-fn report(endings: &[Ending]) -> Response {
+fn report(endings: Vec<Ended>) -> Response {
     let mut report = Report::default();
     let mut again = None;
     let mut refused = None;
-    for (index, ending) in endings.iter().enumerate() {
-        match *ending {
+    for (index, Ended { ending, detail }) in endings.into_iter().enumerate() {
+        match ending {
             Ending::Accepted => report.accepted += 1,
             Ending::Duplicate => report.duplicates += 1,
             Ending::Rejected(reason) => {
                 refused = refused.or(Some(reason));
                 let reason = reason.as_str();
-                report.rejected.push(Rejected { index, reason });
+                report.rejected.push(Rejected {
+                    index,
+                    reason,
+                    error: detail,
+                });
             }
             Ending::Retry(reason) => again = Some(reason),
         }

@@ -116,12 +116,15 @@ async fn objects_and_arrays_are_stored_before_the_answer() {
     );
     let many = r#" [{"device_id":"d1","ts":1700000000000,"v":1}, {"device_id":2,"v":5},
         {"v":5}, {"device_id":"a/b","v":1}, 7]"#;
+    let answer = desk.post("acme", many).await;
+    let number = answer.1["rejected"][2]["error"].as_str().unwrap();
+    assert!(number.contains("object"), "{number}");
     let rejected = json!([
-        { "index": 2, "reason": "topic" },
-        { "index": 3, "reason": "topic" },
-        { "index": 4, "reason": "parse" },
+        { "index": 2, "reason": "topic", "error": NO_DEVICE },
+        { "index": 3, "reason": "topic", "error": NO_DEVICE },
+        { "index": 4, "reason": "parse", "error": number },
     ]);
-    assert_eq!(desk.post("acme", many).await, (200, report(1, 1, rejected)));
+    assert_eq!(answer, (200, report(1, 1, rejected)));
     assert_eq!(desk.store.stats().series, 2);
     let view = &desk.board.list()[0];
     assert_eq!((view.messages, view.connects), (7, 1));
@@ -144,6 +147,11 @@ async fn what_is_refused_says_why() {
             (status, Some(reason)),
             "{path} {shown}: {answer}"
         );
+        let text = match &answer["rejected"][0]["error"] {
+            Value::Null => &answer["error"],
+            text => text,
+        };
+        assert!(!text.as_str().unwrap().is_empty(), "{path} {shown}");
     };
     let deep = "[".repeat(100_000);
     let deep_inside = format!(
@@ -213,7 +221,9 @@ async fn over_the_rate_is_429_and_a_full_buffer_503() {
         None,
     );
     assert_eq!(limited.post("acme?device=d", "{\"v\":1}").await.0, 200);
-    assert_eq!(limited.post("acme?device=d", "{\"v\":1}").await.0, 429);
+    let (status, answer) = limited.post("acme?device=d", "{\"v\":1}").await;
+    assert_eq!(status, 429);
+    assert!(!answer["rejected"][0]["error"].as_str().unwrap().is_empty());
     let full = desk("[limits]\nbuffer_per_tenant = 1\n", None);
     let two = r#"[{"device_id":"a","v":1},{"device_id":"b","v":1}]"#;
     let request = Request::post("/api/v1/ingest/acme")
