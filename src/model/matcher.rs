@@ -4,8 +4,8 @@ use std::fmt;
 
 use regex::{Regex, RegexBuilder};
 
-use super::Labels;
 use super::labels::Quoted;
+use super::{Labels, re2};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,26 +44,25 @@ pub struct Matcher {
     regex: Option<Regex>,
 }
 
-/// A pattern that does not compile.
+/// A pattern that does not compile, in the words of Prometheus.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid regular expression {pattern:?}")]
+#[error("error parsing regexp: {reason}")]
 pub struct InvalidRegex {
     /// The pattern as written.
     pub pattern: String,
-    /// What the regex compiler said.
-    #[source]
-    pub source: Box<regex::Error>,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// Compiled patterns may not take more memory than this.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+const REGEX_BYTES_MAX: usize = 4 << 20;
 
 impl Matcher {
     /// Makes a matcher and compiles its pattern, fully anchored and with `.`
     /// matching newlines: `^(?s:...)$`, as Prometheus 3.
     ///
     /// # Errors
-    /// When the pattern does not compile or compiles to more than 1 MiB.
+    /// When the pattern does not compile or compiles to more than 4 MiB.
     pub fn new(name: &str, op: MatchOp, value: &str) -> Result<Matcher, InvalidRegex> {
         let regex = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
@@ -110,18 +109,32 @@ impl Matcher {
     }
 }
 
-/// Compiles a pattern that must match the whole text.
+/// Compiles a pattern of RE2's syntax that must match the whole text.
 ///
 /// # Errors
-/// When the pattern does not compile or compiles to more than 1 MiB.
+/// When the pattern does not compile or compiles to more than 4 MiB.
 pub fn anchored(pattern: &str) -> Result<Regex, InvalidRegex> {
-    RegexBuilder::new(&format!("^(?s:{pattern})$"))
+    let invalid = |reason: String| InvalidRegex {
+        pattern: pattern.to_owned(),
+        reason,
+    };
+    let translated = re2::translate(pattern).map_err(invalid)?;
+    RegexBuilder::new(&format!("^(?s:{translated})$"))
         .size_limit(REGEX_BYTES_MAX)
         .build()
-        .map_err(|source| InvalidRegex {
-            pattern: pattern.to_owned(),
-            source: Box::new(source),
+        .map_err(|err| {
+            invalid(match err {
+                regex::Error::CompiledTooBig(_) => format!("expression too large: `{pattern}`"),
+                err => format!("{}: `{pattern}`", last_line(&err)),
+            })
         })
+}
+
+/// The reason, without the picture of where it is.
+fn last_line(err: &regex::Error) -> String {
+    let text = err.to_string();
+    let line = text.lines().last().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
 /// Same label, operator and text.

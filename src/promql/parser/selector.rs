@@ -92,7 +92,7 @@ impl Parser<'_> {
             return Err(error(first.span, message.to_owned()));
         }
         let matcher =
-            Matcher::new(&name, op, &value).map_err(|err| error(span, regex_message(&err)))?;
+            Matcher::new(&name, op, &value).map_err(|err| error(span, err.to_string()))?;
         selector.matchers.push(matcher);
         Ok(())
     }
@@ -299,12 +299,4 @@ fn misplaced(modifier: &str) -> String {
     format!(
         "{modifier} modifier must be preceded by an instant vector selector or range vector selector or a subquery"
     )
-}
-
-/// The reason in one line.
-fn regex_message(error: &crate::model::matcher::InvalidRegex) -> String {
-    let text = error.source.to_string();
-    let reason = text.lines().last().unwrap_or_default();
-    let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-    format!("error parsing regexp: {reason}: `{}`", error.pattern)
 }
