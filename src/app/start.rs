@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use super::{App, Inner, Layer, Layers, Load, OperatorToken, notify};
 use crate::config::Config;
 use crate::model::Clock;
-use crate::promql::{Engine, engine};
+use crate::promql::{Engine, Features, engine};
 use crate::sources::{self, Board, Sources, internal, push};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -172,6 +172,7 @@ impl Base {
                 subquery_step: self.config.global.evaluation_interval.get(),
                 samples_max: self.config.query.samples_max,
                 series_max: self.config.query.series_max,
+                features: Features::of(&self.config.query.features),
             },
         }
     }

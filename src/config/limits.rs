@@ -105,6 +105,46 @@ pub struct Query {
     pub series_max: usize,
     /// How far back an instant selector looks for a sample.
     pub lookback_delta: Span,
+    /// The experimental parts of PromQL that are on.
+    pub features: Vec<Feature>,
+}
+
+/// An experimental part of PromQL, by the name of Prometheus' `--enable-feature`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Feature {
+    /// Functions and aggregations.
+    PromqlExperimentalFunctions,
+    /// `anchored` and `smoothed`.
+    PromqlExtendedRangeSelectors,
+    /// `fill`, `fill_left`, `fill_right`.
+    PromqlBinopFillModifiers,
+    /// Names go at the end of a query. Changes answers, so it is off.
+    PromqlDelayedNameRemoval,
+    /// Computed durations; on in any case.
+    PromqlDurationExpr,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Feature; 5] = [
+        Feature::PromqlExperimentalFunctions,
+        Feature::PromqlExtendedRangeSelectors,
+        Feature::PromqlBinopFillModifiers,
+        Feature::PromqlDelayedNameRemoval,
+        Feature::PromqlDurationExpr,
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Feature::PromqlExperimentalFunctions => "promql-experimental-functions",
+            Feature::PromqlExtendedRangeSelectors => "promql-extended-range-selectors",
+            Feature::PromqlBinopFillModifiers => "promql-binop-fill-modifiers",
+            Feature::PromqlDelayedNameRemoval => "promql-delayed-name-removal",
+            Feature::PromqlDurationExpr => "promql-duration-expr",
+        }
+    }
 }
 
 impl Default for Query {
@@ -115,6 +155,11 @@ impl Default for Query {
             samples_max: 50_000_000,
             series_max: 500_000,
             lookback_delta: Span::secs(300),
+            features: vec![
+                Feature::PromqlExperimentalFunctions,
+                Feature::PromqlExtendedRangeSelectors,
+                Feature::PromqlBinopFillModifiers,
+            ],
         }
     }
 }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 pub use alerting::{Alerting, Rules};
 pub use destination::{Destinations, Route, Webhook};
-pub use limits::{Limits, Query, Store, Tenant};
+pub use limits::{Feature, Limits, Query, Store, Tenant};
 pub use secret::Secret;
 pub use server::{Auth, Global, LogFormat, Metrics, Server};
 pub use source::{

@@ -5,6 +5,7 @@
 //! when they mean the same text; places do not take part, nor does the order
 //! in which the matchers of a selector were written.
 
+use super::length::Length;
 use super::signature::Function;
 use crate::model::{Matcher, Timestamp};
 
@@ -101,10 +102,42 @@ pub struct Selector {
     pub name: String,
     /// All conditions, the one on the name included.
     pub matchers: Vec<Matcher>,
-    /// How far back to look, in milliseconds; negative is the future.
-    pub offset_ms: i64,
+    /// How far back to look; negative is the future.
+    pub offset: Length,
     /// The fixed evaluation time.
     pub at: Option<At>,
+    /// How the ends of a window are treated.
+    pub bounds: Bounds,
+}
+
+/// What stands for the values at the ends of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Bounds {
+    /// Nothing: only the samples inside count.
+    #[default]
+    Inside,
+    /// `anchored`: the last sample before or at an end.
+    Anchored,
+    /// `smoothed`: a value between the samples on both sides of an end.
+    Smoothed,
+}
+
+impl Bounds {
+    /// As it is written; `Inside` is not.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bounds::Inside => "",
+            Bounds::Anchored => "anchored",
+            Bounds::Smoothed => "smoothed",
+        }
+    }
+}
+
+impl Selector {
+    /// Whether it is only a name and matchers.
+    pub fn is_bare(&self) -> bool {
+        self.at.is_none() && self.offset.is_none() && self.bounds == Bounds::Inside
+    }
 }
 
 impl PartialEq for Selector {
@@ -115,8 +148,9 @@ impl PartialEq for Selector {
             texts
         };
         self.name == other.name
-            && self.offset_ms == other.offset_ms
+            && self.offset == other.offset
             && self.at == other.at
+            && self.bounds == other.bounds
             && sorted(self) == sorted(other)
     }
 }
@@ -137,8 +171,8 @@ pub enum At {
 pub struct Matrix {
     /// What is selected, with its offset and `@`.
     pub selector: Selector,
-    /// The length of the window in milliseconds.
-    pub range_ms: i64,
+    /// The length of the window.
+    pub range: Length,
 }
 
 /// A range over an expression that is evaluated at its own steps.
@@ -146,12 +180,12 @@ pub struct Matrix {
 pub struct Subquery {
     /// What is evaluated.
     pub expr: Expr,
-    /// The length of the window in milliseconds.
-    pub range_ms: i64,
-    /// The distance of the steps in milliseconds; `None` is the engine's default.
-    pub step_ms: Option<i64>,
-    /// How far back to look, in milliseconds.
-    pub offset_ms: i64,
+    /// The length of the window.
+    pub range: Length,
+    /// The distance of the steps; `None` is the engine's default.
+    pub step: Option<Length>,
+    /// How far back to look.
+    pub offset: Length,
     /// The fixed evaluation time.
     pub at: Option<At>,
 }
@@ -243,6 +277,11 @@ impl AggregateOp {
             AggregateOp::Sum => "sum",
             AggregateOp::Topk => "topk",
         }
+    }
+
+    /// Whether Prometheus calls it experimental.
+    pub fn is_experimental(self) -> bool {
+        matches!(self, AggregateOp::Limitk | AggregateOp::LimitRatio)
     }
 
     /// The type of its parameter, if it takes one.
@@ -354,7 +393,7 @@ impl BinaryOp {
 }
 
 /// How elements of two vectors find each other.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 pub struct Matching {
     /// Whether only `labels` count rather than all others.
     pub on: bool,
@@ -364,6 +403,32 @@ pub struct Matching {
     pub card: Card,
     /// Labels of the one side that go to the result.
     pub include: Vec<String>,
+    /// What stands for elements that find none on the other side.
+    pub fill: Fill,
+}
+
+/// Values in place of missing elements; `None` leaves out their matches too.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Fill {
+    /// For elements that the left side misses.
+    pub left: Option<f64>,
+    /// For elements that the right side misses.
+    pub right: Option<f64>,
+}
+
+impl Fill {
+    /// Whether nothing is filled in.
+    pub fn is_none(self) -> bool {
+        self.left.is_none() && self.right.is_none()
+    }
+}
+
+/// By bits, except that every NaN equals every other.
+impl PartialEq for Fill {
+    fn eq(&self, other: &Fill) -> bool {
+        let bits = |v: Option<f64>| v.map(|v| if v.is_nan() { u64::MAX } else { v.to_bits() });
+        bits(self.left) == bits(other.left) && bits(self.right) == bits(other.right)
+    }
 }
 
 /// How many elements of each side may belong together.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::ast::{Expr, Type};
 use super::eval::{Computed, Evaluator};
+use super::features::Features;
 use super::grid::{Grid, Scalar, Steps, is_absent};
 use super::queryable::{QueryError, Queryable};
 use super::value::{Output, RangeSeries, Value, VectorSample};
@@ -25,6 +26,8 @@ pub struct Options {
     pub samples_max: usize,
     /// Series that one selector may select.
     pub series_max: usize,
+    /// The parts of the language that are on.
+    pub features: Features,
 }
 
 /// As Prometheus: 5 minutes, 1 minute, 50 million samples.
@@ -35,6 +38,7 @@ impl Default for Options {
             subquery_step: Duration::from_secs(60),
             samples_max: 50_000_000,
             series_max: 1_000_000,
+            features: Features::default(),
         }
     }
 }
@@ -80,7 +84,7 @@ impl Engine {
         cancel: &Arc<AtomicBool>,
     ) -> Result<Output, EvalError> {
         let steps = Steps::one(t);
-        let mut evaluator = Evaluator::new(data, &self.options, cancel, (t, t), false);
+        let mut evaluator = Evaluator::new(data, &self.options, cancel, (t, t), None);
         let value = if expr.value_type() == Type::Matrix {
             Value::Matrix(evaluator.raw(expr, steps)?)
         } else {
@@ -120,7 +124,7 @@ impl Engine {
         if steps.count > self.options.samples_max {
             return Err(QueryError::TooManySamples.into());
         }
-        let mut evaluator = Evaluator::new(data, &self.options, cancel, (start, end), true);
+        let mut evaluator = Evaluator::new(data, &self.options, cancel, (start, end), Some(step));
         let mut series = match evaluator.eval(expr, steps)? {
             Computed::Scalar(scalar) => vec![scalar_series(&scalar, steps)],
             Computed::String(_) => Vec::new(),

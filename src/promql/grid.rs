@@ -143,6 +143,11 @@ impl Row {
         }
     }
 
+    /// The labels with the name, even if it no longer counts.
+    pub(super) fn full_labels(&self) -> &Labels {
+        &self.labels
+    }
+
     /// The pairs as they are seen, in name order.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.labels
@@ -253,6 +258,28 @@ impl Grid {
             self.rows.last_mut().expect("just added").nameless = row.nameless;
         }
         added
+    }
+
+    /// Adds a series with other labels whose name counts as little as a row's.
+    pub(super) fn push_relabelled(
+        &mut self,
+        row: &Row,
+        labels: Cow<'_, Labels>,
+        first: usize,
+        fill: impl FnOnce(&mut Vec<f64>),
+    ) {
+        if self.push(labels, first, fill) {
+            self.rows.last_mut().expect("just added").nameless = row.nameless;
+        }
+    }
+
+    /// Adds all rows of another grid.
+    pub(super) fn append(&mut self, other: &Grid) {
+        for (i, row) in other.rows.iter().enumerate() {
+            self.push_like(row, row.first, |cells| {
+                cells.extend_from_slice(other.cells(i));
+            });
+        }
     }
 
     /// Applies a function to every value.

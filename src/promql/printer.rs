@@ -5,8 +5,11 @@
 
 use std::fmt;
 
-use super::ast::{Aggregate, At, Binary, Call, Card, Expr, ExprKind, Matrix, Selector, Subquery};
-use super::literal::{Duration, GoQuoted};
+use super::ast::{
+    Aggregate, At, Binary, Bounds, Call, Card, Expr, ExprKind, Fill, Matrix, Selector, Subquery,
+};
+use super::length::Length;
+use super::literal::{Duration, GoFloat, GoQuoted};
 use crate::model::labels::METRIC_NAME;
 use crate::model::{MatchOp, Matcher};
 
@@ -37,26 +40,28 @@ impl fmt::Display for Expr {
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_core(self, f)?;
-        write_modifiers(self.at, self.offset_ms, f)
+        write_bounds(self.bounds, f)?;
+        write_modifiers(self.at, &self.offset, f)
     }
 }
 
 impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_core(&self.selector, f)?;
-        write!(f, "[{}]", Duration(self.range_ms))?;
-        write_modifiers(self.selector.at, self.selector.offset_ms, f)
+        write!(f, "[{}]", self.range)?;
+        write_bounds(self.selector.bounds, f)?;
+        write_modifiers(self.selector.at, &self.selector.offset, f)
     }
 }
 
 impl fmt::Display for Subquery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}:", self.expr, Duration(self.range_ms))?;
-        if let Some(step_ms) = self.step_ms {
-            Duration(step_ms).fmt(f)?;
+        write!(f, "{}[{}:", self.expr, self.range)?;
+        if let Some(step) = &self.step {
+            step.fmt(f)?;
         }
         f.write_str("]")?;
-        write_modifiers(self.at, self.offset_ms, f)
+        write_modifiers(self.at, &self.offset, f)
     }
 }
 
@@ -104,6 +109,7 @@ impl fmt::Display for Binary {
         if let Some(group) = group {
             write!(f, " group_{group} {}", LabelList(&matching.include))?;
         }
+        write_fill(matching.fill, f)?;
         write!(f, " {}", self.rhs)
     }
 }
@@ -143,15 +149,47 @@ fn write_core(selector: &Selector, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{{{}}}", texts.join(","))
 }
 
-fn write_modifiers(at: Option<At>, offset_ms: i64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_fill(fill: Fill, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let both = Fill {
+        left: fill.right,
+        ..fill
+    };
+    if let (Some(v), true) = (fill.left, fill == both) {
+        return write!(f, " fill ({})", GoFloat(v));
+    }
+    for (side, v) in [("left", fill.left), ("right", fill.right)] {
+        if let Some(v) = v {
+            write!(f, " fill_{side} ({})", GoFloat(v))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_bounds(bounds: Bounds, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match bounds {
+        Bounds::Inside => Ok(()),
+        bounds => write!(f, " {}", bounds.as_str()),
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.expr {
+            Some(expr) => expr.fmt(f),
+            None => Duration(self.ms).fmt(f),
+        }
+    }
+}
+
+fn write_modifiers(at: Option<At>, offset: &Length, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match at {
         Some(At::Time(t)) => write_seconds(t.as_ms(), f)?,
         Some(At::Start) => f.write_str(" @ start()")?,
         Some(At::End) => f.write_str(" @ end()")?,
         None => {}
     }
-    if offset_ms != 0 {
-        write!(f, " offset {}", Duration(offset_ms))?;
+    if !offset.is_none() {
+        write!(f, " offset {offset}")?;
     }
     Ok(())
 }

@@ -20,8 +20,17 @@ pub struct Function {
     pub optional: Optional,
     /// The type of its value.
     pub returns: Type,
+    /// Whether Prometheus calls it experimental.
+    pub experimental: bool,
     /// What computes it.
     pub(super) kind: Kind,
+}
+
+impl Function {
+    const fn experimental(mut self) -> Function {
+        self.experimental = true;
+        self
+    }
 }
 
 /// How far the number of arguments may differ from the declared one.
@@ -47,6 +56,12 @@ pub(super) enum Kind {
     /// Of a vector of times, or of the evaluation time.
     Date(DatePart),
     Time,
+    /// Of the whole query: its first or last time, its range, its step.
+    OfQuery(QueryPart),
+    /// The smaller or the larger of two numbers.
+    Pick {
+        larger: bool,
+    },
     Pi,
     Scalar,
     Vector,
@@ -62,11 +77,23 @@ pub(super) enum Kind {
     LabelReplace,
     LabelJoin,
     HistogramQuantile,
+    HistogramQuantiles,
     HistogramFraction,
+    /// Adds labels of info metrics.
+    Info,
     /// Gives nothing for floats.
     NativeHistogram,
     /// Of the samples in a window.
     Window(WindowFunction),
+}
+
+/// What a function tells about the whole query.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum QueryPart {
+    Start,
+    End,
+    Range,
+    Step,
 }
 
 /// The function with this name.
@@ -102,6 +129,7 @@ const fn variadic(
         args,
         optional,
         returns,
+        experimental: false,
         kind,
     }
 }
@@ -112,6 +140,10 @@ const fn date(name: &'static str, part: DatePart) -> Function {
 
 const fn math(name: &'static str, f: fn(f64) -> f64) -> Function {
     fixed(name, &[V], V, Math(f))
+}
+
+const fn of_query(name: &'static str, part: QueryPart) -> Function {
+    fixed(name, &[], S, Kind::OfQuery(part)).experimental()
 }
 
 const fn window(name: &'static str, function: WindowFunction) -> Function {
@@ -149,7 +181,9 @@ const FUNCTIONS: &[Function] = &[
         &[M, S, S],
         V,
         Window(W::DoubleExponentialSmoothing),
-    ),
+    )
+    .experimental(),
+    of_query("end", QueryPart::End),
     math("exp", f64::exp),
     window("first_over_time", W::First),
     math("floor", f64::floor),
@@ -157,12 +191,21 @@ const FUNCTIONS: &[Function] = &[
     fixed("histogram_count", &[V], V, NativeHistogram),
     fixed("histogram_fraction", &[S, S, V], V, Kind::HistogramFraction),
     fixed("histogram_quantile", &[S, V], V, Kind::HistogramQuantile),
+    variadic(
+        "histogram_quantiles",
+        &[V, T, S, S],
+        Optional::Repeat,
+        V,
+        Kind::HistogramQuantiles,
+    )
+    .experimental(),
     fixed("histogram_stddev", &[V], V, NativeHistogram),
     fixed("histogram_stdvar", &[V], V, NativeHistogram),
     fixed("histogram_sum", &[V], V, NativeHistogram),
     date("hour", DatePart::Hour),
     window("idelta", W::Idelta),
     window("increase", W::Increase),
+    variadic("info", &[V, V], Optional::Last, V, Kind::Info).experimental(),
     window("irate", W::Irate),
     variadic(
         "label_join",
@@ -176,8 +219,10 @@ const FUNCTIONS: &[Function] = &[
     math("ln", f64::ln),
     math("log10", f64::log10),
     math("log2", f64::log2),
-    window("mad_over_time", W::Mad),
+    window("mad_over_time", W::Mad).experimental(),
+    fixed("max_of", &[S, S], S, Kind::Pick { larger: true }).experimental(),
     window("max_over_time", W::Max),
+    fixed("min_of", &[S, S], S, Kind::Pick { larger: false }).experimental(),
     window("min_over_time", W::Min),
     date("minute", DatePart::Minute),
     date("month", DatePart::Month),
@@ -186,6 +231,7 @@ const FUNCTIONS: &[Function] = &[
     window("present_over_time", W::Present),
     fixed("quantile_over_time", &[S, M], V, Window(W::Quantile)),
     math("rad", f64::to_radians),
+    of_query("range", QueryPart::Range),
     window("rate", W::Rate),
     window("resets", W::Resets),
     variadic("round", &[V, S], Optional::Last, V, Kind::Round),
@@ -200,27 +246,31 @@ const FUNCTIONS: &[Function] = &[
         Optional::Repeat,
         V,
         Kind::SortByLabel { descending: false },
-    ),
+    )
+    .experimental(),
     variadic(
         "sort_by_label_desc",
         &[V, T],
         Optional::Repeat,
         V,
         Kind::SortByLabel { descending: true },
-    ),
+    )
+    .experimental(),
     fixed("sort_desc", &[V], V, Kind::Sort { descending: true }),
     math("sqrt", f64::sqrt),
+    of_query("start", QueryPart::Start),
     window("stddev_over_time", W::Stddev),
     window("stdvar_over_time", W::Stdvar),
+    of_query("step", QueryPart::Step),
     window("sum_over_time", W::Sum),
     math("tan", f64::tan),
     math("tanh", f64::tanh),
     fixed("time", &[], S, Kind::Time),
     fixed("timestamp", &[V], V, Kind::Timestamp),
-    window("ts_of_first_over_time", W::TsOfFirst),
-    window("ts_of_last_over_time", W::TsOfLast),
-    window("ts_of_max_over_time", W::TsOfMax),
-    window("ts_of_min_over_time", W::TsOfMin),
+    window("ts_of_first_over_time", W::TsOfFirst).experimental(),
+    window("ts_of_last_over_time", W::TsOfLast).experimental(),
+    window("ts_of_max_over_time", W::TsOfMax).experimental(),
+    window("ts_of_min_over_time", W::TsOfMin).experimental(),
     fixed("vector", &[S], V, Kind::Vector),
     date("year", DatePart::Year),
 ];

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::file;
 use super::spec::GroupSpec;
 use crate::config::Config;
-use crate::promql::{Engine, engine};
+use crate::promql::{Engine, Features, engine};
 
 /// The largest rule file that is read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -90,6 +90,7 @@ fn settings(config: &Config) -> Settings {
                 subquery_step: interval.max(SUBQUERY_STEP_MIN),
                 samples_max: config.query.samples_max,
                 series_max: config.query.series_max,
+                features: Features::of(&config.query.features),
             },
         },
         external_labels: config.global.external_labels.clone(),

@@ -70,6 +70,7 @@ impl World {
                     subquery_step: Duration::from_secs(60),
                     samples_max: 10_000_000,
                     series_max: 10_000,
+                    ..engine::Options::default()
                 },
             },
             gate: Gate::new(4, Arc::clone(&metrics)),

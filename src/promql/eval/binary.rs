@@ -59,14 +59,14 @@ impl Evaluator<'_> {
                 BinaryOp::And => filter(&binary.matching, lhs, &rhs, steps, true),
                 BinaryOp::Unless => filter(&binary.matching, lhs, &rhs, steps, false),
                 BinaryOp::Or => union(&binary.matching, &lhs, &rhs, steps)?,
-                _ => self.vectors(binary, &lhs, &rhs)?,
+                _ => self.vectors(binary, &lhs, &rhs, steps)?,
             },
             _ => return Err(EvalError::execution("operand of a wrong type")),
         };
         Ok(Computed::Grid(grid))
     }
 
-    fn vectors(&mut self, binary: &Binary, lhs: &Grid, rhs: &Grid) -> Result<Grid> {
+    fn vectors(&mut self, binary: &Binary, lhs: &Grid, rhs: &Grid, steps: Steps) -> Result<Grid> {
         let swapped = binary.matching.card == Card::OneToMany;
         let (many, one) = if swapped { (rhs, lhs) } else { (lhs, rhs) };
         let join = Join {
@@ -86,6 +86,9 @@ impl Evaluator<'_> {
                     join.pair(*m, *o, &mut result);
                 }
             }
+        }
+        if !binary.matching.fill.is_none() {
+            join.fill_in(steps, &mut result);
         }
         result
             .join_same()
@@ -225,8 +228,7 @@ impl Join<'_> {
     fn duplicate(&self, a: usize, b: usize) -> EvalError {
         let side = if self.swapped { "left" } else { "right" };
         let (a, b) = (&self.one.rows()[a], &self.one.rows()[b]);
-        let matching = &self.binary.matching;
-        let group = Labels::from_sorted(a.pairs().filter(|(name, _)| counts(matching, name)));
+        let group = self.group_labels(a);
         EvalError::execution(format!(
             "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
             Braced(&group),
@@ -245,9 +247,46 @@ impl Join<'_> {
         }
         let values = self.many.cells(m)[start - many.first..end - many.first].iter();
         let values = values.zip(&self.one.cells(o)[start - one.first..]);
-        result.push(Cow::Owned(self.labels(many, one)), start, |cells| {
+        let labels = self.labels(many.labels(), |name| one.value(name));
+        result.push(Cow::Owned(labels), start, |cells| {
             cells.extend(values.map(|(m, o)| self.combine(*m, *o)));
         });
+    }
+
+    /// Adds rows of either side at the steps where the other side has no match,
+    /// combined with the value that stands for it.
+    fn fill_in(&self, steps: Steps, result: &mut Grid) {
+        let matching = &self.binary.matching;
+        let (for_many, for_one) = if self.swapped {
+            (matching.fill.right, matching.fill.left)
+        } else {
+            (matching.fill.left, matching.fill.right)
+        };
+        if let Some(fill) = for_one {
+            let alone = filter(matching, self.many.clone(), self.one, steps, false);
+            for (i, row) in alone.rows().iter().enumerate() {
+                let group = self.group_labels(row);
+                let labels = self.labels(row.labels(), |name| group.value(name));
+                result.push(Cow::Owned(labels), row.first, |cells| {
+                    cells.extend(alone.cells(i).iter().map(|v| self.combine(*v, fill)));
+                });
+            }
+        }
+        if let Some(fill) = for_many {
+            let alone = filter(matching, self.one.clone(), self.many, steps, false);
+            for (i, row) in alone.rows().iter().enumerate() {
+                let labels = self.labels(self.group_labels(row), |name| row.value(name));
+                result.push(Cow::Owned(labels), row.first, |cells| {
+                    cells.extend(alone.cells(i).iter().map(|v| self.combine(fill, *v)));
+                });
+            }
+        }
+    }
+
+    /// The labels by which a row is matched.
+    fn group_labels(&self, row: &Row) -> Labels {
+        let matching = &self.binary.matching;
+        Labels::from_sorted(row.pairs().filter(|(name, _)| counts(matching, name)))
     }
 
     fn combine(&self, many: f64, one: f64) -> f64 {
@@ -274,18 +313,18 @@ impl Join<'_> {
     }
 
     /// The labels of the result of a pair.
-    fn labels(&self, many: &Row, one: &Row) -> Labels {
+    fn labels<'o>(&self, many: Labels, one: impl Fn(&str) -> &'o str) -> Labels {
         let matching = &self.binary.matching;
         let op = self.binary.op;
         let drops_name = !op.is_comparison() || self.binary.returns_bool;
-        let mut labels = many.labels().to_builder();
+        let mut labels = many.to_builder();
         labels.retain(|name, _| {
             let listed = matching.labels.iter().any(|label| label == name);
             let kept = matching.card != Card::OneToOne || listed == matching.on;
             kept && !(drops_name && name == METRIC_NAME)
         });
         for name in &matching.include {
-            labels.set(name, one.value(name));
+            labels.set(name, one(name));
         }
         labels.build()
     }
@@ -325,11 +364,7 @@ fn filter(matching: &Matching, mut lhs: Grid, rhs: &Grid, steps: Steps, keep: bo
 fn union(matching: &Matching, lhs: &Grid, rhs: &Grid, steps: Steps) -> Result<Grid> {
     let rest = filter(matching, rhs.clone(), lhs, steps, false);
     let mut result = lhs.clone();
-    for (i, row) in rest.rows().iter().enumerate() {
-        result.push_like(row, row.first, |cells| {
-            cells.extend_from_slice(rest.cells(i));
-        });
-    }
+    result.append(&rest);
     Ok(result.join_same()?)
 }
 

@@ -6,7 +6,7 @@ use super::super::ast::{Call, Expr, ExprKind, Selector, Span, Type};
 use super::super::date::DatePart;
 use super::super::grid::{Grid, Scalar, Steps, absent, is_absent};
 use super::super::math;
-use super::super::signature::Kind;
+use super::super::signature::{Kind, QueryPart};
 use super::super::window::WindowFunction;
 use super::select::WindowCall;
 use super::{Computed, EvalError, Evaluator, Result};
@@ -18,6 +18,12 @@ impl Evaluator<'_> {
         let args = &call.args;
         let grid = match call.function.kind {
             Kind::Time => return Ok(Computed::Scalar(seconds(steps))),
+            Kind::OfQuery(part) => {
+                return Ok(Computed::Scalar(Scalar::Same(self.of_query(part))));
+            }
+            Kind::Pick { larger } => {
+                return self.pick(args, larger, steps).map(Computed::Scalar);
+            }
             Kind::Pi => return Ok(Computed::Scalar(Scalar::Same(std::f64::consts::PI))),
             Kind::Scalar => return self.only_element(&args[0], steps).map(Computed::Scalar),
             Kind::Vector => self.one_element(&args[0], steps)?,
@@ -41,6 +47,8 @@ impl Evaluator<'_> {
             Kind::LabelReplace => self.label_replace(args, steps)?,
             Kind::LabelJoin => self.label_join(args, steps)?,
             Kind::HistogramQuantile => self.histogram_quantile(args, steps)?,
+            Kind::HistogramQuantiles => self.histogram_quantiles(args, steps)?,
+            Kind::Info => self.info(args, steps)?,
             Kind::HistogramFraction => self.histogram_fraction(args, steps)?,
             Kind::NativeHistogram => {
                 self.vector(&args[0], steps)?;
@@ -49,6 +57,25 @@ impl Evaluator<'_> {
             Kind::Window(function) => self.window_function(function, args, steps)?,
         };
         Ok(Computed::Grid(grid))
+    }
+
+    fn of_query(&self, part: QueryPart) -> f64 {
+        match part {
+            QueryPart::Start => self.query.0.as_secs_f64(),
+            QueryPart::End => self.query.1.as_secs_f64(),
+            QueryPart::Range => self.query_lengths().range,
+            QueryPart::Step => self.query_lengths().step,
+        }
+    }
+
+    fn pick(&mut self, args: &[Expr], larger: bool, steps: Steps) -> Result<Scalar> {
+        let a = self.scalar(&args[0], steps)?;
+        let b = self.scalar(&args[1], steps)?;
+        let pick = if larger { math::max } else { math::min };
+        Ok(match (a, b) {
+            (Scalar::Same(a), Scalar::Same(b)) => Scalar::Same(pick(a, b)),
+            (a, b) => Scalar::Each((0..steps.count).map(|i| pick(a.at(i), b.at(i))).collect()),
+        })
     }
 
     fn window_function(

@@ -3,7 +3,8 @@
 use super::super::ast::{Expr, Span};
 use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
 use super::super::histogram::{Bucket, fraction, quantile};
-use super::{Evaluator, Result};
+use super::super::literal::GoFloat;
+use super::{EvalError, Evaluator, Result};
 use crate::model::LabelsBuilder;
 use crate::model::labels::METRIC_NAME;
 
@@ -23,10 +24,61 @@ impl Evaluator<'_> {
         for v in q.values() {
             self.annotations.quantile(*v, args[0].span);
         }
-        let span = args[1].span;
+        let histograms = self.histograms(&grid, args[1].span);
+        self.quantile_of(&q, &grid, &histograms, (args[1].span, steps))
+    }
+
+    /// Several quantiles, each with its own value of a label.
+    pub(super) fn histogram_quantiles(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
+        let span = args[0].span;
+        let grid = self.vector(&args[0], steps)?;
+        let label = self.text(&args[1], steps)?;
+        if label.is_empty() {
+            let message = "invalid label name in histogram_quantiles(): ";
+            return Err(EvalError::execution(message));
+        }
         let histograms = self.histograms(&grid, span);
+        let mut result = Grid::default();
+        for arg in &args[2..] {
+            let q = self.scalar(arg, steps)?;
+            for v in q.values() {
+                self.annotations.quantile(*v, arg.span);
+            }
+            // A quantile that varies is another series for each of its values.
+            let mut values: Vec<f64> = q.values().to_vec();
+            values.sort_by(f64::total_cmp);
+            values.dedup_by_key(|v| v.to_bits());
+            for value in values {
+                let mut one =
+                    self.quantile_of(&Scalar::Same(value), &grid, &histograms, (span, steps))?;
+                if q.varies() {
+                    one.map_steps(|step, v| {
+                        if q.at(step).to_bits() == value.to_bits() {
+                            v
+                        } else {
+                            absent()
+                        }
+                    });
+                }
+                one.relabel(|row| {
+                    let text = open_metrics_float(value);
+                    row.labels().to_builder().set(&label, &text).build()
+                });
+                result.append(&one);
+            }
+        }
+        Ok(result.join_same()?)
+    }
+
+    fn quantile_of(
+        &mut self,
+        q: &Scalar,
+        grid: &Grid,
+        histograms: &[Histogram],
+        (span, steps): (Span, Steps),
+    ) -> Result<Grid> {
         let mut forced = Vec::new();
-        let result = per_histogram(&grid, &histograms, steps, |histogram, step, buckets| {
+        let result = per_histogram(grid, histograms, steps, |histogram, step, buckets| {
             let (v, fixed) = quantile(q.at(step), buckets);
             if fixed {
                 forced.push(histogram.row);
@@ -111,6 +163,13 @@ fn per_histogram(
         });
     }
     Ok(result.join_same()?)
+}
+
+/// As OpenMetrics writes a float: a whole number has one decimal.
+fn open_metrics_float(v: f64) -> String {
+    let text = GoFloat(v).to_string();
+    let whole = text.bytes().all(|b| b == b'-' || b.is_ascii_digit());
+    if whole { text + ".0" } else { text }
 }
 
 /// The histogram's own labels.

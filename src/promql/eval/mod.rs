@@ -14,17 +14,20 @@ mod aggregate;
 mod binary;
 mod call;
 mod histogram;
+mod info;
 mod relabel;
 mod select;
 mod sort;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::annotations::Annotations;
 use super::ast::{At, Expr, ExprKind};
 use super::engine::{EvalError, Options};
 use super::grid::{Grid, SameLabels, Scalar, Steps};
+use super::length::{Length, QueryLengths};
 use super::queryable::{QueryError, Queryable};
 use super::value::{Output, Value};
 use crate::model::Timestamp;
@@ -57,7 +60,8 @@ pub(super) struct Evaluator<'a> {
     /// What `@ start()` and `@ end()` mean, also inside subqueries. The end need
     /// not be a step.
     query: (Timestamp, Timestamp),
-    is_range: bool,
+    /// The step of a range query.
+    step: Option<Duration>,
     annotations: Annotations,
     samples_read: u64,
     /// Values held by finished nodes whose result is still needed.
@@ -70,14 +74,14 @@ impl<'a> Evaluator<'a> {
         options: &'a Options,
         cancel: &'a Arc<AtomicBool>,
         query: (Timestamp, Timestamp),
-        is_range: bool,
+        step: Option<Duration>,
     ) -> Evaluator<'a> {
         Evaluator {
             data,
             options,
             cancel,
             query,
-            is_range,
+            step,
             annotations: Annotations::default(),
             samples_read: 0,
             held: 0,
@@ -162,6 +166,32 @@ impl<'a> Evaluator<'a> {
             At::Start => self.query.0.as_ms(),
             At::End => self.query.1.as_ms(),
         })
+    }
+
+    /// The milliseconds of a length that may depend on the query.
+    fn length(&self, length: &Length) -> Result<i64> {
+        match &length.expr {
+            Some(expr) if expr.depends_on_query() => {
+                expr.ms(self.query_lengths()).map_err(EvalError::execution)
+            }
+            _ => Ok(length.ms),
+        }
+    }
+
+    /// The same where nothing and less make no sense.
+    fn positive_length(&self, length: &Length) -> Result<i64> {
+        match self.length(length)? {
+            ms if ms <= 0 => Err(EvalError::execution("duration must be greater than 0")),
+            ms => Ok(ms),
+        }
+    }
+
+    /// What `step()` and `range()` mean.
+    fn query_lengths(&self) -> QueryLengths {
+        QueryLengths {
+            step: self.step.unwrap_or_default().as_secs_f64(),
+            range: self.query.1.ms_since(self.query.0) as f64 / 1000.0,
+        }
     }
 
     fn check_cancel(&self) -> std::result::Result<(), QueryError> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::ast::{Expr, ExprKind, Selector, Subquery};
+use super::super::ast::{Bounds, Expr, ExprKind, Matrix, Selector, Subquery};
 use super::super::engine::samples;
 use super::super::grid::{Grid, Scalar, Steps, absent};
 use super::super::queryable::{QueryError, SelectHints};
@@ -31,20 +31,26 @@ impl Evaluator<'_> {
             Some(t) => Steps::one(Timestamp::from_ms(t)),
             None => steps,
         }
-        .earlier(selector.offset_ms);
-        let lookback = i64::try_from(self.options.lookback.as_millis()).unwrap_or(i64::MAX);
+        .earlier(self.length(&selector.offset)?);
+        let lookback = self.lookback_ms();
         let from = looks.start.saturating_sub(lookback).saturating_add(1);
+        let smoothed = selector.bounds == Bounds::Smoothed;
+        let ahead = if smoothed { lookback } else { 0 };
+        let to = looks.last().saturating_add(ahead);
         let mut grid = Grid::default();
-        self.visit(
-            &selector.matchers,
-            (from, looks.last()),
-            |labels, samples| {
-                grid.push(Cow::Borrowed(labels), 0, |cells| {
+        let mut fresh = Vec::new();
+        self.visit(&selector.matchers, (from, to), |labels, samples| {
+            grid.push(Cow::Borrowed(labels), 0, |cells| {
+                if smoothed && !times {
+                    let samples = without_stale(samples, &mut fresh);
+                    let at = |i| window::smoothed_at(samples, looks.time(i), lookback);
+                    cells.extend((0..looks.count).map(|i| at(i).unwrap_or_else(absent)));
+                } else {
                     latest(samples, looks, lookback, times, cells);
-                });
-                grid.size()
-            },
-        )?;
+                }
+            });
+            grid.size()
+        })?;
         Ok(if fixed.is_some() {
             grid.repeat(steps.count)
         } else {
@@ -61,18 +67,13 @@ impl Evaluator<'_> {
     ) -> Result<Grid> {
         match &range.without_parens().kind {
             ExprKind::Matrix(matrix) => {
-                let windows = self.windows(
-                    steps,
-                    self.fixed_time(matrix.selector.at),
-                    matrix.selector.offset_ms,
-                    matrix.range_ms,
-                );
+                let windows = self.matrix_windows(matrix, steps)?;
                 let (windows, repeat) = once_if_fixed(windows, call);
                 let grid = self.windowed_selector(&matrix.selector, call, &windows)?;
                 Ok(grid.repeat(repeat))
             }
             ExprKind::Subquery(subquery) => {
-                let windows = self.subquery_windows(subquery, steps);
+                let windows = self.subquery_windows(subquery, steps)?;
                 let (windows, repeat) = once_if_fixed(windows, call);
                 let grid = self.windowed_subquery(subquery, call, &windows)?;
                 Ok(grid.repeat(repeat))
@@ -122,8 +123,12 @@ impl Evaluator<'_> {
     /// The inner expression at the subquery's own steps, which are multiples of
     /// its step whatever the steps of the query are.
     fn subquery(&mut self, subquery: &Subquery, windows: &Windows) -> Result<(Grid, Steps)> {
-        let default = i64::try_from(self.options.subquery_step.as_millis()).unwrap_or(i64::MAX);
-        let step = subquery.step_ms.unwrap_or(default).max(1);
+        let step = match &subquery.step {
+            Some(step) => self.positive_length(step)?,
+            None => i64::try_from(self.options.subquery_step.as_millis())
+                .unwrap_or(i64::MAX)
+                .max(1),
+        };
         let (from, to) = windows.reach();
         let below = Timestamp::from_ms(from.saturating_sub(1)).floor_to(step);
         let start = below.plus_ms(step).as_ms();
@@ -148,8 +153,7 @@ impl Evaluator<'_> {
         match &expr.without_parens().kind {
             ExprKind::Matrix(matrix) => {
                 let selector = &matrix.selector;
-                let fixed = self.fixed_time(selector.at);
-                let windows = self.windows(steps, fixed, selector.offset_ms, matrix.range_ms);
+                let windows = self.matrix_windows(matrix, steps)?;
                 let mut held = 0;
                 self.visit(&selector.matchers, windows.reach(), |labels, samples| {
                     let mut fresh = Vec::new();
@@ -163,7 +167,7 @@ impl Evaluator<'_> {
                 })?;
             }
             ExprKind::Subquery(subquery) => {
-                let windows = self.subquery_windows(subquery, steps);
+                let windows = self.subquery_windows(subquery, steps)?;
                 let (grid, steps) = self.subquery(subquery, &windows)?;
                 let rows = grid.rows().iter().enumerate();
                 series.extend(rows.map(|(i, row)| RangeSeries {
@@ -177,18 +181,31 @@ impl Evaluator<'_> {
         Ok(series)
     }
 
-    fn windows(&self, steps: Steps, fixed: Option<i64>, offset_ms: i64, range_ms: i64) -> Windows {
-        Windows {
+    fn matrix_windows(&self, matrix: &Matrix, steps: Steps) -> Result<Windows> {
+        let selector = &matrix.selector;
+        Ok(Windows {
             steps,
-            fixed,
-            offset_ms,
-            range_ms,
-        }
+            fixed: self.fixed_time(selector.at),
+            offset_ms: self.length(&selector.offset)?,
+            range_ms: self.positive_length(&matrix.range)?,
+            bounds: selector.bounds,
+            lookback_ms: self.lookback_ms(),
+        })
     }
 
-    fn subquery_windows(&self, subquery: &Subquery, steps: Steps) -> Windows {
-        let fixed = self.fixed_time(subquery.at);
-        self.windows(steps, fixed, subquery.offset_ms, subquery.range_ms)
+    fn subquery_windows(&self, subquery: &Subquery, steps: Steps) -> Result<Windows> {
+        Ok(Windows {
+            steps,
+            fixed: self.fixed_time(subquery.at),
+            offset_ms: self.length(&subquery.offset)?,
+            range_ms: self.positive_length(&subquery.range)?,
+            bounds: Bounds::Inside,
+            lookback_ms: 0,
+        })
+    }
+
+    fn lookback_ms(&self) -> i64 {
+        i64::try_from(self.options.lookback.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Reads series and hands them on one by one. `take` says how many values

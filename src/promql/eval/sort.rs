@@ -17,7 +17,7 @@ impl Evaluator<'_> {
         steps: Steps,
     ) -> Result<Grid> {
         let mut grid = self.vector(arg, steps)?;
-        if self.is_range {
+        if self.step.is_some() {
             self.annotations.sort_in_range(span);
             return Ok(grid);
         }
@@ -42,7 +42,7 @@ impl Evaluator<'_> {
         for arg in &args[1..] {
             names.push(self.text(arg, steps)?);
         }
-        if self.is_range {
+        if self.step.is_some() {
             self.annotations.sort_in_range(span);
             return Ok(grid);
         }

@@ -2,9 +2,12 @@
 //!
 //! In Prometheus' order and words, because people search for them.
 
-use super::super::ast::{Aggregate, Binary, Call, Card, Expr, ExprKind, Selector, Span, Type};
+use super::super::ast::{
+    Aggregate, Binary, Bounds, Call, Card, Expr, ExprKind, Selector, Span, Type,
+};
 use super::super::literal::GoQuoted;
-use super::super::signature::Optional;
+use super::super::signature::{Kind, Optional};
+use super::super::window::WindowFunction as W;
 use super::{Parsed, error};
 
 /// Checks a whole expression and gives its type.
@@ -78,13 +81,75 @@ fn check_call(call: &Call, span: Span) -> Parsed<()> {
         );
         return Err(error(span, message));
     }
+    if let Kind::HistogramQuantiles = function.kind
+        && got > least + QUANTILES_MAX
+    {
+        let most = least + QUANTILES_MAX;
+        let message = format!(
+            "expected at most {most} argument(s) in call to \"{}\", got {got}",
+            function.name
+        );
+        return Err(error(span, message));
+    }
     for (i, arg) in call.args.iter().enumerate() {
+        if let (Kind::Info, 1) = (function.kind, i) {
+            check_info_selector(arg)?;
+            continue;
+        }
+        check_bounds(call, arg)?;
         let want = function.args[i.min(function.args.len() - 1)];
         expect(arg, want, || {
             format!("call to function \"{}\"", function.name)
         })?;
     }
     Ok(())
+}
+
+/// Quantiles of one call of `histogram_quantiles`.
+const QUANTILES_MAX: usize = 10;
+
+/// The second argument of `info` is written as a selector but is none: it may
+/// consist of matchers only, whether or not they match the empty text.
+fn check_info_selector(arg: &Expr) -> Parsed<()> {
+    let message = match &arg.kind {
+        ExprKind::Selector(selector) if !selector.is_bare() => {
+            "info: the second argument must not have modifiers"
+        }
+        ExprKind::Selector(selector) if selector.name.is_empty() => return Ok(()),
+        _ => "expected label selectors only",
+    };
+    Err(error(arg.span, message.to_owned()))
+}
+
+/// `anchored` and `smoothed` mean something to some functions only.
+fn check_bounds(call: &Call, arg: &Expr) -> Parsed<()> {
+    let ExprKind::Matrix(matrix) = &arg.without_parens().kind else {
+        return Ok(());
+    };
+    let bounds = matrix.selector.bounds;
+    let (fits, names) = match (bounds, call.function.kind) {
+        (Bounds::Inside, _) => return Ok(()),
+        (Bounds::Anchored, kind) => (
+            matches!(
+                kind,
+                Kind::Window(W::Changes | W::Delta | W::Increase | W::Rate | W::Resets)
+            ),
+            "changes, delta, increase, rate, resets",
+        ),
+        (Bounds::Smoothed, kind) => (
+            matches!(kind, Kind::Window(W::Delta | W::Increase | W::Rate)),
+            "delta, increase, rate",
+        ),
+    };
+    if fits {
+        return Ok(());
+    }
+    let message = format!(
+        "{} modifier can only be used with: {names} - not with {}",
+        bounds.as_str(),
+        call.function.name
+    );
+    Err(error(arg.span, message))
 }
 
 fn check_aggregate(aggregate: &Aggregate) -> Parsed<()> {
@@ -129,12 +194,19 @@ fn check_binary(binary: &Binary, span: Span) -> Parsed<()> {
         if !matching.labels.is_empty() {
             return fail("vector matching only allowed between instant vectors".to_owned());
         }
+        if !matching.fill.is_none() {
+            return fail(
+                "filling in missing series only allowed between instant vectors".to_owned(),
+            );
+        }
         if op.is_set() {
             return fail(format!(
                 "set operator {} not allowed in binary scalar expression",
                 GoQuoted(op.as_str())
             ));
         }
+    } else if op.is_set() && !matching.fill.is_none() {
+        return fail("filling in missing series not allowed for set operators".to_owned());
     } else if op.is_set() && matching.card != Card::ManyToMany {
         return fail(format!(
             "no grouping allowed for {} operation",

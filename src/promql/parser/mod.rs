@@ -11,13 +11,15 @@
 //! high as it is long).
 
 mod check;
+mod length;
 mod message;
 mod selector;
 
 use super::ast::{
-    Aggregate, AggregateOp, Binary, BinaryOp, Call, Card, Expr, ExprKind, Matching, Number, Span,
-    Type, Unary,
+    Aggregate, AggregateOp, Binary, BinaryOp, Call, Card, Expr, ExprKind, Fill, Matching, Number,
+    Span, Type, Unary,
 };
+use super::features::Features;
 use super::lexer::{Keyword, Lexed, Lexeme, Token, lex};
 use super::literal::{self, GoQuoted};
 use super::signature;
@@ -51,6 +53,14 @@ const UNARY_PRECEDENCE: u8 = 6;
 /// # Errors
 /// With the place of the first thing that is wrong.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
+    parse_with(text, Features::default())
+}
+
+/// The same with other parts of the language switched on.
+///
+/// # Errors
+/// With the place of the first thing that is wrong.
+pub fn parse_with(text: &str, features: Features) -> Result<Expr, ParseError> {
     if text.len() > TEXT_BYTES_MAX {
         let start = Span {
             line: 1,
@@ -66,6 +76,7 @@ pub fn parse(text: &str) -> Result<Expr, ParseError> {
     let lexed = lex(text);
     let mut parser = Parser {
         text,
+        features,
         lexed: &lexed,
         at: 0,
         nesting: 0,
@@ -83,9 +94,7 @@ pub fn parse(text: &str) -> Result<Expr, ParseError> {
 pub fn parse_selector(text: &str) -> Result<super::ast::Selector, ParseError> {
     let expr = parse(text)?;
     match expr.kind {
-        ExprKind::Selector(selector) if selector.at.is_none() && selector.offset_ms == 0 => {
-            Ok(*selector)
-        }
+        ExprKind::Selector(selector) if selector.is_bare() => Ok(*selector),
         _ => Err(error(expr.span, "expected a series selector".to_owned())),
     }
 }
@@ -103,6 +112,7 @@ type Parsed<T> = Result<T, ParseError>;
 
 struct Parser<'a> {
     text: &'a str,
+    features: Features,
     lexed: &'a Lexed,
     /// The next token.
     at: usize,
@@ -154,21 +164,63 @@ impl Parser<'_> {
         }
         let returns_bool = self.accept(Token::Keyword(Keyword::Bool));
         matching.on = self.accept(Token::Keyword(Keyword::On));
-        if !matching.on && !self.accept(Token::Keyword(Keyword::Ignoring)) {
-            return Ok((returns_bool, matching));
+        if matching.on || self.accept(Token::Keyword(Keyword::Ignoring)) {
+            matching.labels = self.label_list()?;
+            self.grouping_side(&mut matching)?;
         }
-        matching.labels = self.label_list()?;
-        let card = match self.peek().token {
+        matching.fill = self.fill()?;
+        Ok((returns_bool, matching))
+    }
+
+    /// `group_left (...)` or `group_right (...)`, if it is there.
+    fn grouping_side(&mut self, matching: &mut Matching) -> Parsed<()> {
+        matching.card = match self.peek().token {
             Token::Keyword(Keyword::GroupLeft) => Card::ManyToOne,
             Token::Keyword(Keyword::GroupRight) => Card::OneToMany,
-            _ => return Ok((returns_bool, matching)),
+            _ => return Ok(()),
         };
         self.at += 1;
-        matching.card = card;
         if self.peek().token == Token::LeftParen {
             matching.include = self.label_list()?;
         }
-        Ok((returns_bool, matching))
+        Ok(())
+    }
+
+    /// `fill (v)`, or `fill_left (v)` and `fill_right (v)` in either order.
+    fn fill(&mut self) -> Parsed<Fill> {
+        let mut fill = Fill::default();
+        while self.peek().token == Token::Identifier && self.second() == Token::LeftParen {
+            let word = self.peek();
+            let name = self.source(word).to_ascii_lowercase();
+            let (left, right) = match name.as_str() {
+                "fill" => (true, true),
+                "fill_left" => (true, false),
+                "fill_right" => (false, true),
+                _ => break,
+            };
+            if !self.features.fill_modifiers {
+                let message = "binop fill modifiers are experimental and not enabled";
+                return Err(error(word.span, message.to_owned()));
+            }
+            if left && fill.left.is_some() || right && fill.right.is_some() {
+                return Err(self.unexpected("", ""));
+            }
+            self.at += 2;
+            let v = self.signed_number()?;
+            self.expect(Token::RightParen, "fill", "\")\"")?;
+            fill.left = fill.left.or(left.then_some(v));
+            fill.right = fill.right.or(right.then_some(v));
+        }
+        Ok(fill)
+    }
+
+    fn signed_number(&mut self) -> Parsed<f64> {
+        let negative = self.accept(Token::Operator(BinaryOp::Sub));
+        if !negative {
+            self.accept(Token::Operator(BinaryOp::Add));
+        }
+        let v = self.seconds("fill", "number")?;
+        Ok(if negative { -v } else { v })
     }
 
     fn unary(&mut self) -> Parsed<Expr> {
@@ -213,7 +265,11 @@ impl Parser<'_> {
             Token::LeftParen => self.paren(lexeme),
             Token::LeftBrace => self.selector(None),
             Token::Aggregator(op) if self.aggregates() => self.aggregate(op),
-            Token::Identifier if self.second() == Token::LeftParen => self.call(),
+            Token::Identifier | Token::Keyword(Keyword::Start | Keyword::End)
+                if self.second() == Token::LeftParen =>
+            {
+                self.call()
+            }
             Token::Identifier
             | Token::MetricIdentifier
             | Token::Aggregator(_)
@@ -263,6 +319,10 @@ impl Parser<'_> {
             let message = format!("unknown function with name {}", GoQuoted(self.source(name)));
             error(name.span, message)
         })?;
+        if function.experimental && !self.features.experimental_functions {
+            let message = format!("function {} is not enabled", GoQuoted(function.name));
+            return Err(error(name.span, message));
+        }
         let (args, close) = self.arguments()?;
         let span = name.span.to(close);
         self.height = self.grow(self.height, span)?;
@@ -282,6 +342,13 @@ impl Parser<'_> {
 
     fn aggregate(&mut self, op: AggregateOp) -> Parsed<Expr> {
         let name = self.peek();
+        if op.is_experimental() && !self.features.experimental_functions {
+            let message = format!(
+                "{}() is experimental and must be enabled with --enable-feature=promql-experimental-functions",
+                op.as_str()
+            );
+            return Err(error(name.span, message));
+        }
         self.at += 1;
         let before = self.grouping()?;
         let (mut args, close) = self.arguments()?;

@@ -1,13 +1,12 @@
 //! Selectors and what may follow an operand: `[5m]`, `[1h:5m]`, `offset`, `@`.
 
-use super::super::ast::{At, BinaryOp, Expr, ExprKind, Matrix, Selector, Span, Subquery};
+use super::super::ast::{At, BinaryOp, Bounds, Expr, ExprKind, Matrix, Selector, Span, Subquery};
+use super::super::length::Length;
 use super::super::lexer::{Keyword, Lexeme, Token};
 use super::super::literal::{self, GoQuoted};
 use super::{Parsed, Parser, error};
 use crate::model::labels::METRIC_NAME;
 use crate::model::{MatchOp, Matcher, Timestamp};
-
-const LENGTH: &str = "number or duration";
 
 impl Parser<'_> {
     /// A selector whose bare name, if any, is `name` and already taken.
@@ -16,8 +15,9 @@ impl Parser<'_> {
         let mut selector = Selector {
             name: name.map_or_else(String::new, |name| self.source(name).to_owned()),
             matchers: Vec::new(),
-            offset_ms: 0,
+            offset: Length::default(),
             at: None,
+            bounds: Bounds::Inside,
         };
         if self.accept(Token::LeftBrace) {
             self.matchers(&mut selector)?;
@@ -104,6 +104,10 @@ impl Parser<'_> {
                 Token::LeftBracket => self.range(expr)?,
                 Token::Keyword(Keyword::Offset) => self.offset(expr)?,
                 Token::At => self.at_time(expr)?,
+                Token::Identifier => match self.bounds() {
+                    Some(bounds) => self.bounded(expr, bounds)?,
+                    None => return Ok(expr),
+                },
                 _ => return Ok(expr),
             };
         }
@@ -113,37 +117,23 @@ impl Parser<'_> {
     fn range(&mut self, expr: Expr) -> Parsed<Expr> {
         const CONTEXT: &str = "subquery or range selector";
         self.at += 1;
-        let range_span = self.peek().span;
-        let range_ms = self.length(CONTEXT)?;
-        if range_ms <= 0 {
-            return Err(error(
-                range_span,
-                "duration must be greater than 0".to_owned(),
-            ));
-        }
+        let range = self.positive_length(CONTEXT)?;
         if self.accept(Token::RightBracket) {
-            return self.matrix(expr, range_ms);
+            return self.matrix(expr, range);
         }
         self.expect(Token::Colon, CONTEXT, "\":\" or \"]\"")?;
-        let step_span = self.peek().span;
-        let step_ms = match self.peek().token {
+        let step = match self.peek().token {
             Token::RightBracket => None,
-            _ => Some(self.length(CONTEXT)?),
+            _ => Some(self.positive_length(CONTEXT)?),
         };
-        if step_ms.is_some_and(|step| step <= 0) {
-            return Err(error(
-                step_span,
-                "duration must be greater than 0".to_owned(),
-            ));
-        }
         let close = self.expect(Token::RightBracket, CONTEXT, "\"]\"")?;
         let span = expr.span.to(close.span);
         self.height = self.grow(self.height, span)?;
         let subquery = Subquery {
             expr,
-            range_ms,
-            step_ms,
-            offset_ms: 0,
+            range,
+            step,
+            offset: Length::default(),
             at: None,
         };
         Ok(Expr {
@@ -152,19 +142,20 @@ impl Parser<'_> {
         })
     }
 
-    fn matrix(&mut self, expr: Expr, range_ms: i64) -> Parsed<Expr> {
+    fn matrix(&mut self, expr: Expr, range: Length) -> Parsed<Expr> {
         let span = expr.span.to(self.previous().span);
         let ExprKind::Selector(selector) = expr.kind else {
             let message = "ranges only allowed for vector selectors";
             return Err(error(expr.span, message.to_owned()));
         };
         let modifier = match &*selector {
-            Selector { offset_ms, .. } if *offset_ms != 0 => "offset",
+            Selector { bounds, .. } if *bounds != Bounds::Inside => bounds.as_str(),
+            Selector { offset, .. } if !offset.is_none() => "offset",
             Selector { at: Some(_), .. } => "@",
             _ => {
                 let matrix = Matrix {
                     selector: *selector,
-                    range_ms,
+                    range,
                 };
                 let kind = ExprKind::Matrix(Box::new(matrix));
                 return Ok(Expr { kind, span });
@@ -176,29 +167,19 @@ impl Parser<'_> {
 
     fn offset(&mut self, mut expr: Expr) -> Parsed<Expr> {
         self.at += 1;
-        let sign = match self.peek().token {
-            Token::Operator(BinaryOp::Sub) => -1,
-            _ => 1,
-        };
-        if matches!(
-            self.peek().token,
-            Token::Operator(BinaryOp::Sub | BinaryOp::Add)
-        ) {
-            self.at += 1;
-        }
-        let length = sign * self.length("offset")?;
+        let length = self.offset_length()?;
         let span = expr.span.to(self.previous().span);
-        let offset_ms = match &mut expr.kind {
-            ExprKind::Selector(selector) => &mut selector.offset_ms,
-            ExprKind::Matrix(matrix) => &mut matrix.selector.offset_ms,
-            ExprKind::Subquery(subquery) => &mut subquery.offset_ms,
+        let offset = match &mut expr.kind {
+            ExprKind::Selector(selector) => &mut selector.offset,
+            ExprKind::Matrix(matrix) => &mut matrix.selector.offset,
+            ExprKind::Subquery(subquery) => &mut subquery.offset,
             _ => return Err(error(span, misplaced("offset"))),
         };
-        if *offset_ms != 0 {
+        if !offset.is_none() {
             let message = "offset may not be set multiple times";
             return Err(error(span, message.to_owned()));
         }
-        *offset_ms = length;
+        *offset = length;
         expr.span = span;
         Ok(expr)
     }
@@ -250,21 +231,49 @@ impl Parser<'_> {
         Ok(At::Time(Timestamp::from_secs_f64(seconds)))
     }
 
-    /// A length of time in milliseconds.
-    fn length(&mut self, context: &str) -> Parsed<i64> {
-        let lexeme = self.peek();
-        if lexeme.token == Token::Duration {
-            self.at += 1;
-            return literal::duration_ms(self.source(lexeme))
-                .map_err(|message| error(lexeme.span, message));
+    /// The word at hand as `anchored` or `smoothed`.
+    fn bounds(&self) -> Option<Bounds> {
+        let word = self.source(self.peek());
+        let mut all = [Bounds::Anchored, Bounds::Smoothed].into_iter();
+        all.find(|bounds| bounds.as_str().eq_ignore_ascii_case(word))
+    }
+
+    fn bounded(&mut self, mut expr: Expr, bounds: Bounds) -> Parsed<Expr> {
+        let word = self.peek();
+        let name = bounds.as_str();
+        if !self.features.extended_range_selectors {
+            let message = format!("{name} modifier is experimental and not enabled");
+            return Err(error(word.span, message));
         }
-        let seconds = self.seconds(context, LENGTH)?;
-        literal::seconds_to_ms(seconds)
-            .ok_or_else(|| error(lexeme.span, "duration out of range".to_owned()))
+        self.at += 1;
+        let span = expr.span.to(word.span);
+        let slot = match &mut expr.kind {
+            ExprKind::Selector(_) if bounds == Bounds::Anchored => {
+                let message = "anchored modifier can only be used with range vector selectors";
+                return Err(error(span, message.to_owned()));
+            }
+            ExprKind::Selector(selector) => &mut selector.bounds,
+            ExprKind::Matrix(matrix) => &mut matrix.selector.bounds,
+            ExprKind::Subquery(_) => {
+                let message = format!("{name} modifier is not supported for subqueries");
+                return Err(error(span, message));
+            }
+            _ => {
+                let message = format!("{name} modifier not implemented for this expression");
+                return Err(error(span, message));
+            }
+        };
+        if *slot != Bounds::Inside {
+            let message = "anchored and smoothed modifiers cannot be used together";
+            return Err(error(span, message.to_owned()));
+        }
+        *slot = bounds;
+        expr.span = span;
+        Ok(expr)
     }
 
     /// A number or a duration in seconds.
-    fn seconds(&mut self, context: &str, expected: &str) -> Parsed<f64> {
+    pub(super) fn seconds(&mut self, context: &str, expected: &str) -> Parsed<f64> {
         let lexeme = self.peek();
         let value = match lexeme.token {
             Token::Number => literal::number(self.source(lexeme)),

@@ -388,6 +388,120 @@ fn type_errors_are_prometheus() {
 }
 
 #[test]
+fn lengths_are_computed_and_print_canonically() {
+    same("foo[5m + 1m]");
+    same("foo[5m * 2:1m + step()] offset (1h / 2)");
+    check("foo[ (5m) ]", "foo[5m]");
+    check("foo[60*30]", "foo[60 * 30]");
+    check("foo[1800]", "foo[30m]");
+    check("foo offset (100 + 2)", "foo offset (100 + 2)");
+    check("foo offset 100 + 2", "foo offset 1m40s + 2");
+    check("foo offset -2 ^ 2", "foo offset -2s ^ 2");
+    check("foo offset -STEP()*2", "foo offset -step() * 2");
+    check("foo[MAX(step(), 5s)]", "foo[max(step(), 5s)]");
+    check("foo[Min_Of(1m,range())]", "foo[min_of(1m, range())]");
+    fails("foo[5m-5m]", "1:5", "duration must be greater than 0");
+    fails("foo[1m/0]", "1:5", "division by zero");
+    fails("foo[1m % 0]", "1:5", "modulo by zero");
+    fails("foo offset (1m/(1-1))", "1:12", "division by zero");
+    fails("foo[1e300 * 10]", "1:5", "duration is out of range");
+    fails(
+        "foo[5m > 1m]",
+        "1:8",
+        "unexpected <op:>> in subquery or range selector, expected \":\" or \"]\"",
+    );
+    fails(
+        "foo[time()]",
+        "1:5",
+        "unexpected identifier \"time\" in subquery or range selector, expected number or duration",
+    );
+    let ms = |text: &str| match parse(text).unwrap().kind {
+        ExprKind::Matrix(matrix) => matrix.range.ms,
+        _ => panic!("no range in {text}"),
+    };
+    assert_eq!(ms("a[29s+1s]"), 30_000);
+    assert_eq!(ms("a[24m+((1.5*2m)+2m)]"), 29 * 60_000);
+    assert_eq!(ms("a[30m1s-30m1s % 1m]"), 30 * 60_000);
+    assert_eq!(ms("a[-5m+35m]"), 30 * 60_000);
+    assert_eq!(ms("a[0.0019]"), 2);
+    assert_eq!(ms("a[0.0019*1]"), 1);
+}
+
+#[test]
+fn modifiers_of_windows_and_matches() {
+    same("rate(foo[5m] anchored)");
+    same("rate(foo[5m] smoothed @ 5.000 offset 1m)");
+    check(
+        "rate(foo[5m] offset 1m SMOOTHED)",
+        "rate(foo[5m] smoothed offset 1m)",
+    );
+    same("foo smoothed");
+    same("anchored + smoothed");
+    same("a + fill (0) b");
+    same("a + on (x) group_left () fill_left (-1) fill_right (+Inf) b");
+    check("a + fill_left(1) fill_right(1) b", "a + fill (1) b");
+    check("fill + FILL(0) fill_left", "fill + fill (0) fill_left");
+    fails(
+        "foo anchored",
+        "1:1",
+        "anchored modifier can only be used with range vector selectors",
+    );
+    fails(
+        "deriv(foo[3m] smoothed)",
+        "1:7",
+        "smoothed modifier can only be used with: delta, increase, rate - not with deriv",
+    );
+    fails(
+        "max_over_time((foo[3m] anchored))",
+        "1:15",
+        "anchored modifier can only be used with: changes, delta, increase, rate, resets - not with max_over_time",
+    );
+    fails(
+        "foo[5m:] anchored",
+        "1:1",
+        "anchored modifier is not supported for subqueries",
+    );
+    fails(
+        "a and fill(0) b",
+        "1:1",
+        "filling in missing series not allowed for set operators",
+    );
+    fails(
+        "a + fill(0) 1",
+        "1:1",
+        "filling in missing series only allowed between instant vectors",
+    );
+    fails(
+        "a + fill(x) b",
+        "1:10",
+        "unexpected identifier \"x\" in fill, expected number",
+    );
+}
+
+#[test]
+fn what_is_switched_off_says_so() {
+    use crate::promql::{Features, parse_with};
+    let off = |text: &str, message: &str| {
+        let error = parse_with(text, Features::of(&[])).unwrap_err();
+        assert_eq!(error.message, message, "{text}");
+        assert!(parse(text).is_ok(), "{text}");
+    };
+    off("info(a)", "function \"info\" is not enabled");
+    off(
+        "limitk(1, a)",
+        "limitk() is experimental and must be enabled with --enable-feature=promql-experimental-functions",
+    );
+    off(
+        "rate(a[1m] smoothed)",
+        "smoothed modifier is experimental and not enabled",
+    );
+    off(
+        "a + fill(1) b",
+        "binop fill modifiers are experimental and not enabled",
+    );
+}
+
+#[test]
 fn hostile_texts_fail_without_deep_recursion() {
     let cases = [
         "(".repeat(100_000),
@@ -398,6 +512,11 @@ fn hostile_texts_fail_without_deep_recursion() {
         "a".to_owned() + &"[5m:]".repeat(10_000),
         "a{".repeat(100_000),
         "1 +".repeat(1 << 19),
+        "a[".to_owned() + &"(".repeat(100_000),
+        "a[1".to_owned() + &"+1".repeat(50_000) + "]",
+        "a[1".to_owned() + &"^1".repeat(50_000) + "]",
+        "a[".to_owned() + &"(".repeat(90) + "1" + &("+1".repeat(400) + ")").repeat(90) + "]",
+        "a offset ".to_owned() + &"-".repeat(100_000),
         "\"".to_owned() + &"\\".repeat(100_000),
     ];
     for text in cases {
@@ -454,6 +573,9 @@ fn query() -> impl Strategy<Value = String> {
                 "/ ignoring(b) group_left(c)",
                 "* on() group_right",
                 "!= bool ignoring()",
+                "+ fill(0)",
+                "* on(a) group_left fill_left(-1.5) fill_right(NaN)",
+                "> bool fill_right(Inf)",
             ]),
             inner.clone(),
         )
@@ -472,6 +594,12 @@ fn query() -> impl Strategy<Value = String> {
                 ("", "[300]"),
                 ("", "[1h:] offset -5m"),
                 ("", " offset 1h5s"),
+                ("", "[5m + 2 * -(1m ^ 2) % 7]"),
+                ("", "[step() + 1:max_of(range(), 1m) / 2]"),
+                ("", "[5m] anchored"),
+                ("", "[(5m)] smoothed offset -(step() * 2)"),
+                ("", " smoothed"),
+                ("", " offset min(step(), 1s)"),
                 ("", " @ 1.5"),
                 ("", " @ end()"),
                 ("count_values(\"v\", ", ") by (x)"),

@@ -9,10 +9,14 @@
 //!
 //! It must never see a staleness marker: the caller takes them out.
 
+mod extended;
 mod overlap;
 mod rate;
 mod regression;
 
+pub(super) use extended::smoothed_at;
+
+use super::ast::Bounds;
 use super::grid::{Scalar, Steps, absent};
 use super::math::{self, Mean, Variance};
 use crate::model::Sample;
@@ -71,6 +75,10 @@ pub(super) struct Windows {
     pub(super) offset_ms: i64,
     /// The length of a window.
     pub(super) range_ms: i64,
+    /// What stands for the values at the ends.
+    pub(super) bounds: Bounds,
+    /// How far beyond its ends a window that is not `Inside` looks for samples.
+    pub(super) lookback_ms: i64,
 }
 
 impl Windows {
@@ -85,7 +93,15 @@ impl Windows {
     /// The closed range of times that any window can see.
     pub(super) fn reach(&self) -> (i64, i64) {
         let first = self.end(0).saturating_sub(self.range_ms).saturating_add(1);
-        (first, self.end(self.steps.count.saturating_sub(1)))
+        let last = self.end(self.steps.count.saturating_sub(1));
+        match self.bounds {
+            Bounds::Inside => (first, last),
+            Bounds::Anchored => (first.saturating_sub(self.lookback_ms), last),
+            Bounds::Smoothed => (
+                first.saturating_sub(self.lookback_ms),
+                last.saturating_add(self.lookback_ms),
+            ),
+        }
     }
 
     /// Calls `f` for the window of each step that holds a sample, and appends its results.
@@ -182,6 +198,9 @@ pub(super) fn apply(
     out: &mut Vec<f64>,
 ) {
     use WindowFunction as W;
+    if windows.bounds != Bounds::Inside {
+        return extended::apply(function, windows, samples, out);
+    }
     match function {
         W::Rate => rate::rate(windows, samples, out),
         W::Increase => rate::increase(windows, samples, out),

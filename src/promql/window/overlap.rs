@@ -246,7 +246,14 @@ mod tests {
                 })
                 .collect();
             let steps = Steps { start: -10, step, count: 150 };
-            let windows = Windows { steps, fixed: None, offset_ms: 0, range_ms };
+            let windows = Windows {
+                steps,
+                fixed: None,
+                offset_ms: 0,
+                range_ms,
+                bounds: crate::promql::ast::Bounds::Inside,
+                lookback_ms: 0,
+            };
             let check = |name: &str, f: &dyn Fn(&mut Vec<f64>), want: Vec<f64>| {
                 let mut got = Vec::new();
                 f(&mut got);

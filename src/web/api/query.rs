@@ -76,9 +76,9 @@ impl Asked {
         if let Some(ms) = wanted {
             timeout = positive(ms).ok_or(GateError::TimedOut)?.min(timeout);
         }
-        let expr =
-            promql::parse(params.get("query")).map_err(|err| ApiError::parse("query", &err))?;
         let mut engine = context.engine.clone();
+        let expr = promql::parse_with(params.get("query"), engine.options.features)
+            .map_err(|err| ApiError::parse("query", &err))?;
         let lookback = params.duration_ms("lookback_delta").map_err(|err| {
             ApiError::bad_data(format!("error parsing lookback delta duration: {err}"))
         })?;
