@@ -1,28 +1,44 @@
 //! Alerts that fire or resolved become notifications in the outbox.
 //!
-//! Owns one task and the tables `agg_group` and `notify_state`. Its truth are the
-//! rows of `alert`, which the rule engine commits; it wakes up when they change and
-//! when a group is due. A flush is one transaction: the notification's outbox row,
-//! whose success will write `notify_state`, and the group. A kill between any two
-//! steps repeats work, but gives one fact one id and loses none. A group whose
-//! last notification is still in the outbox replaces it, so that a receiver that
-//! was away hears once how things stand: also of an alert that came and went
-//! meanwhile, which Alertmanager would never mention.
+//! Owns one task and the tables `agg_group`, `notify_state`, `posted_alert` and
+//! `silence`. Its truth are the rows of `alert`, which the rule engine commits, and of
+//! `posted_alert`, which are committed before their sender gets an answer; it wakes up
+//! when they change and when a group is due. A flush is one transaction: the
+//! notifications' outbox rows, whose success will write `notify_state`, and the
+//! group. A kill between any two steps repeats work, but gives one fact one id and
+//! loses none. A group whose last notification is still in the outbox replaces it,
+//! so that a receiver that was away hears once how things stand: also of an alert
+//! that came and went meanwhile, which Alertmanager would never mention.
 //!
 //! It must never send anything itself, or tell what is not committed.
 
+mod alerts;
 mod dispatcher;
+mod flush;
 mod group;
+mod inhibit;
+mod interval;
 mod payload;
 mod pending;
+mod posted;
 mod route;
+mod settings;
+mod silence;
 mod told;
+mod verdict;
+mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
+
+pub use alerts::Alert;
+pub use posted::PostedAlert;
+pub use silence::{Silence, SilenceError, SilenceState};
+pub use verdict::{Decision, Hold, Verdict};
+pub use view::{AlertGroup, AlertStatus, GroupView, Picture, sort_silences};
 
 use crate::config::Config;
 use crate::model::{Clock, Timestamp};
@@ -30,7 +46,10 @@ use crate::store::{self, Item, StateOp, Store, Table, Urgency, WriteBatch};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ServiceName;
-use dispatcher::{Dispatcher, Flush, Settings};
+use dispatcher::Dispatcher;
+use flush::Flush;
+use settings::Settings;
+use silence::Change;
 
 /// The task looks at the clock at least this often, because it may jump.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
@@ -52,7 +71,11 @@ struct Inner {
     stop: CancellationToken,
     /// `None` after a panic: then the groups come from the store.
     dispatcher: Mutex<Option<Dispatcher>>,
-    settings: std::sync::Mutex<Settings>,
+    settings: std::sync::Mutex<Arc<Settings>>,
+    /// The groups as the last look left them.
+    groups: std::sync::Mutex<Arc<Vec<GroupView>>>,
+    /// One change of silences or posted alerts at a time: each reads before it writes.
+    changing: Mutex<()>,
     wake: Notify,
 }
 
@@ -94,7 +117,9 @@ pub fn start(
         clock,
         stop: stop.clone(),
         dispatcher: Mutex::default(),
-        settings: std::sync::Mutex::new(Settings::from_config(config)),
+        settings: std::sync::Mutex::new(Arc::new(Settings::from_config(config))),
+        groups: std::sync::Mutex::default(),
+        changing: Mutex::default(),
         wake: Notify::new(),
     }));
     if !is_manual {
@@ -111,7 +136,7 @@ impl Alerting {
     /// As [`check`]; then nothing has changed.
     pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
         check(config)?;
-        *self.0.settings() = Settings::from_config(config);
+        *self.0.settings() = Arc::new(Settings::from_config(config));
         self.0.wake.notify_one();
         Ok(())
     }
@@ -121,13 +146,114 @@ impl Alerting {
     pub async fn tick(&self) {
         self.0.pass().await;
     }
+
+    /// All firing alerts with what is made of them. Reads the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn picture(&self) -> Result<Picture, store::Error> {
+        let settings = Arc::clone(&self.0.settings());
+        let now = self.0.clock.now();
+        self.0
+            .blocking(move |store| Picture::take(store, &settings, now))
+            .await
+    }
+
+    /// The names of all receivers.
+    pub fn receivers(&self) -> Vec<String> {
+        let settings = Arc::clone(&self.0.settings());
+        let receivers = settings.tree.iter().flat_map(|tree| &tree.receivers);
+        receivers.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The groups as the last look left them.
+    pub fn groups(&self) -> Arc<Vec<GroupView>> {
+        Arc::clone(&self.0.groups())
+    }
+
+    /// All silences, those that ended lately included.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn silences(&self) -> Result<Vec<Silence>, store::Error> {
+        self.0.blocking(silence::read).await
+    }
+
+    /// Makes or changes a silence, as Alertmanager does; gives its id. It is durable
+    /// when this returns.
+    ///
+    /// # Errors
+    /// When it makes no sense, or its id is unknown.
+    pub async fn set_silence(&self, silence: Silence) -> Result<String, SilenceError> {
+        let now = self.0.clock.now();
+        self.0
+            .change_silences(move |all| silence::set(all, silence, now))
+            .await
+    }
+
+    /// Ends a silence of the tenant; the operator (an empty name) ends anybody's.
+    ///
+    /// # Errors
+    /// When there is none of that id, or it has ended.
+    pub async fn expire_silence(&self, tenant: &str, id: &str) -> Result<(), SilenceError> {
+        let (tenant, id, now) = (tenant.to_owned(), id.to_owned(), self.0.clock.now());
+        let change = self
+            .0
+            .change_silences(move |all| silence::expire(all, &tenant, &id, now));
+        change.await.map(drop)
+    }
+
+    /// Takes alerts in; they are durable when this returns.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn post(&self, alerts: Vec<PostedAlert>) -> Result<(), store::Error> {
+        if alerts.is_empty() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.0.changing.lock().await;
+        let (now, timeout) = (self.0.clock.now(), self.0.settings().resolve_timeout);
+        let ops = self
+            .0
+            .blocking(move |store| posted::changes(store, alerts, now, group::as_ms(timeout)))
+            .await?;
+        self.0.store.write(WriteBatch::of_state(ops)).await?;
+        self.0.wake.notify_one();
+        Ok(())
+    }
 }
 
 impl Inner {
-    fn settings(&self) -> std::sync::MutexGuard<'_, Settings> {
-        self.settings
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn settings(&self) -> MutexGuard<'_, Arc<Settings>> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Arc<Vec<GroupView>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the store on the blocking pool.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, store::Error> + Send + 'static,
+    ) -> Result<T, store::Error> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(done) => done,
+            // The runtime ends, or a panic that was reported where it happened.
+            Err(_) => Err(store::Error::Closed),
+        }
+    }
+
+    async fn change_silences(
+        &self,
+        change: impl FnOnce(&[Silence]) -> Result<Change, SilenceError>,
+    ) -> Result<String, SilenceError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let change = change(&self.blocking(silence::read).await?)?;
+        self.store.write(WriteBatch::of_state(change.ops)).await?;
+        self.wake.notify_one();
+        Ok(change.id)
     }
 
     /// One look at all alerts; gives how long to wait for the next one.
@@ -166,11 +292,11 @@ impl Inner {
         dispatcher: Option<Dispatcher>,
         now: Timestamp,
     ) -> anyhow::Result<(Dispatcher, Due)> {
-        let (store, settings) = (self.store.clone(), self.settings().clone());
+        let (store, settings) = (self.store.clone(), Arc::clone(&self.settings()));
         let work = move || {
             let mut dispatcher =
-                dispatcher.unwrap_or_else(|| Dispatcher::new(store, settings.clone()));
-            let moved = dispatcher.reconfigure(settings, now);
+                dispatcher.unwrap_or_else(|| Dispatcher::new(store, Arc::clone(&settings)));
+            let moved = dispatcher.reconfigure(&settings, now);
             let flushes = dispatcher.due(now)?;
             Ok::<_, store::Error>((dispatcher, Due { moved, flushes }))
         };
@@ -189,16 +315,20 @@ impl Inner {
                 .iter_mut()
                 .map(|f| std::mem::take(&mut f.ops))
                 .collect();
-            let news = part.iter().filter(|f| f.is_news).count() as u64;
+            let told: Vec<&str> = part.iter().flat_map(|f| f.told.clone()).collect();
             let rules = &self.metrics.rules;
-            let label = &["webhook"];
-            if let Err(err) = self.commit(ops, news > 0).await {
+            let written = self.commit(ops, !told.is_empty()).await;
+            let family = match written {
+                Ok(()) => &rules.notifications,
+                Err(_) => &rules.notifications_failed,
+            };
+            for kind in told {
+                family.with_label_values(&[kind]).inc();
+            }
+            if let Err(err) = written {
                 tracing::error!(error = %err, "cannot write notifications");
-                let failed = rules.notifications_failed.with_label_values(label);
-                failed.inc_by(news);
                 return false;
             }
-            rules.notifications.with_label_values(label).inc_by(news);
             for flush in part {
                 dispatcher.committed(flush);
             }
@@ -230,14 +360,35 @@ impl Inner {
     }
 
     fn show(&self, dispatcher: &Dispatcher) {
-        let (firing, untold) = dispatcher.counts();
-        let [firing, untold] = [firing, untold].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
-        let active = self.metrics.rules.alerts.with_label_values(&["active"]);
-        active.set(firing);
+        let now = self.clock.now();
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (mut firing, mut held, mut untold) = (0, 0, 0);
+        for group in dispatcher.groups() {
+            firing += group.firing(now);
+            held += group.holds.len();
+            untold += group.untold(now);
+        }
+        let rules = &self.metrics.rules;
+        let alerts = |state| rules.alerts.with_label_values(&[state]);
+        alerts("active").set(gauge(firing.saturating_sub(held)));
+        alerts("suppressed").set(gauge(held));
         let depth = &self.metrics.service;
         depth
             .queue(ServiceName::Dispatcher, "pending_alerts")
-            .set(untold);
+            .set(gauge(untold.saturating_sub(held)));
+        for state in [
+            SilenceState::Active,
+            SilenceState::Pending,
+            SilenceState::Expired,
+        ] {
+            let silences = dispatcher.silences().iter();
+            let count = silences.filter(|s| s.state(now) == state).count();
+            let family = rules.silences.with_label_values(&[state.as_str()]);
+            family.set(gauge(count));
+        }
+        let settings = dispatcher.settings();
+        let views = dispatcher.groups().map(|g| GroupView::of(g, settings));
+        *self.groups() = Arc::new(views.collect());
     }
 }
 
@@ -254,15 +405,15 @@ fn wait_until(next: Timestamp, now: Timestamp) -> Duration {
 }
 
 async fn run(inner: Arc<Inner>) {
-    let mut changes = inner.store.changes(Table::Alert);
+    let mut own = inner.store.changes(Table::Alert);
     while !inner.stop.is_cancelled() {
-        changes.borrow_and_update();
+        own.borrow_and_update();
         let wait = inner.pass().await;
         tokio::select! {
             () = inner.stop.cancelled() => return,
             () = inner.wake.notified() => {}
             () = tokio::time::sleep(wait) => {}
-            changed = changes.changed() => {
+            changed = own.changed() => {
                 if changed.is_err() {
                     // The store is gone: so is the process soon.
                     return;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::group::Member;
-use crate::gotmpl::prometheus::link;
+use super::alerts::Alert as Member;
 use crate::model::{Labels, Timestamp};
 
 /// How Go prints the time that is none.
@@ -21,6 +20,8 @@ pub(super) struct About<'a> {
     pub(super) external_url: &'a str,
     /// 0 is no limit.
     pub(super) alerts_max: usize,
+    /// Decides what fires.
+    pub(super) now: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -56,7 +57,7 @@ struct Alert<'a> {
 pub(super) fn body(about: &About<'_>) -> Vec<u8> {
     let mut members = about.members.clone();
     members.sort_by(|a, b| order(&a.labels, &b.labels));
-    let any_fires = members.iter().any(|member| member.ends_at.is_none());
+    let any_fires = members.iter().any(|member| member.fires_at(about.now));
     let labels = members.iter().map(|m| m.labels.iter().collect());
     let annotations = members.iter().map(|m| annotations(m));
     let kept = match about.alerts_max {
@@ -68,7 +69,7 @@ pub(super) fn body(about: &About<'_>) -> Vec<u8> {
         status: status(any_fires),
         alerts: members[..kept]
             .iter()
-            .map(|member| alert(member, about.external_url))
+            .map(|member| alert(member, about.now))
             .collect(),
         group_labels: about.group_labels.iter().collect(),
         common_labels: common(labels),
@@ -81,14 +82,16 @@ pub(super) fn body(about: &About<'_>) -> Vec<u8> {
     escaped(&serde_json::to_string(&message).expect("a message is plain data"))
 }
 
-fn alert<'a>(member: &'a Member, external_url: &str) -> Alert<'a> {
+fn alert(member: &Member, now: Timestamp) -> Alert<'_> {
+    let fires = member.fires_at(now);
+    let end = member.ends_at.filter(|_| !fires);
     Alert {
-        status: status(member.ends_at.is_none()),
+        status: status(fires),
         labels: member.labels.iter().collect(),
         annotations: annotations(member),
         starts_at: rfc3339(member.starts_at),
-        ends_at: member.ends_at.map_or(ZERO_TIME.to_owned(), rfc3339),
-        generator_url: format!("{external_url}{}", link(&member.query, 1)),
+        ends_at: end.map_or(ZERO_TIME.to_owned(), rfc3339),
+        generator_url: member.generator_url.clone(),
         fingerprint: format!("{:016x}", member.labels.fingerprint()),
     }
 }
@@ -134,6 +137,55 @@ fn rfc3339(t: Timestamp) -> String {
     format!("{}Z", digits.trim_end_matches('.'))
 }
 
+/// The alerts of a message that have ended, so that the message which replaces it
+/// can tell of them too.
+pub(super) fn resolved_in(body: &[u8]) -> Vec<Member> {
+    let Ok(message) = serde_json::from_slice::<Sent>(body) else {
+        return Vec::new();
+    };
+    let ended = message
+        .alerts
+        .into_iter()
+        .filter(|a| a.status == "resolved");
+    ended.filter_map(SentAlert::into_member).collect()
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    alerts: Vec<SentAlert>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SentAlert {
+    status: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    starts_at: String,
+    ends_at: String,
+    #[serde(rename = "generatorURL")]
+    generator_url: String,
+}
+
+impl SentAlert {
+    fn into_member(self) -> Option<Member> {
+        let time = |text: &str| {
+            let at: jiff::Timestamp = text.parse().ok()?;
+            Some(Timestamp::from_ms(at.as_millisecond()))
+        };
+        let ends_at = time(&self.ends_at)?;
+        Some(Member {
+            labels: Labels::from_pairs(&self.labels),
+            annotations: self.annotations,
+            generator_url: self.generator_url,
+            starts_at: time(&self.starts_at)?,
+            ends_at: Some(ends_at),
+            updated_at: ends_at,
+            timeout: false,
+        })
+    }
+}
+
 /// As Go's encoder: what HTML could misread is escaped, and a line ends it.
 fn escaped(json: &str) -> Vec<u8> {
     let mut out = String::with_capacity(json.len() + 1);
@@ -157,9 +209,11 @@ mod tests {
         Member {
             labels: Labels::from_pairs(pairs.iter().copied()),
             annotations: BTreeMap::from([("s".to_owned(), "a < b".to_owned())]),
-            query: "a > 1".to_owned(),
+            generator_url: "http://box:8080/graph?g0.expr=a+%3E+1&g0.tab=1".to_owned(),
             starts_at: Timestamp::from_ms(1_700_000_000_250),
             ends_at: ends_at.map(Timestamp::from_ms),
+            updated_at: Timestamp::MIN,
+            timeout: false,
         }
     }
 
@@ -171,6 +225,7 @@ mod tests {
             members: members.iter().collect(),
             external_url: "http://box:8080",
             alerts_max,
+            now: Timestamp::from_ms(1_700_000_100_000),
         };
         String::from_utf8(body(&about)).unwrap()
     }
@@ -216,6 +271,15 @@ mod tests {
         let cut = text(&members, 2);
         assert!(!cut.contains("\"x\":\"1\""));
         assert!(cut.contains("\"truncatedAlerts\":1"));
+    }
+
+    #[test]
+    fn what_ended_is_read_back_from_a_body() {
+        let firing = member(&[("alertname", "A"), ("job", "b")], None);
+        let mut ended = member(&[("alertname", "A"), ("job", "a")], Some(1_700_000_060_000));
+        let body = text(&[firing, ended.clone()], 0);
+        ended.updated_at = Timestamp::from_ms(1_700_000_060_000);
+        assert_eq!(resolved_in(body.as_bytes()), [ended]);
     }
 
     #[test]

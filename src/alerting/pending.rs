@@ -30,6 +30,13 @@ pub(super) struct Pending {
     tidy_above: usize,
 }
 
+/// A notification that waits.
+pub(super) struct Unsent {
+    pub(super) key: Bytes,
+    pub(super) told: Told,
+    pub(super) body: Vec<u8>,
+}
+
 impl Pending {
     /// Reads nothing yet.
     pub(super) fn new(destination: &str) -> Pending {
@@ -41,7 +48,7 @@ impl Pending {
         }
     }
 
-    /// The row of the group, if it is still there: its key and what it says.
+    /// The group's notification, if it is still there.
     ///
     /// # Errors
     /// When the outbox cannot be read.
@@ -49,13 +56,19 @@ impl Pending {
         &mut self,
         store: &Store,
         prefix: &[u8],
-    ) -> Result<Option<(Bytes, Told)>, store::Error> {
+    ) -> Result<Option<Unsent>, store::Error> {
         self.read_on(store)?;
         let Some((key, told)) = self.rows.get(prefix) else {
             return Ok(None);
         };
-        if store.get(Table::Outbox, key)?.is_some() {
-            return Ok(Some((key.clone(), told.clone())));
+        if let Some(row) = store.get(Table::Outbox, key)?
+            && let Ok(delivery) = decode_delivery(&row)
+        {
+            return Ok(Some(Unsent {
+                key: key.clone(),
+                told: told.clone(),
+                body: delivery.body,
+            }));
         }
         self.rows.remove(prefix);
         Ok(None)

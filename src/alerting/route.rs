@@ -1,47 +1,173 @@
-//! Which receiver is told of an alert, and together with which others.
+//! The routing tree: who is told of an alert, and together with which others.
 //!
-//! One root route for now. Groups carry their route's key, so that a tree of
-//! routes only adds routes.
+//! Semantics are Alertmanager's: depth first, the first child that matches counts
+//! unless it goes on, a node without a matching child is told itself; times, receiver
+//! and `group_by` come from the parent when they are left out (an empty `group_by`
+//! too), time intervals do not.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::config::{self, Config};
-use crate::model::Labels;
+use crate::config::Alertmanager;
+use crate::config::intervals::TimeInterval;
+use crate::config::receivers::Integration;
+use crate::config::routing::{ALL_LABELS, RouteNode};
+use crate::config::{self};
 use crate::model::labels::Quoted;
+use crate::model::matchers::Braced;
+use crate::model::{Labels, Matcher};
 
-/// Stands in `group_by` for all labels.
-const ALL_LABELS: &str = "...";
+/// Alertmanager's times for a root that says nothing.
+const GROUP_WAIT: Duration = Duration::from_secs(30);
+const GROUP_INTERVAL: Duration = Duration::from_secs(300);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(4 * 3_600);
 
-/// A node of the routing tree.
+/// All routes, with what they name.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Tree {
+    /// The root is the first.
+    pub(super) routes: Vec<Route>,
+    /// Who is told, by receiver, in the order of the configuration.
+    pub(super) receivers: Vec<(String, Vec<Integration>)>,
+    pub(super) intervals: BTreeMap<String, Vec<TimeInterval>>,
+}
+
+/// A node of the tree.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Route {
     /// Alertmanager's text of the matchers on the way to it; the root's is `{}`.
     pub(super) key: String,
-    /// The destination that is told.
+    /// The same, but no two routes share it.
+    pub(super) id: String,
+    pub(super) matchers: Vec<Matcher>,
+    pub(super) goes_on: bool,
     pub(super) receiver: String,
     pub(super) group_by: Vec<String>,
     pub(super) group_wait: Duration,
     pub(super) group_interval: Duration,
     pub(super) repeat_interval: Duration,
-    pub(super) send_resolved: bool,
-    /// Alerts in one notification; 0 is no limit.
-    pub(super) alerts_max: usize,
+    pub(super) mute: Vec<String>,
+    pub(super) active: Vec<String>,
+    children: Vec<usize>,
+}
+
+impl Tree {
+    /// The tree of a checked configuration; `None` when nobody is told.
+    pub(super) fn from_config(config: &config::Config) -> Option<Tree> {
+        let file = config.notification_tree()?;
+        let mut tree = Tree {
+            routes: Vec::new(),
+            receivers: receivers(config, &file),
+            intervals: file
+                .intervals()
+                .map(|named| (named.name.clone(), named.time_intervals.clone()))
+                .collect(),
+        };
+        tree.add(file.route.as_ref()?, None, &mut HashMap::new());
+        Some(tree)
+    }
+
+    /// The ways of telling of a receiver.
+    pub(super) fn integrations(&self, receiver: &str) -> &[Integration] {
+        let found = self.receivers.iter().find(|(name, _)| name == receiver);
+        found.map_or(&[], |(_, integrations)| integrations)
+    }
+
+    /// The routes that an alert takes, by index.
+    pub(super) fn matching(&self, labels: &Labels) -> Vec<usize> {
+        let mut found = Vec::new();
+        self.walk(0, labels, &mut found);
+        found
+    }
+
+    fn walk(&self, at: usize, labels: &Labels, found: &mut Vec<usize>) {
+        let before = found.len();
+        for &child in &self.routes[at].children {
+            let route = &self.routes[child];
+            if route.matchers.iter().all(|m| m.matches_labels(labels)) {
+                self.walk(child, labels, found);
+                if !route.goes_on {
+                    break;
+                }
+            }
+        }
+        if found.len() == before {
+            found.push(at);
+        }
+    }
+
+    fn add(
+        &mut self,
+        node: &RouteNode,
+        parent: Option<usize>,
+        used: &mut HashMap<String, usize>,
+    ) -> usize {
+        let route = Route::new(node, parent.map(|at| &self.routes[at]), used);
+        let at = self.routes.len();
+        self.routes.push(route);
+        let children = node.routes.iter();
+        let children = children
+            .map(|child| self.add(child, Some(at), used))
+            .collect();
+        self.routes[at].children = children;
+        at
+    }
+}
+
+/// The receivers of the tree, then the destinations that it may name as well.
+fn receivers(config: &config::Config, file: &Alertmanager) -> Vec<(String, Vec<Integration>)> {
+    let own = file.receivers.iter();
+    let own = own.map(|receiver| (receiver.name.clone(), receiver.integrations()));
+    let destination = |name: &String| {
+        let integration = Integration {
+            name: name.clone(),
+            kind: "webhook",
+            send_resolved: config.alerting.send_resolved,
+            alerts_max: config.alerting.max_alerts,
+        };
+        (name.clone(), vec![integration])
+    };
+    own.chain(config.destination.names().map(destination))
+        .collect()
 }
 
 impl Route {
-    /// The root route; `None` when nobody is told.
-    pub(super) fn root(config: &Config) -> Option<Route> {
-        let alerting: &config::Alerting = &config.alerting;
-        Some(Route {
-            key: "{}".to_owned(),
-            receiver: alerting.receiver.clone()?,
-            group_by: alerting.group_by.clone(),
-            group_wait: alerting.group_wait.get(),
-            group_interval: alerting.group_interval.get(),
-            repeat_interval: alerting.repeat_interval.get(),
-            send_resolved: alerting.send_resolved,
-            alerts_max: alerting.max_alerts,
-        })
+    fn new(node: &RouteNode, parent: Option<&Route>, used: &mut HashMap<String, usize>) -> Route {
+        let matchers = node.conditions();
+        let key = match parent {
+            Some(parent) => format!("{}/{}", parent.key, Braced(&matchers)),
+            None => "{}".to_owned(),
+        };
+        let count = used.entry(key.clone()).or_default();
+        let id = match *count {
+            0 => key.clone(),
+            n => format!("{key}#{n}"),
+        };
+        *count += 1;
+        let span = |own: Option<config::Span>, of: fn(&Route) -> Duration, default| {
+            let inherited = parent.map_or(default, of);
+            own.map_or(inherited, config::Span::get)
+        };
+        let receiver = node.receiver.clone();
+        Route {
+            key,
+            id,
+            matchers,
+            goes_on: node.goes_on,
+            receiver: receiver
+                .or_else(|| parent.map(|p| p.receiver.clone()))
+                .unwrap_or_default(),
+            group_by: match (node.group_by.0.is_empty(), parent) {
+                (true, Some(parent)) => parent.group_by.clone(),
+                _ => node.group_by.0.clone(),
+            },
+            group_wait: span(node.group_wait, |p| p.group_wait, GROUP_WAIT),
+            group_interval: span(node.group_interval, |p| p.group_interval, GROUP_INTERVAL),
+            repeat_interval: span(node.repeat_interval, |p| p.repeat_interval, REPEAT_INTERVAL),
+            mute: node.mute_time_intervals.clone(),
+            active: node.active_time_intervals.clone(),
+            children: Vec::new(),
+        }
     }
 
     /// The labels that the alert shares with all others of its group.
@@ -56,28 +182,39 @@ impl Route {
 
     /// Alertmanager's name of a group: `{}:{alertname="x"}`.
     pub(super) fn group_key(&self, group_labels: &Labels) -> String {
-        let pairs: Vec<String> = group_labels
-            .iter()
-            .map(|(name, value)| format!("{name}={}", Quoted(value)))
-            .collect();
-        format!("{}:{{{}}}", self.key, pairs.join(", "))
+        format!("{}:{}", self.key, in_braces(group_labels))
     }
+
+    /// The same, but no two groups share it.
+    pub(super) fn group_id(&self, group_labels: &Labels) -> String {
+        format!("{}:{}", self.id, in_braces(group_labels))
+    }
+}
+
+fn in_braces(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={}", Quoted(value)))
+        .collect();
+    format!("{{{}}}", pairs.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
-    fn route(group_by: &[&str]) -> Route {
+    fn simple(group_by: &[&str]) -> Tree {
         let mut config = Config::default();
         config.alerting.receiver = Some("ops".to_owned());
         config.alerting.group_by = group_by.iter().map(|&l| l.to_owned()).collect();
-        Route::root(&config).unwrap()
+        Tree::from_config(&config).unwrap()
     }
 
     fn check(group_by: &[&str], want: &str) {
         let labels = Labels::from_pairs([("alertname", "A"), ("site", "x\"y"), ("z", "1")]);
-        let route = route(group_by);
+        let tree = simple(group_by);
+        let route = &tree.routes[0];
         assert_eq!(route.group_key(&route.group_labels(&labels)), want);
     }
 
@@ -87,6 +224,99 @@ mod tests {
         check(&["z", "alertname", "none"], "{}:{alertname=\"A\", z=\"1\"}");
         check(&["..."], "{}:{alertname=\"A\", site=\"x\\\"y\", z=\"1\"}");
         check(&[], "{}:{}");
-        assert!(Route::root(&Config::default()).is_none());
+        assert!(Tree::from_config(&Config::default()).is_none());
+    }
+
+    const TREE: &str = r#"
+        [alerting.route]
+        receiver = "root"
+        group_by = ["alertname"]
+        group_wait = "1s"
+        [[alerting.route.routes]]
+        matchers = ["team=a"]
+        receiver = "a"
+        continue = true
+        [[alerting.route.routes.routes]]
+        matchers = ['severity=~"page|crit"', "env!=dev"]
+        group_by = ["..."]
+        group_interval = "1m"
+        [[alerting.route.routes]]
+        matchers = ["team=a"]
+        receiver = "b"
+        [[alerting.route.routes]]
+        matchers = ["team=~.+"]
+        group_by = []
+        [[alerting.receivers]]
+        name = "root"
+        [[alerting.receivers]]
+        name = "a"
+        [[alerting.receivers]]
+        name = "b"
+    "#;
+
+    fn tree() -> Tree {
+        Tree::from_config(&Config::parse(TREE, "c.toml").unwrap()).unwrap()
+    }
+
+    fn check_path(labels: &[(&str, &str)], want: &[(&str, &str)]) {
+        let tree = tree();
+        let labels = Labels::from_pairs(labels.iter().copied());
+        let found = tree.matching(&labels);
+        let got: Vec<(String, String)> = found
+            .iter()
+            .map(|&at| {
+                let route = &tree.routes[at];
+                (
+                    route.receiver.clone(),
+                    route.group_id(&route.group_labels(&labels)),
+                )
+            })
+            .collect();
+        let want: Vec<(String, String)> = want
+            .iter()
+            .map(|(r, k)| ((*r).to_owned(), (*k).to_owned()))
+            .collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn the_deepest_match_counts_and_continue_asks_the_next() {
+        check_path(&[("alertname", "x")], &[("root", "{}:{alertname=\"x\"}")]);
+        check_path(
+            &[("alertname", "x"), ("team", "c")],
+            &[("root", "{}/{team=~\".+\"}:{alertname=\"x\"}")],
+        );
+        check_path(
+            &[("alertname", "x"), ("team", "a")],
+            &[
+                ("a", "{}/{team=\"a\"}:{alertname=\"x\"}"),
+                ("b", "{}/{team=\"a\"}#1:{alertname=\"x\"}"),
+            ],
+        );
+        check_path(
+            &[("alertname", "x"), ("severity", "page"), ("team", "a")],
+            &[
+                (
+                    "a",
+                    "{}/{team=\"a\"}/{env!=\"dev\",severity=~\"page|crit\"}:\
+                     {alertname=\"x\", severity=\"page\", team=\"a\"}",
+                ),
+                ("b", "{}/{team=\"a\"}#1:{alertname=\"x\"}"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_comes_from_the_parent() {
+        let tree = tree();
+        let times = |at: usize| {
+            let route: &Route = &tree.routes[at];
+            (route.group_wait.as_secs(), route.group_interval.as_secs())
+        };
+        assert_eq!(
+            [times(0), times(1), times(2)],
+            [(1, 300), (1, 300), (1, 60)]
+        );
+        assert_eq!(tree.routes[4].group_by, ["alertname"]);
     }
 }

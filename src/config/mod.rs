@@ -7,20 +7,26 @@
 //! It must never open anything but the configuration file itself.
 
 pub mod alerting;
+pub mod alertmanager;
 pub mod destination;
+pub mod intervals;
 pub mod limits;
+pub mod receivers;
+pub mod routing;
 pub mod secret;
 pub mod server;
 pub mod source;
 pub mod units;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::Deserialize;
 
 pub use alerting::{Alerting, Rules};
-pub use destination::{Destinations, Route, Webhook};
+pub use alertmanager::{Alertmanager, AlertmanagerGlobal};
+pub use destination::{Address, Destinations, Route, Webhook};
 pub use limits::{Feature, Limits, Query, Store, Tenant};
 pub use secret::Secret;
 pub use server::{Auth, Global, LogFormat, Metrics, Server};
@@ -78,6 +84,10 @@ impl Config {
             .with_context(|| format!("cannot read configuration {}", path.display()))?;
         let mut config = Config::parse(&text, &path.display().to_string())?;
         config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        config.load_alertmanager().with_context(|| {
+            let line = line_of(&text, "config_file");
+            format!("{}:{line}: [alerting] config_file", path.display())
+        })?;
         Ok(config)
     }
 
@@ -92,7 +102,24 @@ impl Config {
             let line = line_of(text, &needle);
             anyhow::anyhow!("{name}:{line}: {message}")
         })?;
+        config.check_tree().map_err(|mistake| {
+            let line = mistake.line_in(text);
+            anyhow::anyhow!("{name}:{line}: {}", mistake.message)
+        })?;
         Ok(config)
+    }
+
+    /// The notification tree in force; `None` when nobody is told.
+    pub fn notification_tree(&self) -> Option<Arc<Alertmanager>> {
+        self.alerting.tree(&self.base_dir)
+    }
+
+    fn load_alertmanager(&mut self) -> anyhow::Result<()> {
+        if let Some(path) = &self.alerting.config_file {
+            let file = Alertmanager::load(&self.resolve(path))?;
+            self.alerting.file = Some(Arc::new(file));
+        }
+        Ok(())
     }
 
     /// A path of the configuration, made absolute or relative to the working folder.
@@ -117,6 +144,16 @@ impl Config {
         self.metrics.views.iter().any(|v| v == view)
     }
 
+    /// What a tree under `[alerting]` says of itself and of the destinations.
+    fn check_tree(&self) -> Result<(), alertmanager::Mistake> {
+        match self.notification_tree() {
+            Some(tree) if self.alerting.route.is_some() => {
+                tree.check(&self.destination.names().map(String::as_str).collect())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Names that must be unique, and names that must exist. The error is a text
     /// to find the line by, and the message.
     fn check_references(&self) -> Result<(), (String, String)> {
@@ -129,6 +166,10 @@ impl Config {
         unique("route name", self.route.iter().map(|r| &r.name))?;
         unique("tenant id", self.tenant.iter().map(|t| t.id.as_str()))?;
         let known: Vec<&str> = self.destination.names().map(String::as_str).collect();
+        self.alerting.check_form().map_err(|field| {
+            let message = "not beside the tree of [alerting.route] or config_file";
+            (field.to_owned(), format!("[alerting] {field}: {message}"))
+        })?;
         let wanted = self.route.iter().map(|r| ("destination", &r.destination));
         for (field, name) in wanted.chain(self.alerting.receiver.iter().map(|r| ("receiver", r))) {
             if !known.contains(&name.as_str()) {

@@ -13,11 +13,15 @@ mod attempts;
 mod breaker;
 mod depth;
 mod gauges;
+mod http;
+mod integration;
 mod options;
 mod outcome;
 mod queue;
 mod retry;
 mod sign;
+mod target;
+mod tls;
 mod view;
 mod webhook;
 mod worker;
@@ -159,7 +163,12 @@ impl Delivery {
     fn spawn(&self, options: Options, before: Option<CancellationToken>) -> Running {
         let inner = &self.0;
         let options = Arc::new(options);
-        let shown = Shown::new(&options.name, options.shown_url(), options.ordered);
+        let shown = Shown::new(
+            &options.name,
+            options.kind,
+            options.shown_url(),
+            options.ordered,
+        );
         let stop = inner.stop.child_token();
         let ended = CancellationToken::new();
         let seat = Seat {

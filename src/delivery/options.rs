@@ -1,19 +1,19 @@
 //! `[[destination.KIND]]` made valid: addresses parsed, secrets and certificates read.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use rustls::ClientConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::address::Policy;
+use super::integration;
 use super::retry::Schedule;
 use super::sign::Signer;
+use super::target::{HttpTarget, Maker, Target};
+use super::tls;
+use super::webhook::Webhook;
 use crate::config::{self, Config, Secret};
 
 /// The most attempts at once at one destination.
@@ -29,27 +29,28 @@ const RESERVED_HEADERS: [HeaderName; 5] = [
     header::CONNECTION,
 ];
 
-/// A webhook destination that is valid by construction.
+/// A destination that is valid by construction.
 #[derive(Clone)]
 pub struct Options {
     /// The configured name.
     pub name: String,
-    /// Where requests go.
-    pub(super) uri: Uri,
-    /// Sent with every request.
-    pub(super) headers: HeaderMap,
-    pub(super) signer: Signer,
+    /// As metrics name it.
+    pub kind: &'static str,
+    pub(super) target: Target,
     pub(super) schedule: Schedule,
     /// For one attempt, connection included.
     pub(super) timeout: Duration,
     /// Attempts at once; 1 when ordered.
     pub(super) concurrency: usize,
     pub(super) ordered: bool,
-    /// `None` for `http://`.
-    pub(super) tls: Option<Arc<ClientConfig>>,
-    pub(super) policy: Policy,
-    /// What was configured and read; two equal ones behave equally.
-    identity: (config::Webhook, Vec<Vec<u8>>),
+    pub(super) identity: Identity,
+}
+
+/// What was configured and read; two equal ones behave equally.
+#[derive(Clone, PartialEq, Default)]
+pub(super) struct Identity {
+    pub(super) written: String,
+    pub(super) read: Vec<Vec<u8>>,
 }
 
 /// Whether a running destination can stay as it is.
@@ -60,18 +61,20 @@ impl PartialEq for Options {
 }
 
 impl Options {
-    /// All destinations of the configuration.
+    /// All destinations of the configuration: `[[destination.KIND]]`, then the
+    /// receivers' ways of telling.
     ///
     /// # Errors
     /// With the table, the name and the field of the first that is wrong.
     pub fn all(config: &Config) -> anyhow::Result<Vec<Options>> {
-        let webhooks = config.destination.webhook.iter();
-        webhooks
-            .map(|webhook| {
-                Options::from_config(webhook, config)
-                    .with_context(|| format!("[[destination.webhook]] {:?}", webhook.name))
-            })
-            .collect()
+        let mut all = Vec::new();
+        for webhook in &config.destination.webhook {
+            let options = Options::from_config(webhook, config)
+                .with_context(|| format!("[[destination.webhook]] {:?}", webhook.name))?;
+            all.push(options);
+        }
+        all.extend(integration::all(config)?);
+        Ok(all)
     }
 
     /// Checks one destination; reads its secrets and certificates.
@@ -88,18 +91,12 @@ impl Options {
             "concurrency: expected 1 to {CONCURRENCY_MAX}, got {}",
             webhook.concurrency
         );
-        let timeout = webhook.timeout.get();
-        ensure!(
-            !timeout.is_zero() && timeout <= TIMEOUT_MAX,
-            "timeout: expected more than 0s and at most 5m, got {:?}",
-            webhook.timeout
-        );
+        let timeout = timeout(webhook.timeout)?;
         let mut read = Vec::new();
         let uri = uri(&webhook.url)?;
         let tls = if uri.scheme_str() == Some("https") {
-            Some(Arc::new(
-                tls(&webhook.tls, config, &mut read).context("tls")?,
-            ))
+            let client = tls::client(&webhook.tls, &config.base_dir, &mut read).context("tls")?;
+            Some(Arc::new(client))
         } else {
             ensure!(
                 webhook.tls == config::Tls::default(),
@@ -108,10 +105,20 @@ impl Options {
             );
             None
         };
-        Ok(Options {
-            name: webhook.name.clone(),
+        let maker = Maker::Webhook(Webhook {
+            uri,
             headers: headers(webhook, &mut read)?,
             signer: signer(webhook, &mut read)?,
+        });
+        read.push(webhook.url.as_bytes().to_vec());
+        Ok(Options {
+            name: webhook.name.clone(),
+            kind: "webhook",
+            target: Target::Http(HttpTarget {
+                maker,
+                tls,
+                policy: Policy::Operator,
+            }),
             schedule: Schedule {
                 waits: webhook.retry.iter().map(|wait| wait.get()).collect(),
                 notification_max_age: webhook.notification_max_age.get(),
@@ -123,22 +130,37 @@ impl Options {
                 webhook.concurrency
             },
             ordered: webhook.ordered,
-            uri,
-            tls,
-            policy: Policy::Operator,
-            identity: (webhook.clone(), read),
+            identity: Identity {
+                written: format!("{webhook:?}"),
+                read,
+            },
         })
     }
 
     /// Where it leads, without the query, which may hold a token.
     pub(super) fn shown_url(&self) -> String {
-        let scheme = self.uri.scheme_str().unwrap_or_default();
-        let authority = self.uri.authority().map_or("", |a| a.as_str());
-        format!("{scheme}://{authority}{}", self.uri.path())
+        self.target.shown()
     }
 }
 
-fn uri(text: &str) -> anyhow::Result<Uri> {
+/// Checks the time for one attempt.
+///
+/// # Errors
+/// When it is none or too long.
+pub(super) fn timeout(span: config::Span) -> anyhow::Result<Duration> {
+    let timeout = span.get();
+    ensure!(
+        !timeout.is_zero() && timeout <= TIMEOUT_MAX,
+        "timeout: expected more than 0s and at most 5m, got {span:?}"
+    );
+    Ok(timeout)
+}
+
+/// Checks where requests go.
+///
+/// # Errors
+/// With what was expected.
+pub(super) fn uri(text: &str) -> anyhow::Result<Uri> {
     let expected = "expected http://HOST[:PORT]/PATH or https://...";
     let uri: Uri = text
         .parse()
@@ -213,68 +235,6 @@ fn secret(
     let text = secret.read().context(field)?;
     read.push(text.clone().into_bytes());
     Ok(Some(text))
-}
-
-/// TLS 1.2 and 1.3 by ring; the system's certificates are read only when none are named.
-fn tls(
-    tls: &config::Tls,
-    config: &Config,
-    read: &mut Vec<Vec<u8>>,
-) -> anyhow::Result<ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    match &tls.ca_file {
-        Some(path) => {
-            for certificate in certificates(&config.resolve(path), read).context("ca_file")? {
-                roots.add(certificate).context("ca_file")?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            ensure!(
-                !roots.is_empty(),
-                "ca_file: the system has no certificates, expected a file with those to trust"
-            );
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("no protocol version")?
-        .with_root_certificates(roots);
-    match (&tls.cert_file, &tls.key_file) {
-        (None, None) => Ok(builder.with_no_client_auth()),
-        (Some(cert), Some(key)) => {
-            let chain = certificates(&config.resolve(cert), read).context("cert_file")?;
-            let key = PrivateKeyDer::from_pem_slice(&file(&config.resolve(key), read)?)
-                .map_err(|err| anyhow!("key_file: no private key: {err}"))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .context("cert_file and key_file")
-        }
-        _ => bail!("cert_file and key_file: expected both or none"),
-    }
-}
-
-fn certificates(
-    path: &Path,
-    read: &mut Vec<Vec<u8>>,
-) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let pem = file(path, read)?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|err| anyhow!("{}: {err}", path.display()))?;
-    ensure!(
-        !certificates.is_empty(),
-        "{}: holds no certificate, expected PEM",
-        path.display()
-    );
-    Ok(certificates)
-}
-
-fn file(path: &Path, read: &mut Vec<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    read.push(bytes.clone());
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::attempts::{self, Attempt, End, Ended};
+use super::http::{Outcome, Verdict};
 use super::queue::Row;
 use super::retry::{Next, Schedule};
-use super::webhook::{Outcome, Verdict};
+
 use crate::model::delivery::{DEAD_LETTER_DETAIL_BYTES_MAX, DEAD_LETTER_PAYLOAD_BYTES_MAX};
 use crate::model::{DeadLetter, DeliveryKind, StateRow, Timestamp};
 use crate::store::state::{encode_delivery, outbox_key};

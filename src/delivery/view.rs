@@ -23,7 +23,7 @@ pub enum DestinationState {
 pub struct DestinationView {
     /// The configured name.
     pub name: String,
-    /// `webhook`.
+    /// `webhook`, `slack`, ...
     pub kind: &'static str,
     /// Where it leads, without the query.
     pub url: String,
@@ -58,10 +58,10 @@ pub struct DestinationView {
 pub(super) struct Shown(Arc<Mutex<DestinationView>>);
 
 impl Shown {
-    pub(super) fn new(name: &str, url: String, ordered: bool) -> Shown {
+    pub(super) fn new(name: &str, kind: &'static str, url: String, ordered: bool) -> Shown {
         Shown(Arc::new(Mutex::new(DestinationView {
             name: name.to_owned(),
-            kind: "webhook",
+            kind,
             url,
             ordered,
             state: DestinationState::Working,

@@ -23,18 +23,17 @@ use tokio_util::sync::CancellationToken;
 use super::attempts::Ended;
 use super::breaker::Breaker;
 use super::gauges::Gauges;
+use super::http::Outcome;
 use super::options::Options;
 use super::outcome::{Done, Fate, batch};
 use super::queue::{Queue, Row};
+use super::target::Sender;
 use super::view::{DestinationState, Shown};
-use super::webhook::{Client, Outcome};
 use crate::model::{Clock, Timestamp};
 use crate::store::{self, Committed, Store, Table};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ServiceName;
 
-/// The kind of destination, as metrics name it.
-const KIND: &str = "webhook";
 /// Rows in memory: under way, or ended and not yet committed.
 const ROWS_MAX: usize = 64;
 /// How long an attempt's end waits for others before it is committed.
@@ -72,7 +71,7 @@ struct Attempted {
 /// A running destination.
 pub(super) struct Worker {
     seat: Seat,
-    client: Client,
+    sender: Sender,
     queue: Queue,
     breaker: Breaker,
     gauges: Gauges,
@@ -105,7 +104,7 @@ impl Worker {
             ..
         } = &*seat.options;
         Ok(Worker {
-            client: Client::new(Arc::clone(&seat.options)),
+            sender: Sender::new(&seat.options.target, seat.options.timeout),
             queue: Queue::new(seat.store.clone(), name, schedule.clone(), *ordered),
             breaker: Breaker::new(),
             gauges: Gauges::new(&seat.metrics, name),
@@ -174,12 +173,12 @@ impl Worker {
     }
 
     fn start_attempt(&mut self, row: Row) {
-        let client = self.client.clone();
+        let sender = self.sender.clone();
         let clock = self.seat.clock.clone();
         self.attempts.push(Box::pin(async move {
             let at = clock.now();
             let began = Instant::now();
-            let outcome = client.post(&row.delivery, at).await;
+            let outcome = sender.attempt(&row.delivery, at).await;
             let duration = began.elapsed();
             let attempted = Attempted {
                 at,
@@ -230,12 +229,12 @@ impl Worker {
     }
 
     fn count(&self, done: &Done, duration: Duration) {
-        let metrics = &self.seat.metrics;
+        let (metrics, kind) = (&self.seat.metrics, self.seat.options.kind);
         let seconds = duration.as_secs_f64();
         metrics
             .delivery
             .seconds
-            .with_label_values(&[KIND])
+            .with_label_values(&[kind])
             .observe(seconds);
         metrics
             .service
@@ -246,7 +245,7 @@ impl Worker {
         metrics
             .delivery
             .total
-            .with_label_values(&[tenant, KIND, result])
+            .with_label_values(&[tenant, kind, result])
             .inc();
         let mut shown = self.seat.shown.lock();
         match &done.attempt.error {

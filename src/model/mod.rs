@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod duration;
 pub mod labels;
 pub mod matcher;
+pub mod matchers;
 pub mod re2;
 pub mod sample;
 pub mod tenant;

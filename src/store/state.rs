@@ -36,6 +36,10 @@ pub enum Table {
     AggGroup,
     /// What each receiver was last told (alerting).
     NotifyState,
+    /// Alerts that others sent us (alerting).
+    PostedAlert,
+    /// Silences (alerting).
+    Silence,
     /// Type, help and unit of metrics (sources).
     Metadata,
     /// Single values.
@@ -44,7 +48,7 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 13] = [
+    pub const ALL: [Table; 15] = [
         Table::Outbox,
         Table::Attempt,
         Table::Dead,
@@ -56,6 +60,8 @@ impl Table {
         Table::AlertHistory,
         Table::AggGroup,
         Table::NotifyState,
+        Table::PostedAlert,
+        Table::Silence,
         Table::Metadata,
         Table::Kv,
     ];
@@ -74,6 +80,8 @@ impl Table {
             Table::AlertHistory => "alert_history",
             Table::AggGroup => "agg_group",
             Table::NotifyState => "notify_state",
+            Table::PostedAlert => "posted_alert",
+            Table::Silence => "silence",
             Table::Metadata => "metadata",
             Table::Kv => "kv",
         }

@@ -339,6 +339,32 @@ async fn a17_a_receiver_that_was_away_hears_once_how_things_stand() {
 }
 
 #[tokio::test]
+async fn what_ended_while_the_receiver_was_away_is_told_whatever_came_later() {
+    let machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
+    let p = machine.boot().await;
+    let feed = async |rooms: [f64; 3]| {
+        for (room, v) in ["a", "b", "c"].iter().zip(rooms) {
+            p.feed("temp", &[("room", room)], v).await;
+        }
+        p.step(10).await;
+    };
+    feed([40.0, 40.0, 20.0]).await;
+    assert_eq!(statuses(&p.deliver().await), ["firing"]);
+    // From now on nobody is there: b ends, then c begins.
+    feed([40.0, 20.0, 20.0]).await;
+    feed([40.0, 20.0, 40.0]).await;
+    let told = p.deliver().await;
+    assert_eq!(told.len(), 1);
+    let alerts = body(&told[0])["alerts"].as_array().unwrap().clone();
+    let of = |a: &serde_json::Value| format!("{} {}", a["labels"]["room"], a["status"]);
+    let got: Vec<String> = alerts.iter().map(of).collect();
+    assert_eq!(
+        got,
+        [r#""a" "firing""#, r#""b" "resolved""#, r#""c" "firing""#]
+    );
+}
+
+#[tokio::test]
 async fn a_second_alert_of_a_group_waits_for_the_interval_and_repeats_come_late() {
     let mut machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
     machine.config.alerting.group_interval = pulse::config::Span::secs(60);

@@ -32,6 +32,8 @@ pub struct Rules {
     pub rules: IntGaugeVec,
     /// Alerts that alerting knows by `state`.
     pub alerts: IntGaugeVec,
+    /// Silences by `state`.
+    pub silences: IntGaugeVec,
     /// Notifications handed to the outbox by `integration`.
     pub notifications: IntCounterVec,
     /// Flushes that could not be written by `integration`.
@@ -96,6 +98,12 @@ impl Rules {
                 "How many alerts by state.",
                 &["state"],
             ),
+            silences: gauges(
+                r,
+                "alertmanager_silences",
+                "How many silences by state.",
+                &["state"],
+            ),
             notifications: integration(
                 "alertmanager_notifications_total",
                 "The total number of notifications handed to delivery.",
@@ -111,8 +119,13 @@ impl Rules {
         for state in ["active", "suppressed", "unprocessed"] {
             rules.alerts.with_label_values(&[state]);
         }
-        for family in [&rules.notifications, &rules.notifications_failed] {
-            family.with_label_values(&["webhook"]);
+        for state in ["active", "pending", "expired"] {
+            rules.silences.with_label_values(&[state]);
+        }
+        for kind in super::delivery::DESTINATION_TYPES {
+            for family in [&rules.notifications, &rules.notifications_failed] {
+                family.with_label_values(&[kind]);
+            }
         }
         rules
     }

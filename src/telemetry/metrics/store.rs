@@ -8,7 +8,7 @@ use prometheus::{
 use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 
 /// The tables of the store, in its own words: `table` of the `db_` families.
-pub(crate) const TABLES: [&str; 15] = [
+pub(crate) const TABLES: [&str; 17] = [
     "samples",
     "series",
     "outbox",
@@ -22,6 +22,8 @@ pub(crate) const TABLES: [&str; 15] = [
     "alert_history",
     "agg_group",
     "notify_state",
+    "posted_alert",
+    "silence",
     "metadata",
     "kv",
 ];

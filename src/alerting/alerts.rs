@@ -1,0 +1,174 @@
+//! The alerts that there are: those of our rules and those that others sent us.
+//!
+//! Both are rows on disk, and the disk is read anew for each look: a row that is
+//! there was committed. An alert of a rule fires until the rule engine writes that
+//! it ended; one that was sent to us fires until its end, which its sender moves on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gotmpl::prometheus::link;
+use crate::model::alert::{AlertPhase, AlertRow};
+use crate::model::{Labels, Timestamp};
+use crate::store::{self, Store, Table};
+
+/// Rows of each table that are looked at.
+pub(super) const ROWS_MAX: usize = 1_000_000;
+
+/// An alert as its receivers see it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Alert {
+    /// The identity, with the external labels.
+    #[serde(with = "label_map")]
+    pub labels: Labels,
+    /// Expanded.
+    pub annotations: BTreeMap<String, String>,
+    /// Where it comes from.
+    #[serde(default)]
+    pub generator_url: String,
+    /// Since when it fires.
+    pub starts_at: Timestamp,
+    /// When it ends or ended; `None` while nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+    /// When we last heard of it.
+    #[serde(default)]
+    pub updated_at: Timestamp,
+    /// Whether its end was made up by us, because its sender named none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timeout: bool,
+}
+
+impl Alert {
+    /// Whether it fires at this time.
+    pub fn fires_at(&self, now: Timestamp) -> bool {
+        self.ends_at.is_none_or(|end| end > now)
+    }
+
+    /// Reads a row; `None` when it is damaged.
+    pub(super) fn decode(row: &[u8]) -> Option<Alert> {
+        serde_json::from_slice(row).ok()
+    }
+
+    /// The row's value.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an alert is plain data")
+    }
+}
+
+/// What is added to the alerts of our own rules when they leave the process.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Outside {
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) url: String,
+}
+
+/// The alerts at one moment.
+#[derive(Default)]
+pub(super) struct Current {
+    pub(super) firing: BTreeMap<Labels, Alert>,
+    /// When those that ended did, as far as it is known.
+    pub(super) ended: HashMap<Labels, Timestamp>,
+}
+
+impl Current {
+    /// Reads both tables.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn read(
+        store: &Store,
+        outside: &Outside,
+        now: Timestamp,
+    ) -> Result<Current, store::Error> {
+        let mut current = Current::default();
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        for (_, row) in store.scan(Table::PostedAlert, all, ROWS_MAX)? {
+            match Alert::decode(&row) {
+                Some(alert) => current.take_posted(alert, now),
+                None => tracing::error!("a posted alert cannot be read"),
+            }
+        }
+        // After them, so that our own word counts more.
+        for (_, row) in store.scan(Table::Alert, all, ROWS_MAX)? {
+            match AlertRow::decode(&row) {
+                Ok(row) => current.take_own(row, outside, now),
+                Err(_) => tracing::error!("an alert row cannot be read"),
+            }
+        }
+        Ok(current)
+    }
+
+    fn take_posted(&mut self, alert: Alert, now: Timestamp) {
+        if alert.fires_at(now) {
+            self.firing.insert(alert.labels.clone(), alert);
+        } else {
+            let end = alert.ends_at.unwrap_or(now);
+            self.ended.insert(alert.labels, end);
+        }
+    }
+
+    fn take_own(&mut self, row: AlertRow, outside: &Outside, now: Timestamp) {
+        let labels = outside.labels_of(&row.labels);
+        match (row.phase, row.fired_at) {
+            (AlertPhase::Firing, Some(starts_at)) => {
+                let alert = Alert {
+                    labels: labels.clone(),
+                    annotations: row.annotations,
+                    generator_url: format!("{}{}", outside.url, link(&row.query, 1)),
+                    starts_at,
+                    ends_at: None,
+                    updated_at: row.written_at,
+                    timeout: false,
+                };
+                self.firing.insert(labels, alert);
+            }
+            (AlertPhase::Resolved, _) => {
+                self.ended.insert(labels, row.resolved_at.unwrap_or(now));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Outside {
+    /// The labels that leave the process: the alert's own win.
+    fn labels_of(&self, labels: &Labels) -> Labels {
+        if self.labels.is_empty() {
+            return labels.clone();
+        }
+        let mut builder = labels.to_builder();
+        for (name, value) in &self.labels {
+            if labels.get(name).is_none() {
+                builder.set(name, value);
+            }
+        }
+        builder.build()
+    }
+}
+
+/// Labels as a JSON object.
+pub(super) mod label_map {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::model::Labels;
+
+    pub(in crate::alerting) fn serialize<S: Serializer>(
+        labels: &Labels,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_map(labels.iter())
+    }
+
+    pub(in crate::alerting) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Labels, D::Error> {
+        Ok(Labels::from_pairs(
+            &BTreeMap::<String, String>::deserialize(from)?,
+        ))
+    }
+}

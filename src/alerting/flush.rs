@@ -1,0 +1,377 @@
+//! From a group that is due to outbox rows: what is held back, what is news, and what
+//! has to be written.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::alerts::{Alert, Current, ROWS_MAX};
+use super::group::{self, Group, as_ms};
+use super::inhibit::Inhibitor;
+use super::interval;
+use super::payload::{self, About};
+use super::pending::{Pending, Unsent};
+use super::route::{Route, Tree};
+use super::settings::Settings;
+use super::silence::{self, Silence};
+use super::told::{self, Told};
+use super::verdict::{Decision, Hold, Verdict};
+use crate::config::receivers::Integration;
+use crate::model::tenant::TENANT_LABEL;
+use crate::model::{Delivery, DeliveryKind, StateRow, TenantId, Timestamp};
+use crate::store::{self, StateOp, Store, Table};
+
+/// A group's flush, to be written in one transaction.
+pub(super) struct Flush {
+    /// The group as it is afterwards; none for what belongs to no group.
+    pub(super) group: Option<Group>,
+    pub(super) ops: Vec<StateOp>,
+    /// The kinds of the integrations that are told; with any, the commit is waited for.
+    pub(super) told: Vec<&'static str>,
+}
+
+impl Flush {
+    /// Changes that belong to no group.
+    pub(super) fn housekeeping(ops: Vec<StateOp>) -> Vec<Flush> {
+        if ops.is_empty() {
+            return Vec::new();
+        }
+        vec![Flush {
+            group: None,
+            ops,
+            told: Vec::new(),
+        }]
+    }
+}
+
+/// What all flushes of one look share.
+pub(super) struct Hour<'a> {
+    settings: &'a Settings,
+    tree: &'a Tree,
+    silences: &'a [Silence],
+    inhibitor: Inhibitor<'a>,
+    now: Timestamp,
+}
+
+impl<'a> Hour<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        tree: &'a Tree,
+        silences: &'a [Silence],
+        current: &Current,
+        now: Timestamp,
+    ) -> Hour<'a> {
+        Hour {
+            settings,
+            tree,
+            silences,
+            inhibitor: Inhibitor::new(&settings.inhibit_rules, current.firing.keys()),
+            now,
+        }
+    }
+
+    /// Why an alert of this route is held back, in Alertmanager's order of stages.
+    pub(super) fn hold(&self, route: &Route, alert: &Alert) -> Option<Hold> {
+        if let Some(by) = self.inhibitor.by(&alert.labels) {
+            let by = format!("{by:016x}");
+            return Some(Hold::Inhibited { by });
+        }
+        if let Some(hold) = self.untimely(route) {
+            return Some(hold);
+        }
+        let by = silence::silencing(self.silences, &alert.labels, self.now);
+        (!by.is_empty()).then_some(Hold::Silenced { by })
+    }
+
+    /// Whether nobody is told at this hour.
+    fn untimely(&self, route: &Route) -> Option<Hold> {
+        let holds = |name: &&String| {
+            let intervals = self.tree.intervals.get(*name);
+            intervals.is_some_and(|all| interval::any_holds(all, self.now))
+        };
+        if !route.active.is_empty() && !route.active.iter().any(|name| holds(&name)) {
+            return Some(Hold::OutsideActiveTime {
+                intervals: route.active.clone(),
+            });
+        }
+        let muting = route.mute.iter().find(holds)?;
+        Some(Hold::Muted {
+            interval: muting.clone(),
+        })
+    }
+}
+
+/// Makes flushes.
+pub(super) struct Flusher<'a> {
+    pub(super) store: &'a Store,
+    pub(super) pending: &'a mut HashMap<String, Pending>,
+    pub(super) hour: &'a Hour<'a>,
+}
+
+impl Flusher<'_> {
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn flush(&mut self, mut group: Group) -> Result<Flush, store::Error> {
+        let hour = self.hour;
+        let (now, route) = (hour.now, &hour.tree.routes[group.route]);
+        group.holds = group
+            .members
+            .values()
+            .filter_map(|m| Some((m.labels.fingerprint(), hour.hold(route, m)?)))
+            .collect();
+        let mut ops = Vec::new();
+        let mut told = Vec::new();
+        let mut verdicts = BTreeMap::new();
+        for integration in hour.tree.integrations(&route.receiver) {
+            let one = self.one(route, &group, integration, &mut ops)?;
+            if one.verdict.decision == Decision::Notified {
+                told.push(integration.kind);
+            }
+            match one.last {
+                Some(last) => group.told.insert(integration.name.clone(), last),
+                None => group.told.remove(&integration.name),
+            };
+            verdicts.insert(integration.name.clone(), one.verdict);
+        }
+        let before = group.members.len();
+        group.members.retain(|_, member| member.fires_at(now));
+        let is_noted = |v: &Verdict| v.decision == Decision::ResolvedUnwanted;
+        let is_changed = verdicts.values().any(is_noted) || group.members.len() < before;
+        group.verdicts = verdicts;
+        group.has_flushed = true;
+        group.next_flush = now.plus_ms(as_ms(route.group_interval));
+        if !told.is_empty() || is_changed {
+            ops.push(group.put());
+        }
+        Ok(Flush {
+            group: Some(group),
+            ops,
+            told,
+        })
+    }
+
+    /// What has to be done for one integration.
+    fn one(
+        &mut self,
+        route: &Route,
+        group: &Group,
+        integration: &Integration,
+        ops: &mut Vec<StateOp>,
+    ) -> Result<One, store::Error> {
+        let now = self.hour.now;
+        let prefix = told::prefix(&integration.name, &group.id);
+        let name = integration.name.clone();
+        let pending = self.pending.entry(name);
+        let pending = pending.or_insert_with(|| Pending::new(&integration.name));
+        let unsent = pending.get(self.store, &prefix)?;
+        let (delivered, outdated) = self.delivered(&prefix)?;
+        ops.extend(outdated);
+        let last = [unsent.as_ref().map(|unsent| unsent.told.clone()), delivered];
+        let last = last.into_iter().flatten().max_by_key(|told| told.at);
+        let shown: Vec<&Alert> = group
+            .members
+            .values()
+            .filter(|alert| self.passes(group, alert, last.as_ref()))
+            .collect();
+        let verdict = |decision| Verdict {
+            at: now,
+            decision,
+            event_id: None,
+        };
+        if shown.is_empty() {
+            return Ok(One::quiet(last, verdict(Decision::AllHeld)));
+        }
+        // The latest is found by its time: also after the clock was set back.
+        let at = last
+            .as_ref()
+            .map_or(now, |told| now.max(told.at.plus_ms(1)));
+        let content = group::content(&shown, route, now, at);
+        let resolved_wanted = integration.send_resolved;
+        if !told::is_news(
+            last.as_ref(),
+            &content,
+            resolved_wanted,
+            route.repeat_interval,
+        ) {
+            let decision = match &last {
+                None => Decision::EndedUntold,
+                Some(_) => Decision::KnownAlready,
+            };
+            return Ok(One::quiet(last, verdict(decision)));
+        }
+        let told = Telling {
+            route,
+            group,
+            integration,
+            hour: self.hour,
+        };
+        if !resolved_wanted && content.firing.is_empty() {
+            ops.push(told.note(&content));
+            return Ok(One::quiet(
+                Some(content),
+                verdict(Decision::ResolvedUnwanted),
+            ));
+        }
+        let (delivery, content) = told.tell(shown, content, unsent, ops);
+        let event_id = Some(delivery.event_id.clone());
+        ops.push(StateOp::Enqueue(Box::new(delivery)));
+        Ok(One {
+            last: Some(content),
+            verdict: Verdict {
+                event_id,
+                ..verdict(Decision::Notified)
+            },
+        })
+    }
+
+    /// Whether an integration may hear of an alert. With `resolve_through_silence`
+    /// whoever was told that it fires is told that it ended.
+    fn passes(&self, group: &Group, alert: &Alert, last: Option<&Told>) -> bool {
+        let fingerprint = alert.labels.fingerprint();
+        match group.holds.get(&fingerprint) {
+            None => true,
+            Some(Hold::Silenced { .. }) => {
+                self.hour.settings.resolve_through_silence
+                    && !alert.fires_at(self.hour.now)
+                    && last.is_some_and(|told| told.firing.contains(&fingerprint))
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// What was delivered last, and the removal of what was delivered before.
+    fn delivered(&self, prefix: &[u8]) -> Result<(Option<Told>, Vec<StateOp>), store::Error> {
+        let mut end = prefix.to_vec();
+        end.extend_from_slice(&[0xff; 9]);
+        let range = (Bound::Included(prefix), Bound::Excluded(end.as_slice()));
+        let mut rows = self.store.scan(Table::NotifyState, range, ROWS_MAX)?;
+        let last = rows.pop().and_then(|(_, row)| Told::decode(&row));
+        let delete = |(key, _)| StateOp::Delete {
+            table: Table::NotifyState,
+            key,
+        };
+        let ops = rows.into_iter().map(delete).collect();
+        let now = self.hour.now;
+        Ok((last.filter(|told| told.expires >= now), ops))
+    }
+}
+
+/// What a flush found for one integration.
+struct One {
+    last: Option<Told>,
+    verdict: Verdict,
+}
+
+impl One {
+    fn quiet(last: Option<Told>, verdict: Verdict) -> One {
+        One { last, verdict }
+    }
+}
+
+/// A group's news on its way to one integration.
+struct Telling<'a> {
+    route: &'a Route,
+    group: &'a Group,
+    integration: &'a Integration,
+    hour: &'a Hour<'a>,
+}
+
+impl Telling<'_> {
+    fn key(&self, content: &Told) -> Vec<u8> {
+        told::key(&self.integration.name, &self.group.id, content.at)
+    }
+
+    /// Notes what the receiver does not want to hear.
+    fn note(&self, content: &Told) -> StateOp {
+        StateOp::Put {
+            table: Table::NotifyState,
+            key: Bytes::from(self.key(content)),
+            value: Bytes::from(content.encode()),
+        }
+    }
+
+    /// The outbox row, and what it says. It replaces one that still waits, and tells
+    /// of everything that ended and that only the replaced one would have told.
+    fn tell(
+        &self,
+        shown: Vec<&Alert>,
+        mut content: Told,
+        unsent: Option<Unsent>,
+        ops: &mut Vec<StateOp>,
+    ) -> (Delivery, Told) {
+        let now = self.hour.now;
+        let known: BTreeSet<u64> = shown.iter().map(|a| a.labels.fingerprint()).collect();
+        let mut carried = unsent
+            .as_ref()
+            .map_or_else(Vec::new, |unsent| payload::resolved_in(&unsent.body));
+        carried.retain(|alert| !known.contains(&alert.labels.fingerprint()));
+        if let Some(unsent) = unsent {
+            ops.push(StateOp::Delete {
+                table: Table::Outbox,
+                key: unsent.key,
+            });
+        }
+        let fingerprints = carried.iter().map(|alert| alert.labels.fingerprint());
+        content.resolved.extend(fingerprints);
+        let mut members: Vec<&Alert> = shown;
+        members.extend(&carried);
+        members.retain(|alert| self.integration.send_resolved || alert.fires_at(now));
+        let about = About {
+            receiver: &self.route.receiver,
+            group_key: &self.group.key,
+            group_labels: &self.group.labels,
+            members,
+            external_url: &self.hour.settings.outside.url,
+            alerts_max: self.integration.alerts_max,
+            now,
+        };
+        let delivery = Delivery {
+            kind: DeliveryKind::Notification,
+            event_id: event_id(&self.integration.name, &self.group.id, &content),
+            destination: self.integration.name.clone(),
+            tenant_id: tenant_of(&about.members),
+            route: self.group.key.clone(),
+            created_at: now,
+            attempts: 0,
+            next_at: now,
+            content_type: "application/json".to_owned(),
+            on_success: vec![StateRow {
+                table: Table::NotifyState.name().to_owned(),
+                key: self.key(&content),
+                value: Some(content.encode()),
+            }],
+            body: payload::body(&about),
+        };
+        (delivery, content)
+    }
+}
+
+/// The same for the same fact: a flush that was not committed has no number, one
+/// that was keeps it over all attempts.
+fn event_id(integration: &str, group_id: &str, content: &Told) -> String {
+    let mut hash = Xxh3::new();
+    for text in [integration, group_id] {
+        hash.update(&text.len().to_le_bytes());
+        hash.update(text.as_bytes());
+    }
+    for set in [&content.firing, &content.resolved] {
+        hash.update(&set.len().to_le_bytes());
+        for fingerprint in set {
+            hash.update(&fingerprint.to_le_bytes());
+        }
+    }
+    hash.update(&content.at.as_ms().to_le_bytes());
+    format!("ntf_{:032x}", hash.digest128())
+}
+
+/// The tenant that all alerts name, or the default one.
+fn tenant_of(members: &[&Alert]) -> TenantId {
+    let mut names = members.iter().map(|m| m.labels.value(TENANT_LABEL));
+    let first = names.next().unwrap_or_default();
+    if names.any(|name| name != first) {
+        return TenantId::default_tenant();
+    }
+    TenantId::new(first).unwrap_or_else(|_| TenantId::default_tenant())
+}

@@ -1,0 +1,171 @@
+//! What pages and the API see of alerts, groups and silences.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::alerts::{Alert, Current};
+use super::group::Group;
+use super::inhibit::Inhibitor;
+use super::settings::Settings;
+use super::silence::{self, Silence};
+use super::verdict::{Hold, Verdict};
+use crate::model::{Labels, Timestamp};
+use crate::store::{self, Store};
+
+/// An alert that fires, with what is made of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AlertStatus {
+    /// The alert.
+    pub alert: Alert,
+    /// Who is told, in the order of the routes.
+    pub receivers: Vec<String>,
+    /// The ids of silences that hold.
+    pub silenced_by: Vec<String>,
+    /// The fingerprint of the alert that makes it quiet.
+    pub inhibited_by: Option<String>,
+}
+
+impl AlertStatus {
+    /// Whether nobody is told.
+    pub fn is_suppressed(&self) -> bool {
+        !self.silenced_by.is_empty() || self.inhibited_by.is_some()
+    }
+}
+
+/// Alerts that are told together.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AlertGroup {
+    /// What they share.
+    pub labels: Labels,
+    /// Who is told.
+    pub receiver: String,
+    /// The alerts, by fingerprint.
+    pub alerts: Vec<AlertStatus>,
+}
+
+/// The firing alerts at one moment.
+pub struct Picture {
+    /// Sorted by fingerprint.
+    pub alerts: Vec<AlertStatus>,
+    settings: Arc<Settings>,
+}
+
+impl Picture {
+    /// Reads the store.
+    pub(super) fn take(
+        store: &Store,
+        settings: &Arc<Settings>,
+        now: Timestamp,
+    ) -> Result<Picture, store::Error> {
+        let current = Current::read(store, &settings.outside, now)?;
+        let silences = silence::read(store)?;
+        let inhibitor = Inhibitor::new(&settings.inhibit_rules, current.firing.keys());
+        let mut alerts: Vec<AlertStatus> = current
+            .firing
+            .values()
+            .map(|alert| AlertStatus {
+                receivers: receivers(settings, &alert.labels),
+                silenced_by: silence::silencing(&silences, &alert.labels, now),
+                inhibited_by: inhibitor.by(&alert.labels).map(|by| format!("{by:016x}")),
+                alert: alert.clone(),
+            })
+            .collect();
+        alerts.sort_by_cached_key(|status| status.alert.labels.fingerprint());
+        Ok(Picture {
+            alerts,
+            settings: Arc::clone(settings),
+        })
+    }
+
+    /// The alerts that fulfil `wanted`, in the groups of receivers that do: by group
+    /// labels, then by receiver.
+    pub fn groups(
+        &self,
+        wanted: impl Fn(&AlertStatus) -> bool,
+        receiver: impl Fn(&str) -> bool,
+    ) -> Vec<AlertGroup> {
+        let Some(tree) = &self.settings.tree else {
+            return Vec::new();
+        };
+        let mut groups: BTreeMap<(Labels, String, String), Vec<AlertStatus>> = BTreeMap::new();
+        for status in self.alerts.iter().filter(|status| wanted(status)) {
+            for at in tree.matching(&status.alert.labels) {
+                let route = &tree.routes[at];
+                if !receiver(&route.receiver) {
+                    continue;
+                }
+                let labels = route.group_labels(&status.alert.labels);
+                let key = (labels, route.receiver.clone(), route.id.clone());
+                groups.entry(key).or_default().push(status.clone());
+            }
+        }
+        let group = |((labels, receiver, _), alerts)| AlertGroup {
+            labels,
+            receiver,
+            alerts,
+        };
+        groups.into_iter().map(group).collect()
+    }
+}
+
+fn receivers(settings: &Settings, labels: &Labels) -> Vec<String> {
+    let Some(tree) = &settings.tree else {
+        return Vec::new();
+    };
+    let matching = tree.matching(labels).into_iter();
+    matching
+        .map(|at| tree.routes[at].receiver.clone())
+        .collect()
+}
+
+/// A group as the last look left it.
+#[derive(Clone, Debug)]
+pub struct GroupView {
+    /// As Alertmanager names it.
+    pub key: String,
+    /// Who is told.
+    pub receiver: String,
+    /// What its alerts share.
+    pub labels: Labels,
+    /// The alerts, by fingerprint.
+    pub alerts: Vec<u64>,
+    /// When it is looked at next.
+    pub next_flush: Timestamp,
+    /// Whether it was looked at before.
+    pub has_flushed: bool,
+    /// What the last look decided, by integration.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// Which alerts it held back.
+    pub holds: BTreeMap<u64, Hold>,
+}
+
+impl GroupView {
+    pub(super) fn of(group: &Group, settings: &Settings) -> GroupView {
+        let tree = settings.tree.as_ref();
+        let receiver = tree.map(|tree| tree.routes[group.route].receiver.clone());
+        GroupView {
+            key: group.key.clone(),
+            receiver: receiver.unwrap_or_default(),
+            labels: group.labels.clone(),
+            alerts: group.members.keys().map(Labels::fingerprint).collect(),
+            next_flush: group.next_flush,
+            has_flushed: group.has_flushed,
+            verdicts: group.verdicts.clone(),
+            holds: group.holds.clone(),
+        }
+    }
+}
+
+/// Silences in Alertmanager's order: active ones by their end, then those to come by
+/// their start, then those that ended, the latest first.
+pub fn sort_silences(silences: &mut [Silence], now: Timestamp) {
+    silences.sort_by_key(|silence| {
+        let state = silence.state(now);
+        let at = match state {
+            silence::SilenceState::Active => silence.ends_at.as_ms(),
+            silence::SilenceState::Pending => silence.starts_at.as_ms(),
+            silence::SilenceState::Expired => silence.ends_at.as_ms().saturating_neg(),
+        };
+        (state, at)
+    });
+}

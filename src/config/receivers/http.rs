@@ -1,0 +1,100 @@
+//! Webhooks, and how HTTP requests of all receivers are made.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::config::{Secret, Span};
+
+/// `webhook_configs`
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// Whether resolved alerts are told.
+    pub send_resolved: bool,
+    /// How requests are made.
+    pub http_config: Option<HttpConfig>,
+    /// Where to POST; the path may be secret, so it is shown without it.
+    pub url: Option<Secret>,
+    /// A file with the URL.
+    pub url_file: Option<PathBuf>,
+    /// Alerts in one notification; 0 is no limit.
+    pub max_alerts: usize,
+    /// How long one attempt may take.
+    pub timeout: Option<Span>,
+    /// Signs each request by Standard Webhooks.
+    pub secret: Option<Secret>,
+}
+
+impl Default for WebhookConfig {
+    fn default() -> WebhookConfig {
+        WebhookConfig {
+            send_resolved: true,
+            http_config: None,
+            url: None,
+            url_file: None,
+            max_alerts: 0,
+            timeout: None,
+            secret: None,
+        }
+    }
+}
+
+/// `http_config`: how requests are made. Proxies and OAuth are refused as unknown.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// A user and its password.
+    pub basic_auth: Option<BasicAuth>,
+    /// An `Authorization` of any type.
+    pub authorization: Option<Authorization>,
+    /// The old form of `authorization`.
+    pub bearer_token: Option<Secret>,
+    /// A file with it.
+    pub bearer_token_file: Option<PathBuf>,
+    /// For `https://`.
+    pub tls_config: TlsConfig,
+    /// Taken, but redirects are never followed.
+    pub follow_redirects: Option<bool>,
+    /// Taken; requests are HTTP/1.1.
+    pub enable_http2: Option<bool>,
+}
+
+/// A user and its password.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BasicAuth {
+    /// The user.
+    pub username: String,
+    /// The password.
+    pub password: Option<Secret>,
+    /// A file with the password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// An `Authorization` header.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Authorization {
+    /// The scheme; `Bearer` when left out.
+    #[serde(rename = "type")]
+    pub scheme: Option<String>,
+    /// What follows it.
+    pub credentials: Option<Secret>,
+    /// A file with it.
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// How to trust a server and how to prove who we are.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Certificates to trust, PEM. Without it: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// Only `false`: a server is never trusted blindly.
+    pub insecure_skip_verify: bool,
+}

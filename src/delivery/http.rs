@@ -1,0 +1,312 @@
+//! One attempt by HTTP/1.1, and what came of it: the sender that all kinds share.
+//!
+//! Connections are kept and used again, at most four idle ones. The time-out covers
+//! everything from the name lookup to the end of the answer, so a receiver that drips
+//! bytes holds a slot no longer than one that is silent. The status line decides:
+//! once a 2xx is in, the rest of the answer only adds text for people.
+
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use tokio::time::{Instant, timeout_at};
+
+use super::address::{Connector, Policy};
+use super::retry::Hint;
+use crate::model::Timestamp;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_CONNECTIONS_MAX: usize = 4;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
+const ANSWER_BODY_BYTES_MAX: usize = 64 * 1024;
+/// How much of an answer is kept for people, in bytes.
+pub(super) const ANSWER_KEPT_BYTES: usize = 1024;
+
+/// What came of an attempt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// The receiver has it: 2xx.
+    Delivered,
+    /// The receiver wants no more, ever: 410.
+    Gone,
+    /// Anything else.
+    Failed(Hint),
+}
+
+/// An attempt's end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    pub(super) status: Option<u16>,
+    /// Why it failed, in words.
+    pub(super) error: Option<String>,
+    /// The beginning of the answer.
+    pub(super) answer: String,
+    /// Whether the receiver is in trouble, rather than displeased with this one message.
+    pub(super) receiver_failed: bool,
+}
+
+/// What is to be sent.
+pub(super) struct Call {
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+/// Sends to one destination.
+#[derive(Clone)]
+pub(super) struct Client {
+    timeout: Duration,
+    http: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+}
+
+impl Client {
+    /// Opens nothing yet. `timeout` is for one attempt, connection included.
+    pub(super) fn new(tls: Option<&ClientConfig>, policy: Policy, timeout: Duration) -> Client {
+        let connector = Connector {
+            policy,
+            timeout: CONNECT_TIMEOUT.min(timeout),
+        };
+        let tls = tls.cloned().unwrap_or_else(no_tls);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .http1_max_buf_size(ANSWER_HEAD_BYTES_MAX)
+            .build(connector);
+        Client { timeout, http }
+    }
+
+    /// Makes one attempt with a POST, `now` by the wall clock.
+    pub(super) async fn send(&self, call: Result<Call, String>, now: Timestamp) -> Outcome {
+        let request = match call.and_then(Call::into_request) {
+            Ok(request) => request,
+            Err(error) => return Outcome::refused(format!("cannot make the request: {error}")),
+        };
+        let deadline = Instant::now() + self.timeout;
+        // Boxed: the client's future is large and lies in a set of many.
+        let response = Box::pin(timeout_at(deadline, self.http.request(request))).await;
+        let response = match response {
+            Ok(Ok(response)) => response,
+            Ok(Err(err)) => return Outcome::failed(described(&err)),
+            Err(_) => {
+                let ms = self.timeout.as_millis();
+                return Outcome::failed(format!("no answer within {ms} ms"));
+            }
+        };
+        let (head, body) = response.into_parts();
+        let mut kept = Vec::new();
+        // Cut off in time, in length or by the receiver: what there is will do.
+        let _ = timeout_at(deadline, read_beginning(body, &mut kept)).await;
+        Outcome {
+            answer: String::from_utf8_lossy(&kept).into_owned(),
+            ..judged(head.status, &head.headers, now)
+        }
+    }
+}
+
+impl Call {
+    fn into_request(self) -> Result<Request<Full<Bytes>>, String> {
+        let request = Request::builder().method(Method::POST).uri(self.uri);
+        let mut request = request
+            .body(Full::new(Bytes::from(self.body)))
+            .map_err(|err| err.to_string())?;
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, user_agent());
+        headers.extend(self.headers);
+        Ok(request)
+    }
+}
+
+impl Outcome {
+    /// Nothing was sent, because of this one message.
+    pub(super) fn refused(error: String) -> Outcome {
+        Outcome {
+            verdict: Verdict::Failed(Hint {
+                refused: true,
+                retry_after: None,
+            }),
+            receiver_failed: false,
+            ..Outcome::failed(error)
+        }
+    }
+
+    /// The receiver could not be reached.
+    pub(super) fn failed(error: String) -> Outcome {
+        Outcome {
+            verdict: Verdict::Failed(Hint::default()),
+            status: None,
+            error: Some(error),
+            answer: String::new(),
+            receiver_failed: true,
+        }
+    }
+}
+
+fn user_agent() -> HeaderValue {
+    HeaderValue::from_static(concat!("pulse/", env!("CARGO_PKG_VERSION")))
+}
+
+/// For `http://` only: trusts nobody.
+fn no_tls() -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for the default versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+/// What a status means. Redirects are not followed: they are a failure, because the
+/// place that was checked and configured is the one that has to take the message.
+fn judged(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Outcome {
+    let code = status.as_u16();
+    let retried = matches!(code, 408 | 425 | 429);
+    let verdict = match code {
+        200..=299 => Verdict::Delivered,
+        410 => Verdict::Gone,
+        _ => Verdict::Failed(Hint {
+            refused: status.is_client_error() && !retried,
+            retry_after: retry_after(headers, now),
+        }),
+    };
+    let error = match verdict {
+        Verdict::Delivered => None,
+        _ if status.is_redirection() => Some(format!("status {code}: redirects are not followed")),
+        _ => Some(format!("status {code}")),
+    };
+    // Wrong credentials and wrong paths concern every message; 400 or 422 only this one.
+    let about_all = retried || matches!(code, 401 | 403 | 404 | 405 | 407 | 410);
+    Outcome {
+        receiver_failed: !status.is_success() && (!status.is_client_error() || about_all),
+        verdict,
+        status: Some(code),
+        error,
+        answer: String::new(),
+    }
+}
+
+/// `Retry-After` as a number of seconds or as an HTTP date.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(secs) = text.parse::<u32>() {
+        return Some(Duration::from_secs(u64::from(secs)));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text)
+        .ok()?;
+    let ms = Timestamp::from_ms(date.as_millisecond()).ms_since(now);
+    Some(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}
+
+/// Keeps the beginning of an answer. Reads at most 64 KiB, so that a connection with
+/// a short answer can be used again and one with a long answer is closed.
+async fn read_beginning(mut body: hyper::body::Incoming, kept: &mut Vec<u8>) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        let room = ANSWER_KEPT_BYTES.saturating_sub(kept.len()).min(data.len());
+        kept.extend_from_slice(&data[..room]);
+        read += data.len();
+        if read > ANSWER_BODY_BYTES_MAX {
+            break;
+        }
+    }
+}
+
+/// The chain of causes, without repeating what a cause already says.
+fn described(err: &legacy::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        let more = match err.downcast_ref::<io::Error>() {
+            Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => {
+                "connection refused".to_owned()
+            }
+            _ => err.to_string(),
+        };
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = err.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_ms(784_111_777_000);
+
+    fn outcome(status: u16) -> Outcome {
+        judged(
+            StatusCode::from_u16(status).unwrap(),
+            &HeaderMap::new(),
+            NOW,
+        )
+    }
+
+    #[test]
+    fn only_2xx_is_success_and_410_is_the_end() {
+        for status in [200, 202, 204, 299] {
+            assert_eq!(outcome(status).verdict, Verdict::Delivered, "{status}");
+        }
+        for status in [300, 301, 302, 307, 400, 404, 408, 422, 425, 429, 500, 503] {
+            let verdict = outcome(status).verdict;
+            assert!(matches!(verdict, Verdict::Failed(_)), "{status}");
+        }
+        assert_eq!(outcome(410).verdict, Verdict::Gone);
+    }
+
+    #[test]
+    fn a_refused_message_does_not_speak_against_the_receiver() {
+        for (status, receiver_failed) in [
+            (200, false),
+            (301, true),
+            (400, false),
+            (401, true),
+            (404, true),
+            (413, false),
+            (422, false),
+            (429, true),
+            (500, true),
+        ] {
+            assert_eq!(outcome(status).receiver_failed, receiver_failed, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_takes_seconds_and_dates() {
+        let check = |text: &str, want: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_str(text).unwrap());
+            let secs = retry_after(&headers, NOW).map(|wait| wait.as_secs());
+            assert_eq!(secs, want, "{text}");
+        };
+        check("120", Some(120));
+        check("0", Some(0));
+        // NOW is Sun, 06 Nov 1994 08:49:37 GMT.
+        check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
+        check("Sun, 06 Nov 1994 08:49:00 GMT", Some(0));
+        check("soon", None);
+        check("-5", None);
+    }
+}
