@@ -80,8 +80,12 @@ impl App {
             started: base.clock.now(),
         });
         let (token, push_token) = watch::channel(operator_token(&base.config)?);
+        let write = base.write(&ingest, &board, push_token.clone());
         let push = base.push(&ingest, &board, push_token);
-        web.open(context, push::router(push));
+        web.open(
+            context,
+            push::router(push).merge(push::write::router(write)),
+        );
         let sources = base.start_sources(&layers.sources, &ingest, board).await?;
         let app = App(Arc::new(Inner {
             addrs,
@@ -191,6 +195,25 @@ impl Base {
             status: board.add("push", "http", url, "at least once", now),
             operator_token,
             body_bytes_max: self.config.server.body_max.as_usize(),
+        }
+    }
+
+    /// What takes samples over HTTP.
+    fn write(
+        &self,
+        ingest: &ingest::Ingest,
+        board: &Board,
+        operator_token: watch::Receiver<OperatorToken>,
+    ) -> push::write::Parts {
+        let (url, now) = (&self.config.global.external_url, self.clock.now());
+        push::write::Parts {
+            store: self.store.clone(),
+            ingest: ingest.clone(),
+            clock: self.clock.clone(),
+            status: board.add("write", "remote_write", url, "at least once", now),
+            operator_token,
+            body_bytes_max: self.config.server.body_max.as_usize(),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 

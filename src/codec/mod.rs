@@ -1,7 +1,12 @@
-//! The field's formats on the wire, beside the brokers' own: text expositions.
+//! The field's formats on the wire, beside the brokers' own: text expositions and
+//! remote_write.
 //!
-//! Owns no task and no table: every function turns values into text or bytes.
+//! Owns no task and no table: every function turns values into text or bytes, or
+//! back.
 //!
 //! It must never do I/O, read the time, or know where the values come from.
 
 pub mod exposition;
+pub(crate) mod protobuf;
+pub mod remote_write;
+pub mod text;

@@ -35,6 +35,8 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use self::plan::FUTURE_MAX_MS;
+
 use self::lanes::{Lane, Room};
 use self::plan::{Active, Plan};
 use self::registry::Registry;
@@ -378,6 +380,38 @@ impl Ingest {
             self.core.metrics.ingest.count_received(&tenant.meter, kind);
             tenant.meter.end(kind, ending);
         }
+    }
+
+    /// Whether a tenant may push now: it is switched on and within its rate. A
+    /// request counts as one message.
+    ///
+    /// # Errors
+    /// Reason `tenant` or `quota`.
+    pub fn admit_request(&self, tenant: &TenantId) -> Result<(), metrics::Reason> {
+        let active = self.core.active();
+        let now = self.core.clock.now();
+        let tenant = self.core.tenants.get(tenant.as_str(), &active.plan, now);
+        tenant.pass(now)
+    }
+
+    /// Counts samples that were stored for a tenant without a message.
+    pub fn count_samples(&self, tenant: &TenantId, samples: u64) {
+        let active = self.core.active();
+        let now = self.core.clock.now();
+        let tenant = self.core.tenants.get(tenant.as_str(), &active.plan, now);
+        tenant.meter.samples.inc_by(samples);
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> crate::config::Limits {
+        self.core.active().plan.limits.clone()
+    }
+
+    /// The tenants that have a token of their own.
+    pub fn token_holders(&self) -> Vec<TenantId> {
+        let active = self.core.active();
+        let tokens = active.plan.tokens().iter();
+        tokens.map(|(tenant, _)| tenant.clone()).collect()
     }
 
     /// The instruments that messages are counted on.

@@ -16,7 +16,7 @@ use crate::telemetry::metrics;
 
 /// How far in the future a sample may lie, in milliseconds: clocks of devices
 /// differ by minutes, not by hours.
-pub(super) const FUTURE_MAX_MS: i64 = 5 * 60 * 1_000;
+pub const FUTURE_MAX_MS: i64 = 5 * 60 * 1_000;
 
 /// The compiled configuration of ingest.
 #[derive(Debug)]

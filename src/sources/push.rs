@@ -27,6 +27,9 @@
 //! token, for every tenant; and everyone, where neither is configured. So these
 //! routes stand outside of the web part's own check.
 
+mod caller;
+pub mod write;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,18 +37,14 @@ use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::{self, Deserializer as _, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 use tower_http::decompression::RequestDecompressionLayer;
 
@@ -54,15 +53,13 @@ use crate::ingest::{Ended, Ingest, Message, Origin};
 use crate::model::tenant::is_valid_name;
 use crate::model::{Clock, TenantId};
 use crate::telemetry::metrics::{Ending, Reason, UNKNOWN_TENANT};
+use caller::{BodyFault, Caller, Denied, caller, read_body};
 
 /// Messages in one request.
 pub const MESSAGES_MAX: usize = 10_000;
 
 /// How long a request waits for room in front of ingest.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
-
-/// How long the client may take to send the body.
-const BODY_WAIT: Duration = Duration::from_secs(30);
 
 /// How long a request waits for its commit. While the disk refuses commits this
 /// is what tells the client.
@@ -185,66 +182,47 @@ impl Drop for Pushing {
 }
 
 impl PushState {
-    /// Who asks: the tenant that the credential is bound to, or `None` for
-    /// someone who may push for every tenant.
+    /// The tenant that the credential is bound to, or `None` for someone who may
+    /// push for every tenant.
     fn authorize(
         &self,
         tenant: &TenantId,
         headers: &HeaderMap,
     ) -> Result<Option<TenantId>, Failure> {
-        let token = token(headers);
-        if let Some(bound) = token
-            .as_deref()
-            .and_then(|t| self.ingest.tenant_of_token(t))
-        {
-            if bound == *tenant {
-                return Ok(Some(bound));
+        let operator_token = self.operator_token.borrow().clone();
+        match caller(&self.ingest, operator_token.as_ref(), Some(tenant), headers) {
+            Ok(Caller::Tenant(bound)) => Ok(Some(bound)),
+            Ok(Caller::Operator | Caller::Anyone) => Ok(None),
+            Err(Denied::Bound(bound)) => {
+                let ending = Ending::Rejected(Reason::Tenant);
+                self.ingest.count(&bound, ending, 1);
+                Err(Failure::refused(
+                    Reason::Tenant,
+                    "the token is bound to another tenant",
+                ))
             }
-            let ending = Ending::Rejected(Reason::Tenant);
-            self.ingest.count(&bound, ending, 1);
-            return Err(Failure::refused(
-                Reason::Tenant,
-                "the token is bound to another tenant",
-            ));
+            Err(Denied::Unauthorized) => Err(Failure {
+                status: StatusCode::UNAUTHORIZED,
+                reason: "unauthorized",
+                error: "a bearer token of this tenant or of the operator is needed",
+            }),
         }
-        let is_open = match &*self.operator_token.borrow() {
-            Some(wanted) => {
-                let given = token.unwrap_or_default();
-                bool::from(wanted.as_bytes().ct_eq(given.as_bytes()))
-            }
-            None => !self.ingest.has_token(tenant),
-        };
-        if is_open {
-            return Ok(None);
-        }
-        Err(Failure {
-            status: StatusCode::UNAUTHORIZED,
-            reason: "unauthorized",
-            error: "a bearer token of this tenant or of the operator is needed",
-        })
     }
 
     async fn read(&self, tenant: &TenantId, body: Body) -> Result<Bytes, Failure> {
-        let limited = Limited::new(body, self.body_bytes_max);
-        let failure = match tokio::time::timeout(BODY_WAIT, limited.collect()).await {
-            Ok(Ok(collected)) => return Ok(collected.to_bytes()),
-            Ok(Err(err)) if is_too_large(&*err) => {
-                Failure::refused(Reason::Size, "the body is larger than server.body_max")
-            }
-            Ok(Err(_)) => Failure::refused(Reason::Encoding, "the body cannot be read"),
-            Err(_) => Failure {
-                status: StatusCode::REQUEST_TIMEOUT,
-                reason: Reason::Encoding.as_str(),
-                error: "the body did not come within 30 s",
-            },
+        let fault = match read_body(body, self.body_bytes_max).await {
+            Ok(body) => return Ok(body),
+            Err(fault) => fault,
         };
-        let is_large = failure.status == StatusCode::PAYLOAD_TOO_LARGE;
-        let reason = if is_large {
-            Reason::Size
-        } else {
-            Reason::Encoding
+        let reason = match fault {
+            BodyFault::TooLarge => Reason::Size,
+            BodyFault::Broken | BodyFault::Late => Reason::Encoding,
         };
         self.ingest.count(tenant, Ending::Rejected(reason), 1);
+        let mut failure = Failure::refused(reason, fault.as_str());
+        if fault == BodyFault::Late {
+            failure.status = StatusCode::REQUEST_TIMEOUT;
+        }
         Err(failure)
     }
 
@@ -275,32 +253,6 @@ impl PushState {
             _ => Err(Failure::again(Reason::Storage, "not stored in time")),
         }
     }
-}
-
-/// The token of `Bearer TOKEN`, or the password of basic authentication.
-fn token(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, rest) = value.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(rest.trim().to_owned());
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let pair = String::from_utf8(BASE64.decode(rest.trim()).ok()?).ok()?;
-    pair.split_once(':')
-        .map(|(_, password)| password.to_owned())
-}
-
-fn is_too_large(err: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(err);
-    while let Some(err) = cause {
-        if err.is::<LengthLimitError>() {
-            return true;
-        }
-        cause = err.source();
-    }
-    false
 }
 
 /// The messages of a body, without copying them. A body that is no array of

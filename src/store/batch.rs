@@ -135,6 +135,16 @@ pub enum Refusal {
     UnknownSeries,
 }
 
+impl Refusal {
+    /// All of them, in their order.
+    pub const ALL: [Refusal; 4] = [
+        Refusal::Conflict,
+        Refusal::TooOld,
+        Refusal::SeriesLimit,
+        Refusal::UnknownSeries,
+    ];
+}
+
 /// What became of an item's rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ItemOutcome {
@@ -146,6 +156,8 @@ pub struct ItemOutcome {
     pub refused: u32,
     /// Why the first of them was.
     pub refusal: Option<Refusal>,
+    /// How many of them for each reason, in the order of [`Refusal::ALL`].
+    pub refusals: [u32; Refusal::ALL.len()],
 }
 
 /// A row that the writer did not take.

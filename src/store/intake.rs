@@ -214,6 +214,7 @@ impl Intake {
     fn refuse(&mut self, outcome: &mut ItemOutcome, refusal: Refusal) {
         outcome.refused += 1;
         outcome.refusal.get_or_insert(refusal);
+        outcome.refusals[refusal as usize] += 1;
         match refusal {
             Refusal::Conflict => self.counts.conflicts += 1,
             Refusal::TooOld => self.counts.too_old += 1,

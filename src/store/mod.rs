@@ -135,6 +135,20 @@ pub struct Store {
     commands: SyncSender<Command>,
 }
 
+/// A batch that the writer has; it is written whether somebody waits or not.
+#[must_use = "the answer says what became of the rows"]
+pub struct Pending(oneshot::Receiver<Committed>);
+
+impl Pending {
+    /// Waits as the batch's urgency says.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the store stops before.
+    pub async fn committed(self) -> Result<Committed, Error> {
+        self.0.await.map_err(|_| Error::Closed)
+    }
+}
+
 /// Figures for pages and `/api/v1/status/tsdb`.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
@@ -261,6 +275,15 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`] when the store stops.
     pub async fn write(&self, batch: WriteBatch) -> Result<Committed, Error> {
+        self.submit(batch).await?.committed().await
+    }
+
+    /// Hands a batch to the writer, as soon as there is room in the queue.
+    /// Cancel-safe: nothing is handed over when cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the store stops.
+    pub async fn submit(&self, batch: WriteBatch) -> Result<Pending, Error> {
         let load = Load::of(&batch);
         let (reply, answer) = oneshot::channel();
         {
@@ -280,7 +303,7 @@ impl Store {
                 sent: Instant::now(),
             })));
         }
-        answer.await.map_err(|_| Error::Closed)
+        Ok(Pending(answer))
     }
 
     /// The id of a series that is in the index. It stays valid at least for the

@@ -20,8 +20,12 @@ const EARLY: [&str; 4] = [
 /// Answered without a token: they tell no more than that somebody is there.
 const PUBLIC: [&str; 3] = ["/-/healthy", "/-/ready", "/health"];
 
-/// Where devices push; a tenant's own token is checked there.
-const PUSH: &str = "/api/v1/ingest/";
+/// Where devices and senders push; a tenant's own token is checked there.
+const PUSH: [&str; 3] = [
+    "/api/v1/ingest",
+    "/api/v1/write",
+    "/api/v1/import/prometheus",
+];
 
 /// Whether a path is answered before the process is ready.
 pub(super) fn is_early(path: &str) -> bool {
@@ -35,7 +39,9 @@ pub(super) fn is_public(path: &str) -> bool {
 
 /// Whether the handler of a path checks credentials itself.
 pub(super) fn has_own_credentials(path: &str) -> bool {
-    path.starts_with(PUSH)
+    let below = |route: &&str| path.strip_prefix(*route);
+    let rest = PUSH.iter().find_map(below);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The routes while the store is opened and replayed.

@@ -22,6 +22,7 @@ mod process;
 mod programs;
 mod promql_scripts;
 mod reference;
+mod remote_write;
 mod requirements;
 mod rules;
 mod server;

@@ -28,9 +28,13 @@ pub(crate) struct Prometheus {
 
 impl Prometheus {
     pub(crate) fn start(config: &str) -> Option<Prometheus> {
+        Prometheus::start_at(config, free_port())
+    }
+
+    /// As [`Prometheus::start`], on a port that its configuration names.
+    pub(crate) fn start_at(config: &str, port: u16) -> Option<Prometheus> {
         let program = program("prometheus")?;
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
         let file = dir.path().join("prometheus.yml");
         fs::write(&file, config).unwrap();
         let args = [

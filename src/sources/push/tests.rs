@@ -1,6 +1,7 @@
 //! Requests to the push routes over a real ingest and a real store.
 
 use axum::http::Request;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;

@@ -9,6 +9,7 @@ mod http;
 mod ingest;
 mod onboarding;
 mod process;
+mod push;
 mod relay;
 mod rules;
 mod service;
@@ -27,6 +28,7 @@ pub use family::FamilyBuilder;
 pub use http::Http;
 pub use ingest::{Ending, Ingest, Meter, Reason, UNKNOWN_TENANT};
 pub use onboarding::{Onboarding, Registered, Registrations};
+pub use push::{Protocol, Push, PushMeter, PushReason};
 pub use relay::{Kind, Relay};
 pub use rules::Rules;
 pub use service::{Service, ServiceName};
@@ -49,6 +51,8 @@ pub struct Metrics {
     registry: Registry,
     /// Messages coming in.
     pub ingest: Ingest,
+    /// Samples pushed over HTTP.
+    pub push: Push,
     /// Deliveries going out.
     pub delivery: Delivery,
     /// The store.
@@ -76,6 +80,7 @@ impl Metrics {
         let sources = Sources::new(r);
         Arc::new(Metrics {
             ingest: Ingest::new(r, &sources.up),
+            push: Push::new(r),
             delivery: Delivery::new(r),
             store: Store::new(r),
             sources,
