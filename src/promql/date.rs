@@ -17,20 +17,13 @@ pub(super) enum DatePart {
     Year,
 }
 
-const DAY: i64 = 86_400;
+const DAY: i128 = 86_400;
 
 impl DatePart {
-    /// The part of a time in seconds; fractions of a second are cut off. NaN
-    /// and infinities have no date: the result is NaN.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "cutting off is meant, and the cast saturates"
-    )]
+    /// The part of a time in seconds; fractions of a second are cut off. What
+    /// has no date has the one that Prometheus gives it on common machines.
     pub(super) fn of(self, seconds: f64) -> f64 {
-        if !seconds.is_finite() {
-            return f64::NAN;
-        }
-        let seconds = seconds as i64;
+        let seconds = whole_seconds(seconds);
         let days = seconds.div_euclid(DAY);
         let of_day = seconds.rem_euclid(DAY);
         let (year, month, day) = civil(days);
@@ -49,10 +42,28 @@ impl DatePart {
     }
 }
 
+/// The seconds on which Go's calendar counts: NaN and what does not fit is the
+/// smallest number, and a time before its first year comes round to its end.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "cutting off is meant, and only numbers that fit are cast"
+)]
+fn whole_seconds(seconds: f64) -> i128 {
+    /// From the first second of Go's calendar to the epoch.
+    const BEFORE_EPOCH: i128 = 9_223_372_028_715_321_600;
+    let limit = -(i64::MIN as f64);
+    let whole = if (-limit..limit).contains(&seconds) {
+        seconds as i64
+    } else {
+        i64::MIN
+    };
+    (i128::from(whole) + BEFORE_EPOCH).rem_euclid(1 << 64) - BEFORE_EPOCH
+}
+
 /// Year, month and day of a number of days since the epoch, in the proleptic
 /// Gregorian calendar. Years are counted from March, so that the leap day is
 /// the last day of a year.
-fn civil(days: i64) -> (i64, i64, i64) {
+fn civil(days: i128) -> (i128, i128, i128) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);
@@ -65,13 +76,13 @@ fn civil(days: i64) -> (i64, i64, i64) {
     } else {
         shifted_month - 9
     };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let year = year_of_era + era * 400 + i128::from(month <= 2);
     (year, month, day)
 }
 
 /// The inverse of [`civil`].
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
+fn days_from_civil(year: i128, month: i128, day: i128) -> i128 {
+    let year = year - i128::from(month <= 2);
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
     let shifted_month = if month > 2 { month - 3 } else { month + 9 };
@@ -80,7 +91,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era - 719_468
 }
 
-fn days_in_month(year: i64, month: i64) -> i64 {
+fn days_in_month(year: i128, month: i128) -> i128 {
     let next = if month == 12 {
         days_from_civil(year + 1, 1, 1)
     } else {
@@ -94,9 +105,7 @@ mod tests {
     use super::*;
 
     fn check(seconds: f64, part: DatePart, want: f64) {
-        let got = part.of(seconds);
-        let is_same = got == want || got.is_nan() && want.is_nan();
-        assert!(is_same, "{part:?} of {seconds}: {got}, want {want}");
+        assert_eq!(part.of(seconds), want, "{part:?} of {seconds:e}");
     }
 
     #[test]
@@ -130,10 +139,18 @@ mod tests {
         check(-1e18, DatePart::Year, -31_688_736_537.0);
         check(-1e18, DatePart::DayOfWeek, 2.0);
         check(9.2e18, DatePart::DaysInMonth, 31.0);
-        // What is beyond the seconds that fit ends at the last one.
-        check(1e300, DatePart::Year, 292_277_026_596.0);
-        check(-1e300, DatePart::Minute, 29.0);
-        check(f64::INFINITY, DatePart::Year, f64::NAN);
+    }
+
+    #[test]
+    fn what_has_no_date_has_that_of_the_smallest_number() {
+        // 292277026596-12-04T15:30:08Z, as Go prints it.
+        for none in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e19] {
+            check(none, DatePart::Year, 292_277_026_596.0);
+            check(none, DatePart::Month, 12.0);
+            check(none, DatePart::DayOfMonth, 4.0);
+            check(none, DatePart::Hour, 15.0);
+            check(none, DatePart::DayOfWeek, 0.0);
+        }
     }
 
     #[test]

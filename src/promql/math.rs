@@ -13,20 +13,26 @@ pub(super) fn sgn(v: f64) -> f64 {
     }
 }
 
-/// The larger number; NaN when one is NaN, as in Go. `f64::max` drops NaN.
+/// The larger number; NaN when one is NaN and the other not infinitely large, as
+/// in Go. `f64::max` drops NaN.
 #[inline]
 pub(super) fn max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() {
+    if a == f64::INFINITY || b == f64::INFINITY {
+        f64::INFINITY
+    } else if a.is_nan() || b.is_nan() {
         f64::NAN
     } else {
         a.max(b)
     }
 }
 
-/// The smaller number; NaN when one is NaN, as in Go. `f64::min` drops NaN.
+/// The smaller number; NaN when one is NaN and the other not infinitely small, as
+/// in Go. `f64::min` drops NaN.
 #[inline]
 pub(super) fn min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() {
+    if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
+        f64::NEG_INFINITY
+    } else if a.is_nan() || b.is_nan() {
         f64::NAN
     } else {
         a.min(b)
@@ -288,5 +294,8 @@ mod tests {
     fn go_min_and_max_keep_nan() {
         assert!(max(f64::NAN, 1.0).is_nan());
         assert!(min(1.0, f64::NAN).is_nan());
+        assert_eq!(max(f64::NAN, f64::INFINITY), f64::INFINITY);
+        assert_eq!(min(f64::NEG_INFINITY, f64::NAN), f64::NEG_INFINITY);
+        assert!(min(f64::NAN, f64::INFINITY).is_nan());
     }
 }

@@ -29,7 +29,7 @@ use prometheus::{Answer, Prometheus, Series};
 const TOLERANCE: f64 = 1e-9;
 
 /// Fewer would mean that the file was not read to its end.
-const QUERIES_MIN: usize = 150;
+const QUERIES_MIN: usize = 500;
 /// The reference is older than our language, but not by more than this.
 const DIFFERENT_MAX: usize = 40;
 
@@ -94,7 +94,7 @@ fn queries_agree_with_prometheus() {
         }
     }
     let count = failures.len();
-    failures.truncate(40);
+    failures.truncate(60);
     assert!(failures.is_empty(), "{count}:\n{}", failures.join("\n"));
     assert!(queries - different >= QUERIES_MIN, "only {queries} queries");
     assert!(different <= DIFFERENT_MAX, "{different} differ");

@@ -375,6 +375,8 @@ fn count_values(grid: &Grid, grouping: &Grouping<'_>, label: &str) -> Result<Gri
             "invalid label name \"{label}\""
         )));
     }
+    // A label that the grouping removes does not come back.
+    let removed = grouping.without && !grouping.keeps(label);
     let mut index: HashMap<Labels, usize> = HashMap::new();
     let mut groups: Vec<(Labels, Vec<f64>)> = Vec::new();
     let steps = grid.rows().iter().map(|r| r.steps().end).max().unwrap_or(0);
@@ -389,7 +391,10 @@ fn count_values(grid: &Grid, grouping: &Grouping<'_>, label: &str) -> Result<Gri
             let at = match last {
                 Some((bits, at)) if bits == v.to_bits() => at,
                 _ => {
-                    let labels = labels.set(label, &value_text(*v)).build();
+                    if !removed {
+                        labels.set(label, &value_text(*v));
+                    }
+                    let labels = labels.build();
                     *index.entry(labels).or_insert_with_key(|labels| {
                         groups.push((labels.clone(), vec![absent(); steps]));
                         groups.len() - 1

@@ -253,6 +253,10 @@ proptest! {
         let may_differ = ["end()", "sum_over_time", "avg_over_time"]
             .iter()
             .any(|part| query.contains(part));
+        // An instant query has no step, and the two ranges are not the same.
+        if ["step()", "range()"].iter().any(|part| query.contains(part)) {
+            return Ok(());
+        }
         if let (Ok(instant), Ok(one)) = (instant, one) {
             prop_assert_eq!(elements(instant.value), elements(one.value.clone()), "{}", query);
             if let Ok(several) = several && !may_differ {
