@@ -210,6 +210,11 @@ impl Grid {
         }
     }
 
+    /// Puts the series in label order.
+    pub(super) fn sort_by_labels(&mut self) {
+        self.rows.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+    }
+
     /// Adds a series whose values, from step `first` on, are appended by `fill`.
     /// A series without a value is not added; whether it was is the result.
     pub(super) fn push(

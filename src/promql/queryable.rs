@@ -71,9 +71,9 @@ pub trait Queryable: Send + Sync {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError>;
 
-    /// Hands the same series to `take` one by one, in the same order. The engine
-    /// reads through this, so a store that decodes series by series never holds
-    /// the samples of more than one.
+    /// Hands the same series to `take` one by one, in any order. The engine reads
+    /// through this, so a store that decodes series by series never holds the
+    /// samples of more than a few.
     ///
     /// # Errors
     /// As [`Queryable::select`], and the first error of `take`, which ends the reading.

@@ -55,6 +55,7 @@ pub use state::Table;
 
 use crate::config;
 use crate::model::{Clock, Labels, Matcher, Timestamp};
+use crate::promql::queryable::Take;
 use crate::promql::{QueryError, Queryable, SelectHints, Series};
 use crate::telemetry::Metrics;
 
@@ -515,5 +516,18 @@ impl Queryable for Store {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError> {
         select::select(&self.shared, start, end, matchers, hints)
+    }
+
+    fn for_each(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        take: &mut Take<'_>,
+    ) -> Result<(), QueryError> {
+        select::for_each(&self.shared, (start, end), matchers, hints, |series| {
+            take(&series.labels, &series.samples)
+        })
     }
 }

@@ -4,7 +4,8 @@
 //! seal shows its file before it takes the samples out of the head, so that they
 //! are in one of the two at any time, and a sample seen twice is one sample.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use roaring::RoaringBitmap;
 
@@ -13,8 +14,16 @@ use super::shared::Shared;
 use crate::model::{Labels, Matcher, Sample, Timestamp};
 use crate::promql::{QueryError, SelectHints, Series};
 
-/// How many series are read between two looks at the cancel flag.
-const STEP: usize = 512;
+/// About so many samples are decoded at once: 4 MiB.
+const CHUNK_SAMPLES: i64 = 256 << 10;
+/// Guessed distance of two samples, to size the chunks by.
+const INTERVAL_MS: i64 = 10_000;
+/// Series of a chunk: neighbours share pages, so a few at least.
+const CHUNK_SERIES: std::ops::RangeInclusive<i64> = 4..=512;
+/// With more chunks than this, threads read ahead of the caller.
+const ALONE_CHUNKS_MAX: usize = 1;
+/// Threads that read for one query.
+const READERS_MAX: usize = 4;
 
 /// See [`crate::promql::Queryable::select`].
 pub(super) fn select(
@@ -24,24 +33,79 @@ pub(super) fn select(
     matchers: &[Matcher],
     hints: &SelectHints,
 ) -> Result<Vec<Series>, QueryError> {
-    let targets = targets(shared, matchers);
-    let mut found = Vec::new();
+    let mut found: Vec<Series> = Vec::new();
     let mut left = hints.samples_max;
-    for step in targets.chunks(STEP) {
-        if hints.cancel.load(Ordering::Relaxed) {
-            return Err(QueryError::Cancelled);
-        }
-        read_step(shared, step, start, end, &mut left, &mut found)?;
-        if found.len() > hints.series_max {
-            return Err(QueryError::TooManySeries(hints.series_max));
-        }
-    }
-    found.sort_by(|a: &Series, b: &Series| a.labels.cmp(&b.labels));
+    for_each(shared, (start, end), matchers, hints, |series| {
+        left = left
+            .checked_sub(series.samples.len())
+            .ok_or(QueryError::TooManySamples)?;
+        found.push(series);
+        Ok(())
+    })?;
+    found.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(found)
 }
 
+/// Hands over the series one by one, in no order. A few chunks of neighbours are
+/// decoded at a time, on other cores while the caller works, so memory is bounded
+/// whatever is selected.
+pub(super) fn for_each(
+    shared: &Shared,
+    range: (Timestamp, Timestamp),
+    matchers: &[Matcher],
+    hints: &SelectHints,
+    mut take: impl FnMut(Series) -> Result<(), QueryError>,
+) -> Result<(), QueryError> {
+    let targets = targets(shared, matchers);
+    let chunks: Vec<&[Target]> = targets.chunks(chunk_series(range)).collect();
+    let mut count = 0;
+    let mut take_all = |found: Vec<Series>| {
+        count += found.len();
+        if count > hints.series_max {
+            return Err(QueryError::TooManySeries(hints.series_max));
+        }
+        found.into_iter().try_for_each(&mut take)
+    };
+    let read = |chunk: &[Target]| {
+        if hints.cancel.load(Ordering::Relaxed) {
+            return Err(QueryError::Cancelled);
+        }
+        read_chunk(shared, chunk, range, hints.samples_max)
+    };
+    if chunks.len() <= ALONE_CHUNKS_MAX {
+        return chunks
+            .into_iter()
+            .try_for_each(|chunk| take_all(read(chunk)?));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let readers = cores.saturating_sub(1).clamp(1, READERS_MAX);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (send, found) = mpsc::sync_channel(readers);
+        for _ in 0..readers {
+            let (send, next, chunks, read) = (send.clone(), &next, &chunks, &read);
+            scope.spawn(move || {
+                let mut rest = std::iter::from_fn(|| {
+                    chunks.get(next.fetch_add(1, Ordering::Relaxed)).copied()
+                });
+                // The caller hangs up when it has an error.
+                rest.try_for_each(|chunk| send.send(read(chunk)).ok())
+            });
+        }
+        drop(send);
+        found.into_iter().try_for_each(|found| take_all(found?))
+    })
+}
+
+/// How many series of the range make a chunk.
+fn chunk_series((start, end): (Timestamp, Timestamp)) -> usize {
+    let samples = end.ms_since(start) / INTERVAL_MS + 1;
+    let series = (CHUNK_SAMPLES / samples.max(1)).clamp(*CHUNK_SERIES.start(), *CHUNK_SERIES.end());
+    usize::try_from(series).expect("it lies in the bounds")
+}
+
 /// A series with the symbol of its metric's name in front, as sealed pages are
-/// sorted: steps of neighbours read each page once or twice, not once a step.
+/// sorted: chunks of neighbours read each page once or twice, not once a series.
 type Target = (u32, u32);
 
 fn targets(shared: &Shared, matchers: &[Matcher]) -> Vec<Target> {
@@ -53,36 +117,36 @@ fn targets(shared: &Shared, matchers: &[Matcher]) -> Vec<Target> {
     targets
 }
 
-fn read_step(
+fn read_chunk(
     shared: &Shared,
     targets: &[Target],
-    start: Timestamp,
-    end: Timestamp,
-    left: &mut usize,
-    found: &mut Vec<Series>,
-) -> Result<(), QueryError> {
+    (start, end): (Timestamp, Timestamp),
+    samples_max: usize,
+) -> Result<Vec<Series>, QueryError> {
     let (start, end) = (start.as_ms(), end.as_ms());
     let mut recent = vec![Vec::new(); targets.len()];
     for ((_, id), samples) in targets.iter().zip(&mut recent) {
         shared.head.read(*id, start, end, samples);
-        *left = left
-            .checked_sub(samples.len())
-            .ok_or(QueryError::TooManySamples)?;
     }
+    let held: usize = recent.iter().map(Vec::len).sum();
+    let left = samples_max
+        .checked_sub(held)
+        .ok_or(QueryError::TooManySamples)?;
     let mut sealed = vec![Vec::new(); targets.len()];
     shared
         .days
-        .read(targets, start, end, *left, &mut sealed)
+        .read(targets, start, end, left, &mut sealed)
         .map_err(|err| query_error(shared, err))?;
-    *left = left.saturating_sub(sealed.iter().map(Vec::len).sum());
     let index = shared.index();
-    for ((_, id), (sealed, recent)) in targets.iter().zip(sealed.into_iter().zip(recent)) {
-        let samples = merge(sealed, recent);
-        if let Some(labels) = index.labels(*id).filter(|_| !samples.is_empty()) {
-            found.push(Series { labels, samples });
-        }
-    }
-    Ok(())
+    let samples = sealed.into_iter().zip(recent);
+    let series = targets.iter().zip(samples);
+    Ok(series
+        .filter_map(|((_, id), (sealed, recent))| {
+            let samples = merge(sealed, recent);
+            let labels = index.labels(*id).filter(|_| !samples.is_empty())?;
+            Some(Series { labels, samples })
+        })
+        .collect())
 }
 
 fn query_error(shared: &Shared, err: sealed::Error) -> QueryError {
@@ -151,7 +215,7 @@ pub(super) fn series(
 ) -> Result<Vec<Labels>, QueryError> {
     let ids: Vec<u32> = active(shared, selectors, start, end)?.iter().collect();
     let mut found = Vec::with_capacity(ids.len());
-    for step in ids.chunks(STEP) {
+    for step in ids.chunks(512) {
         let index = shared.index();
         found.extend(step.iter().filter_map(|id| index.labels(*id)));
     }
@@ -191,4 +255,71 @@ fn sorted(mut texts: Vec<String>, limit: usize) -> Vec<String> {
     texts.sort_unstable();
     texts.truncate(limit);
     texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Clock;
+    use crate::promql::Queryable as _;
+    use crate::store::Store;
+    use crate::store::tests::{T0, batch, manual, options, row};
+    use crate::telemetry::Metrics;
+
+    /// So long a range that a chunk has four series.
+    const LONG_MS: i64 = 40 * 86_400_000;
+
+    async fn store_of(dir: &std::path::Path, clock: Clock, series: u32) -> Store {
+        let store = Store::open(options(dir), clock, Metrics::new()).unwrap();
+        let rows = (0..series).map(|i| row("a", &format!("d{i:02}"), T0, f64::from(i)));
+        store.write(batch(rows)).await.unwrap();
+        store
+    }
+
+    fn visit(
+        store: &Store,
+        hints: &SelectHints,
+        mut take: impl FnMut(f64) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let range = (Timestamp::from_ms(T0 - LONG_MS), Timestamp::from_ms(T0 + 1));
+        store.for_each(range.0, range.1, &[], hints, &mut |_, samples| {
+            take(samples[0].v)
+        })
+    }
+
+    #[tokio::test]
+    async fn chunks_read_on_other_threads_lose_nothing_and_stop_at_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store_of(dir.path(), manual(T0 + 1_000).0, 41).await;
+        let mut hints = SelectHints::default();
+        let mut seen = Vec::new();
+        visit(&store, &hints, |v| {
+            seen.push(v);
+            Ok(())
+        })
+        .unwrap();
+        seen.sort_by(f64::total_cmp);
+        assert_eq!(seen, (0..41).map(f64::from).collect::<Vec<_>>());
+
+        let mut count = 0;
+        let stopped = visit(&store, &hints, |_| {
+            count += 1;
+            if count == 6 {
+                Err(QueryError::TooManySamples)
+            } else {
+                Ok(())
+            }
+        });
+        assert!(matches!(stopped, Err(QueryError::TooManySamples)));
+        assert_eq!(count, 6);
+
+        hints.series_max = 40;
+        let many = visit(&store, &hints, |_| Ok(()));
+        assert!(matches!(many, Err(QueryError::TooManySeries(40))));
+
+        hints.cancel.store(true, Ordering::Relaxed);
+        let cancelled = visit(&store, &hints, |_| Ok(()));
+        assert!(matches!(cancelled, Err(QueryError::Cancelled)));
+        store.close().await;
+    }
 }

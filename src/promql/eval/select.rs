@@ -51,6 +51,7 @@ impl Evaluator<'_> {
             });
             grid.size()
         })?;
+        grid.sort_by_labels();
         Ok(if fixed.is_some() {
             grid.repeat(steps.count)
         } else {
@@ -97,6 +98,7 @@ impl Evaluator<'_> {
             });
             grid.size()
         })?;
+        grid.sort_by_labels();
         Ok(grid)
     }
 
