@@ -110,7 +110,7 @@ pub fn start(
     stop: CancellationToken,
 ) -> anyhow::Result<Alerting> {
     check(config)?;
-    let is_manual = matches!(clock, Clock::Manual(_));
+    let is_manual = clock.is_manual();
     let alerting = Alerting(Arc::new(Inner {
         store,
         metrics,

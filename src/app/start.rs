@@ -19,6 +19,7 @@ use crate::promql::{Engine, Features, engine};
 use crate::sources::{self, Board, Sources, internal, push};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ClockState;
 use crate::web::context::{Context, Gate, Parts};
 use crate::web::{self, Front, Listeners};
 use crate::{alerting, delivery, ingest, rules};
@@ -38,6 +39,7 @@ impl App {
     pub async fn start(config: Config, load: Load, clock: Clock) -> anyhow::Result<App> {
         let metrics = Metrics::new();
         metrics.register(Box::new(sources::host::Host::new(clock.clone())));
+        metrics.register(Box::new(ClockState::new(clock.clone())));
         let layers = Layers::new(&metrics);
         let listeners = Listeners::bind(&config.server.listen).await?;
         let addrs = listeners.addresses().to_vec();

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{EXIT_USAGE, RunArgs, checked, complain};
 use crate::app::App;
 use crate::config::Config;
-use crate::model::Clock;
+use crate::model::{Clock, clock};
 use crate::telemetry::logging;
 
 /// Signals that come this soon after the first are its repeats.
@@ -47,8 +47,9 @@ fn serve(config: Config, args: RunArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let load = Box::new(move || args.load());
+        let clock = Clock::System.guarded(clock::build_date(), config.global.trust_clock);
         let app = tokio::select! {
-            started = App::start(config, load, Clock::System) => started?,
+            started = App::start(config, load, clock) => started?,
             () = signals.stop() => return Ok(()),
         };
         let ended = until_stop(&app, &mut signals).await;

@@ -66,6 +66,8 @@ pub struct Global {
     /// Under which URL people reach us; stands in notifications. Empty: made
     /// from the host name and the first listen address.
     pub external_url: String,
+    /// Whether the machine's clock is believed whatever it says.
+    pub trust_clock: bool,
 }
 
 impl Default for Global {
@@ -75,6 +77,7 @@ impl Default for Global {
             evaluation_interval: Span::secs(15),
             external_labels: BTreeMap::new(),
             external_url: String::new(),
+            trust_clock: false,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::registry::{Registry, Sight};
 use super::route::Event;
 use super::series::{Cache, Found, Source};
 use super::stamps::Stamps;
-use super::validate::{Lot, check_time};
+use super::validate::{Lot, Moment, check_time};
 use super::{Hand, Message};
 use crate::model::Timestamp;
 use crate::store::{Item, Row, StateOp, Store, WriteBatch};
@@ -110,11 +110,11 @@ impl Encoder {
         &mut self,
         active: &Active,
         (lot, message): (&Lot, &Message),
-        now: Timestamp,
+        at: &Moment,
         pass: Pass<'_>,
         batch: &mut WriteBatch,
     ) -> Result<Encoded, Refused> {
-        let plan = &active.plan;
+        let (plan, now) = (&active.plan, at.now);
         let map = &plan.maps[lot
             .map
             .expect("BUG: a message that no map takes was let through")];
@@ -134,7 +134,7 @@ impl Encoder {
         )?;
         let stamped = self.reading.time().is_none();
         let time = self.reading.time().unwrap_or(message.stamp);
-        check_time(plan, time, now)?;
+        check_time(plan, time, at)?;
         if matches!(pass, Pass::Rest { afresh: true, .. }) {
             self.cache.forget(&source, &self.reading);
         }

@@ -35,8 +35,6 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use self::plan::FUTURE_MAX_MS;
-
 use self::lanes::{Lane, Room};
 use self::plan::{Active, Plan};
 use self::registry::Registry;

@@ -14,10 +14,6 @@ use crate::config::{self, Config, Limits};
 use crate::model::TenantId;
 use crate::telemetry::metrics;
 
-/// How far in the future a sample may lie, in milliseconds: clocks of devices
-/// differ by minutes, not by hours.
-pub const FUTURE_MAX_MS: i64 = 5 * 60 * 1_000;
-
 /// The compiled configuration of ingest.
 #[derive(Debug)]
 pub(super) struct Plan {

@@ -29,7 +29,7 @@ use super::lanes::{Lanes, Room};
 use super::letter::dead_letter;
 use super::plan::Active;
 use super::registry::Registry;
-use super::validate::Lot;
+use super::validate::{Lot, Moment};
 use super::{Core, Details, Hand, Message, Origin, Reply};
 use crate::model::{Clock, Timestamp};
 use crate::store::{Committed, Error, Item, Refusal, RefusedRow, StateOp, Store, WriteBatch};
@@ -202,7 +202,7 @@ impl Worker {
     /// Makes a batch of the backlog and sends it off.
     fn fill(&mut self) {
         let mut load = Load::default();
-        let now = self.clock.now();
+        let at = Moment::of(&self.clock);
         while !is_full(&load.write, load.letter_bytes)
             && let Some((hand, index, (lot, message))) = self.backlog.pop_front()
         {
@@ -217,24 +217,24 @@ impl Worker {
                 refusal: None,
                 stage: Stage::Final(Ending::Retry(Reason::Storage)),
             };
-            self.load(entry, now, &mut load);
+            self.load(entry, &at, &mut load);
         }
         self.launch(load);
     }
 
-    fn load(&mut self, entry: Entry, now: Timestamp, load: &mut Load) {
+    fn load(&mut self, entry: Entry, at: &Moment, load: &mut Load) {
         match entry.lot.refused {
-            None => self.encode(entry, now, false, load),
+            None => self.encode(entry, at, false, load),
             Some((reason @ Reason::Overload, _)) => self.end(&entry, Ending::Retry(reason)),
             Some((reason, detail)) if !reason.is_kept() => {
                 self.explain(&entry, detail);
                 self.end(&entry, Ending::Rejected(reason));
             }
-            Some((reason, detail)) => self.bury(entry, &Refused::new(reason, detail), now, load),
+            Some((reason, detail)) => self.bury(entry, &Refused::new(reason, detail), at.now, load),
         }
     }
 
-    fn encode(&mut self, mut entry: Entry, now: Timestamp, afresh: bool, load: &mut Load) {
+    fn encode(&mut self, mut entry: Entry, at: &Moment, afresh: bool, load: &mut Load) {
         let active = Arc::clone(&self.open[&entry.hand].active);
         if !self
             .learned
@@ -255,7 +255,7 @@ impl Worker {
         let pair = (&entry.lot, &entry.message);
         match self
             .encoder
-            .encode(&active, pair, now, pass, &mut load.write)
+            .encode(&active, pair, at, pass, &mut load.write)
         {
             Ok(encoded) => {
                 let registrations = &entry.lot.tenant.meter.registrations;
@@ -270,7 +270,7 @@ impl Worker {
                 entry.stage = Stage::Written(encoded);
                 load.entries.push(entry);
             }
-            Err(refused) => self.bury(entry, &refused, now, load),
+            Err(refused) => self.bury(entry, &refused, at.now, load),
         }
     }
 
@@ -337,13 +337,13 @@ impl Worker {
             }
         };
         let mut again = Load::default();
-        let now = self.clock.now();
+        let at = Moment::of(&self.clock);
         for mut entry in landed.entries {
             match std::mem::replace(&mut entry.stage, Stage::Final(Ending::Accepted)) {
                 Stage::Final(ending) => self.end(&entry, ending),
                 Stage::Written(encoded) => {
                     entry.lot.tenant.time_commit(landed.number, landed.seconds);
-                    self.judge(entry, &encoded, &committed, now, &mut again);
+                    self.judge(entry, &encoded, &committed, &at, &mut again);
                 }
             }
         }
@@ -356,7 +356,7 @@ impl Worker {
         mut entry: Entry,
         encoded: &Encoded,
         committed: &Committed,
-        now: Timestamp,
+        at: &Moment,
         again: &mut Load,
     ) {
         let added = committed.outcomes[encoded.item].added;
@@ -368,8 +368,8 @@ impl Worker {
         entry.passes += 1;
         let afresh = entry.sort_out(encoded, refused);
         match entry.refusal {
-            _ if !entry.rest.is_empty() => self.encode(entry, now, afresh, again),
-            Some(refusal) => self.bury(entry, &refused_by_writer(refusal), now, again),
+            _ if !entry.rest.is_empty() => self.encode(entry, at, afresh, again),
+            Some(refusal) => self.bury(entry, &refused_by_writer(refusal), at.now, again),
             None if entry.added > 0 => self.end(&entry, Ending::Accepted),
             None => self.end(&entry, Ending::Duplicate),
         }
@@ -451,6 +451,7 @@ fn refused_by_writer(refusal: Refusal) -> Refused {
             "another value is stored at the same time; the first one is kept",
         ),
         Refusal::TooOld => (Reason::Timestamp, "older than the store takes"),
+        Refusal::TooNew => (Reason::Timestamp, "too far in the future"),
         Refusal::SeriesLimit => (
             Reason::SeriesLimit,
             "a new series, but the tenant or the store has as many as it may",

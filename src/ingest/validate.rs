@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use super::Message;
 use super::decode::Refused;
-use super::plan::{Active, FUTURE_MAX_MS, Plan};
+use super::plan::{Active, Plan};
 use super::tenants::{Tenant, Tenants, id};
 use super::topic::{Subject, TOPIC_BYTES_MAX};
 use crate::model::tenant::DEFAULT_TENANT;
-use crate::model::{TenantId, Timestamp};
+use crate::model::{Clock, TenantId, Timestamp};
+use crate::store::FUTURE_MAX_MS;
 use crate::telemetry::metrics::{Kind, Reason, UNKNOWN_TENANT};
 
 /// What admission says about a message. While it lives, the message counts as
@@ -128,16 +129,36 @@ fn owner<'a>(
     }
 }
 
+/// What time it is, and between which times that may lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// The time that we give out.
+    pub(super) now: Timestamp,
+    earliest: Timestamp,
+    latest: Timestamp,
+}
+
+impl Moment {
+    /// This moment.
+    pub(super) fn of(clock: &Clock) -> Moment {
+        Moment {
+            now: clock.now(),
+            earliest: clock.earliest(),
+            latest: clock.latest(),
+        }
+    }
+}
+
 /// Whether a sample of this time may be stored now.
 ///
 /// # Errors
 /// Reason `timestamp` when not.
-pub(super) fn check_time(plan: &Plan, t: Timestamp, now: Timestamp) -> Result<(), Refused> {
-    if t > now.plus_ms(FUTURE_MAX_MS) {
+pub(super) fn check_time(plan: &Plan, t: Timestamp, at: &Moment) -> Result<(), Refused> {
+    if t > at.latest.plus_ms(FUTURE_MAX_MS) {
         let detail = format!("{t} is more than 5 minutes in the future");
         return Err(Refused::new(Reason::Timestamp, detail));
     }
-    if t < now.minus_ms(plan.late_max_ms) {
+    if t < at.earliest.minus_ms(plan.late_max_ms) {
         let detail = format!("{t} is older than store.max_late allows");
         return Err(Refused::new(Reason::Timestamp, detail));
     }
@@ -262,11 +283,16 @@ mod tests {
     fn the_window_is_five_minutes_ahead_and_max_late_behind() {
         let desk = desk("[store]\nmax_late = \"1h\"\n");
         let now = Timestamp::from_ms(10_000_000);
-        let ok = |ms| check_time(&desk.active.plan, now.plus_ms(ms), now).is_ok();
+        let at = Moment {
+            now,
+            earliest: now,
+            latest: now,
+        };
+        let ok = |ms| check_time(&desk.active.plan, now.plus_ms(ms), &at).is_ok();
         assert!(ok(0) && ok(300_000) && ok(-3_600_000));
         assert!(!ok(300_001) && !ok(-3_600_001));
         let ends = [Timestamp::MIN, Timestamp::MAX];
-        assert!(ends.map(|t| check_time(&desk.active.plan, t, now).is_err()) == [true; 2]);
+        assert!(ends.map(|t| check_time(&desk.active.plan, t, &at).is_err()) == [true; 2]);
     }
 
     proptest! {

@@ -204,9 +204,27 @@ impl Alerts {
         }
     }
 
-    /// Time during which nobody looked does not count for `for`.
+    /// The clock was stepped by `by_ms` while time went on: what was waited for, is
+    /// waited for as long as before. Rows follow with their next change.
+    pub(super) fn shift(&mut self, by_ms: i64) {
+        for alert in self.active.values_mut() {
+            if alert.phase == AlertPhase::Pending {
+                alert.active_at = alert.active_at.plus_ms(by_ms);
+                alert.is_refreshed = true;
+            }
+            for at in [&mut alert.keep_firing_since, &mut alert.resolved_at] {
+                *at = at.map(|at| at.plus_ms(by_ms));
+            }
+            if alert.written_at != Timestamp::MIN {
+                alert.written_at = alert.written_at.plus_ms(by_ms);
+            }
+        }
+    }
+
+    /// Time during which nobody looked does not count for `for`. A clock that went
+    /// back meanwhile takes the alerts along.
     fn shift_pending(&mut self, ts: Timestamp, down_since: Timestamp, times: Times) {
-        let down = ts.ms_since(down_since).max(0);
+        let down = ts.ms_since(down_since);
         let (hold, grace) = (as_ms(times.hold), as_ms(times.grace));
         let too_long = down > as_ms(times.tolerance);
         for alert in self.active.values_mut() {

@@ -28,6 +28,8 @@ pub(super) struct Group {
     orphans: BTreeSet<Labels>,
     evaluation_secs: f64,
     definition: u64,
+    /// How far the clock was stepped at the last evaluation.
+    stepped_ms: Option<i64>,
 }
 
 /// The state of a rule between evaluations.
@@ -47,6 +49,8 @@ pub(super) struct World<'a> {
     pub(super) data: &'a dyn Queryable,
     pub(super) settings: &'a Settings,
     pub(super) cancel: &'a Arc<AtomicBool>,
+    /// How far the clock was stepped, see [`crate::model::Clock::stepped_ms`].
+    pub(super) stepped_ms: i64,
 }
 
 /// What an evaluation gave.
@@ -91,6 +95,7 @@ impl Group {
             last_eval,
             orphans: BTreeSet::new(),
             evaluation_secs: 0.0,
+            stepped_ms: None,
         }
     }
 
@@ -107,6 +112,7 @@ impl Group {
             }
         }
         group.orphans = self.orphans;
+        group.stepped_ms = self.stepped_ms;
         for state in old.into_values() {
             group.orphans.extend(state.series);
         }
@@ -122,6 +128,7 @@ impl Group {
     /// Evaluates all rules in order at `ts`. Blocking, as long as its queries run.
     pub(super) fn evaluate(&mut self, ts: Timestamp, world: &World<'_>) -> Evaluation {
         let started = Instant::now();
+        self.follow_clock(world.stepped_ms);
         let mut overlay = Overlay::new(world.data);
         let mut out = Evaluation {
             batch: WriteBatch {
@@ -156,6 +163,16 @@ impl Group {
         out.selected = overlay.selected();
         self.evaluation_secs = started.elapsed().as_secs_f64();
         out
+    }
+
+    /// What was counted before a step of the clock goes on after it.
+    fn follow_clock(&mut self, stepped_ms: i64) {
+        let by = stepped_ms - self.stepped_ms.replace(stepped_ms).unwrap_or(stepped_ms);
+        if by != 0 {
+            self.rules
+                .iter_mut()
+                .for_each(|state| state.alerts.shift(by));
+        }
     }
 
     /// What pages and the API see.

@@ -151,16 +151,18 @@ impl Rules {
     pub async fn tick(&self) {
         let seats = self.0.seats.lock().await.clone();
         for seat in seats {
-            let slot = seat.slot(self.0.clock.now());
+            let slot = seat.slot(&self.0.clock);
             self.0.evaluate(&seat, slot).await;
         }
     }
 }
 
 impl Seat {
-    /// The slot that `now` lies in.
-    fn slot(&self, now: Timestamp) -> Timestamp {
-        let offset = self.spec.offset_ms();
+    /// The slot that the clock is in. Each time that the clock goes back, slots move
+    /// by a millisecond: the hours that come again get samples of their own.
+    fn slot(&self, clock: &Clock) -> Timestamp {
+        let offset = self.spec.offset_ms() + i64::from(clock.steps_back());
+        let now = clock.now();
         now.minus_ms(offset)
             .floor_to(self.spec.interval_ms())
             .plus_ms(offset)
@@ -169,7 +171,7 @@ impl Seat {
 
 impl Inner {
     fn is_manual(&self) -> bool {
-        matches!(self.clock, Clock::Manual(_))
+        self.clock.is_manual()
     }
 
     fn view(&self) -> MutexGuard<'_, Arc<Vec<GroupView>>> {
@@ -295,6 +297,7 @@ impl Inner {
     ) -> Option<(Group, Evaluation)> {
         let cancel = Arc::new(AtomicBool::new(false));
         let (flag, store, seat_) = (Arc::clone(&cancel), self.store.clone(), Arc::clone(seat));
+        let stepped_ms = self.clock.stepped_ms();
         let mut work = tokio::task::spawn_blocking(move || {
             let mut group = match group {
                 Some(group) => group,
@@ -307,6 +310,7 @@ impl Inner {
                 data: &store,
                 settings: &seat_.settings,
                 cancel: &flag,
+                stepped_ms,
             };
             let evaluation = group.evaluate(slot, &world);
             Ok::<_, store::Error>((group, evaluation))
@@ -437,19 +441,22 @@ fn restore_rule(store: &Store, rule_id: u64) -> Result<Vec<AlertRow>, store::Err
 /// Evaluates a group at each of its slots, the next one first.
 async fn group_loop(inner: Arc<Inner>, seat: Arc<Seat>) {
     let interval = seat.spec.interval_ms();
-    let mut last = seat.slot(inner.clock.now());
+    let mut last = seat.slot(&inner.clock);
+    let mut stepped_ms = inner.clock.stepped_ms();
     while !seat.stop.is_cancelled() {
-        let now = inner.clock.now();
-        let slot = seat.slot(now);
+        let slot = seat.slot(&inner.clock);
         if slot == last {
-            let wait = slot.plus_ms(interval).ms_since(now).max(1);
+            let wait = slot.plus_ms(interval).ms_since(inner.clock.now()).max(1);
             let wait = Duration::from_millis(wait.unsigned_abs()).min(SLEEP_MAX);
             tokio::select! {
                 () = seat.stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => continue,
             }
         }
-        let missed = slot.ms_since(last) / interval - 1;
+        // Time that the clock left out did not pass.
+        let stepped =
+            inner.clock.stepped_ms() - std::mem::replace(&mut stepped_ms, inner.clock.stepped_ms());
+        let missed = (slot.ms_since(last) - stepped) / interval - 1;
         if missed > 0 {
             let label = &[seat.key.as_str()];
             let counter = inner.metrics.rules.missed.with_label_values(label);

@@ -129,6 +129,8 @@ pub enum Refusal {
     Conflict,
     /// Older than `[store] max_late` or the retention.
     TooOld,
+    /// Further in the future than clocks may differ.
+    TooNew,
     /// The tenant or the store has as many series as it may.
     SeriesLimit,
     /// The id is of a series that has left the store; resolve its labels again.
@@ -137,9 +139,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in their order.
-    pub const ALL: [Refusal; 4] = [
+    pub const ALL: [Refusal; 5] = [
         Refusal::Conflict,
         Refusal::TooOld,
+        Refusal::TooNew,
         Refusal::SeriesLimit,
         Refusal::UnknownSeries,
     ];

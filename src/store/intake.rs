@@ -1,5 +1,6 @@
 //! Rows into the head and into the open log record.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
 
@@ -113,6 +114,7 @@ struct Counts {
     duplicates: u64,
     conflicts: u64,
     too_old: u64,
+    too_new: u64,
     series_limited: u64,
     unknown: u64,
 }
@@ -168,7 +170,7 @@ impl Intake {
             shared: &shared,
             parts: &mut shared.parts(),
             shard: None,
-            oldest_ms: shared.oldest_ms(),
+            accepted_ms: shared.accepted_ms(),
             seq,
             added: 0,
             fresh: 0,
@@ -218,6 +220,7 @@ impl Intake {
         match refusal {
             Refusal::Conflict => self.counts.conflicts += 1,
             Refusal::TooOld => self.counts.too_old += 1,
+            Refusal::TooNew => self.counts.too_new += 1,
             Refusal::SeriesLimit => self.counts.series_limited += 1,
             Refusal::UnknownSeries => self.counts.unknown += 1,
         }
@@ -225,8 +228,11 @@ impl Intake {
 
     fn take_row(&mut self, pass: &mut Pass<'_>, row: &Row) -> Result<Placed, Refusal> {
         let t = row.t.as_ms();
-        if t < pass.oldest_ms {
+        if t < *pass.accepted_ms.start() {
             return Err(Refusal::TooOld);
+        }
+        if t > *pass.accepted_ms.end() {
+            return Err(Refusal::TooNew);
         }
         let window = window_of(t).ok_or(Refusal::TooOld)?;
         let id = match &row.series {
@@ -319,6 +325,7 @@ impl Intake {
         store.duplicates.inc_by(counts.duplicates);
         store.conflicts.inc_by(counts.conflicts);
         store.too_old.inc_by(counts.too_old);
+        store.too_new.inc_by(counts.too_new);
         store.series_limited.inc_by(counts.series_limited);
         store.unknown_series.inc_by(counts.unknown);
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -347,7 +354,7 @@ struct Pass<'a> {
     parts: &'a mut Parts,
     /// The shard of the row before; neighbours mostly share it.
     shard: Option<(usize, RwLockWriteGuard<'a, Shard>)>,
-    oldest_ms: i64,
+    accepted_ms: RangeInclusive<i64>,
     seq: u64,
     added: u64,
     /// The series that the current row made: nothing of it is sealed.

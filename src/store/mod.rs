@@ -7,6 +7,7 @@
 //! another part of the process, or let a redb type out.
 
 pub mod batch;
+mod clock;
 mod days;
 mod disk;
 mod head;
@@ -51,6 +52,7 @@ pub use batch::{
     CommitSeq, Committed, Item, ItemOutcome, Refusal, RefusedRow, Row, SeriesId, SeriesKey,
     StateOp, Urgency, WriteBatch,
 };
+pub use clock::FUTURE_MAX_MS;
 pub use state::Table;
 
 use crate::config;
@@ -210,6 +212,9 @@ impl Store {
         let fail = |err| io_error("read", hot.path(), err);
         let replayed = replay::replay(&db, meta, &coverage, &metrics).map_err(fail)?;
         let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;
+        let newest = replayed.parts.all().map(|part| part.max_t);
+        let newest = newest.max().unwrap_or(i64::MIN).max(coverage.max_t);
+        clock.resume(clock::saved(&db, newest).map_err(|err| fail(err.into()))?);
         drop(db);
         let sequence = replayed.sequence.max(last_key);
         let log = writer::Log {

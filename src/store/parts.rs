@@ -7,6 +7,8 @@
 //! that generation holds every sample of the window from the transactions up to
 //! its last one that no earlier generation holds: replay leans on this.
 
+use std::ops::RangeInclusive;
+
 use super::series::PartId;
 
 /// The length of a window in ms.
@@ -85,15 +87,15 @@ impl Parts {
         self.open.len() - 1
     }
 
-    /// Takes the parts of the windows before `window` to seal them; `last_seq` is
-    /// the last transaction, all of whose samples are in.
-    pub(super) fn take_before(&mut self, window: u32, last_seq: u64) -> Vec<Part> {
-        let (take, stay) = std::mem::take(&mut self.open)
+    /// Takes the parts of all windows but `leave` to seal them; `last_seq` is the
+    /// last transaction, all of whose samples are in.
+    pub(super) fn take_all_but(&mut self, leave: &RangeInclusive<u32>, last_seq: u64) -> Vec<Part> {
+        let (stay, take): (Vec<Part>, Vec<Part>) = std::mem::take(&mut self.open)
             .into_iter()
-            .partition(|part| part.window < window);
+            .partition(|part| leave.contains(&part.window));
         self.open = stay;
         self.recent = 0;
-        let mut take: Vec<Part> = take;
+        let mut take = take;
         take.retain(|part| part.samples > 0);
         for part in &mut take {
             part.last_seq = last_seq;
@@ -129,7 +131,7 @@ mod tests {
         let first = parts.id_of(10, 5);
         parts.count_in(10, 36_000_001, 5);
         parts.count_in(11, 39_600_000, 6);
-        let taken = parts.take_before(11, 9);
+        let taken = parts.take_all_but(&(11..=u32::MAX), 9);
         assert_eq!(taken.len(), 1);
         assert_eq!(
             (taken[0].id, taken[0].first_seq, taken[0].last_seq),

@@ -20,6 +20,7 @@ mod rewrite;
 mod tests;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,7 @@ use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::CommitSeq;
+use super::clock::{FUTURE_MAX_MS, Witness};
 use super::parts::{Part, WINDOW_MS, window_of};
 use super::sealed::SealedSeries;
 use super::series::PartId;
@@ -51,6 +53,9 @@ const STAGGER_MS: u64 = 120_000;
 
 const DAY_S: u32 = 86_400;
 
+/// To leave no window open: the range is empty.
+const NO_WINDOW: RangeInclusive<u32> = RangeInclusive::new(1, 0);
+
 /// Series that leave the index in one transaction.
 const FORGET_MAX: usize = 5_000;
 
@@ -65,7 +70,7 @@ pub(super) enum Command {
 }
 
 /// The writer has ended, so nothing can be sealed any more.
-struct Gone;
+pub(super) struct Gone;
 
 /// The sealer's state.
 pub(super) struct Sealer {
@@ -73,8 +78,9 @@ pub(super) struct Sealer {
     jobs: mpsc::WeakSender<Job>,
     /// Taken from the writer and not sealed yet.
     parts: Vec<Part>,
-    /// Windows before this one were taken.
-    taken_before: u32,
+    /// The first window that was open when others were taken last.
+    taken_before: Option<u32>,
+    witness: Witness,
     expired_at_day: i64,
     /// When each day's hours were last written, by this process.
     sealed_at: HashMap<u32, Instant>,
@@ -91,7 +97,8 @@ impl Sealer {
             shared,
             jobs,
             parts: Vec::new(),
-            taken_before: 0,
+            taken_before: None,
+            witness: Witness::default(),
             expired_at_day: i64::MIN,
             sealed_at: HashMap::new(),
             begun: Instant::now(),
@@ -129,7 +136,7 @@ impl Sealer {
     }
 
     fn seal_all(&mut self, reply: oneshot::Sender<Result<(), Error>>) -> Result<(), Gone> {
-        self.take(u32::MAX)?;
+        self.take(NO_WINDOW)?;
         let mut sealed = self.seal_parts()?;
         if let Err(err) = self.expire()? {
             sealed = sealed.and(Err(err));
@@ -139,17 +146,20 @@ impl Sealer {
         Ok(())
     }
 
-    fn tick(&mut self) -> Result<(), Gone> {
+    /// Looks at the clock and at the memory, and does what is due.
+    pub(super) fn tick(&mut self) -> Result<(), Gone> {
         let bytes = self.shared.head.bytes();
         let metrics = &self.shared.metrics.store;
         metrics.head_bytes.set(gauge(bytes));
         metrics.head_series.set(gauge(self.shared.head.series()));
-        let before = self.finished_before();
+        self.witness.look(&self.shared.clock);
+        let open = self.open_windows();
         if bytes > self.shared.options.store.head_max.as_usize() {
-            self.take(u32::MAX)?;
-        } else if before > self.taken_before {
-            self.take(before)?;
-            self.taken_before = before;
+            self.take(NO_WINDOW)?;
+        } else if self.taken_before != Some(*open.start()) {
+            // Also when the clock went back.
+            self.taken_before = Some(*open.start());
+            self.take(open)?;
         }
         if !self.parts.is_empty()
             && let Err(err) = self.seal_parts()?
@@ -162,19 +172,20 @@ impl Sealer {
         Ok(())
     }
 
-    /// Windows before this one are over, by the clock or by what was stored.
-    fn finished_before(&self) -> u32 {
-        let stored = self.shared.parts().all().map(|part| part.max_t).max();
+    /// The windows that new samples belong to, by the clock. Those before are over;
+    /// those after were opened by a clock that was wrong, and their log records
+    /// must not wait until their time comes.
+    fn open_windows(&self) -> RangeInclusive<u32> {
         let now = self.shared.clock.now().as_ms();
-        let now = stored.map_or(now, |stored| stored.max(now));
         let stagger = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(&self.shared.dir);
         let stagger = i64::try_from(stagger % STAGGER_MS).expect("below two minutes");
-        window_of(now - GRACE_MS - stagger).unwrap_or(0)
+        let first = window_of(now - GRACE_MS - stagger).unwrap_or(0);
+        first..=window_of(now + FUTURE_MAX_MS).unwrap_or(first)
     }
 
     /// Step 1.
-    fn take(&mut self, before: u32) -> Result<(), Gone> {
-        let taken = self.ask(|reply| Job::Take { before, reply })?;
+    fn take(&mut self, leave: RangeInclusive<u32>) -> Result<(), Gone> {
+        let taken = self.ask(|reply| Job::Take { leave, reply })?;
         self.parts.extend(taken);
         Ok(())
     }
@@ -300,7 +311,8 @@ impl Sealer {
     fn expire(&mut self) -> Result<Result<(), Error>, Gone> {
         let begun = Instant::now();
         let shared = Arc::clone(&self.shared);
-        let now = shared.clock.now();
+        // A time that nobody confirmed makes nothing old.
+        let now = shared.clock.earliest();
         let today = now.as_ms().div_euclid(86_400_000);
         if today == self.expired_at_day {
             return Ok(Ok(()));

@@ -1,11 +1,13 @@
 //! What the handles, the writer and the sealer share.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::clock::FUTURE_MAX_MS;
 use super::days::Days;
 use super::disk::DirLock;
 use super::head::Head;
@@ -128,10 +130,12 @@ impl Shared {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// The oldest time that is taken in, in ms.
-    pub(super) fn oldest_ms(&self) -> i64 {
+    /// The times that are taken in, in ms.
+    pub(super) fn accepted_ms(&self) -> RangeInclusive<i64> {
         let store = &self.options.store;
         let late = store.max_late.as_ms().min(store.retention.as_ms());
-        self.clock.now().minus_ms(late).as_ms()
+        let oldest = self.clock.earliest().minus_ms(late);
+        let newest = self.clock.latest().plus_ms(FUTURE_MAX_MS);
+        oldest.as_ms()..=newest.as_ms()
     }
 }

@@ -15,6 +15,7 @@
 mod commit;
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use roaring::RoaringBitmap;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::batch::{CommitSeq, Committed, Urgency, WriteBatch};
+use super::clock::Keeper;
 use super::index::Removed;
 use super::intake::{Intake, Load};
 use super::parts::Part;
@@ -48,9 +50,9 @@ const RESET_AFTER: Duration = Duration::from_secs(300);
 pub(super) enum Job {
     /// A caller's batch.
     Write(Box<Write>),
-    /// Commit, then give away the parts of the windows before this one (in hours).
+    /// Commit, then give away the parts of all windows but these (in hours).
     Take {
-        before: u32,
+        leave: RangeInclusive<u32>,
         reply: oneshot::Sender<Vec<Part>>,
     },
     /// These parts are in sealed files: drop what the log no longer needs.
@@ -119,6 +121,7 @@ pub(super) struct Writer {
     bytes_max: usize,
     record: Vec<u8>,
     last_reset: Instant,
+    keeper: Keeper,
 }
 
 /// How close together batches arrive.
@@ -172,6 +175,7 @@ impl Writer {
             bytes_max: RECORD_BYTES_MAX.min(quarter).max(1),
             record: Vec::new(),
             last_reset: Instant::now(),
+            keeper: Keeper::default(),
         })
     }
 
@@ -227,7 +231,7 @@ impl Writer {
     fn take(&mut self, job: Job) -> bool {
         match job {
             Job::Write(write) => self.take_batch(*write),
-            Job::Take { before, reply } => return self.give_parts(before, reply),
+            Job::Take { leave, reply } => return self.give_parts(&leave, reply),
             Job::Sealed { parts, reply } => self.note_sealed(&parts, reply),
             Job::Forget { series, reply } => self.forget(&series, reply),
             Job::Close => return false,
@@ -246,12 +250,16 @@ impl Writer {
 
     /// All samples up to the last commit are in the parts that go away; those of
     /// later commits open new ones.
-    fn give_parts(&mut self, before: u32, reply: oneshot::Sender<Vec<Part>>) -> bool {
+    fn give_parts(
+        &mut self,
+        leave: &RangeInclusive<u32>,
+        reply: oneshot::Sender<Vec<Part>>,
+    ) -> bool {
         if !self.commit() {
             return false;
         }
         self.start_anew();
-        let parts = self.shared.parts().take_before(before, self.seq - 1);
+        let parts = self.shared.parts().take_all_but(leave, self.seq - 1);
         drop(reply.send(parts));
         true
     }

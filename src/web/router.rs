@@ -96,6 +96,7 @@ fn api() -> Router<AppState> {
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/flags", get(status::flags))
         .route("/status/config", get(status::config))
+        .route("/status/clock", get(status::clock))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/walreplay", get(status::walreplay))
 }

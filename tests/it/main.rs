@@ -8,6 +8,7 @@
 
 mod api;
 mod broker;
+mod clock;
 mod delivery;
 mod differential;
 mod exposition;

@@ -22,27 +22,30 @@ use pulse::telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
 
 /// A time on a minute, in 2023.
-const START_MS: i64 = 1_700_000_040_000;
+pub(crate) const START_MS: i64 = 1_700_000_040_000;
 
 /// A box that survives its processes: a data directory, a clock and a configuration.
-struct Machine {
+pub(crate) struct Machine {
     dir: tempfile::TempDir,
-    clock: ManualClock,
+    pub(crate) clock: ManualClock,
     config: Config,
+    /// Whether the clock is followed only as far as it can be trusted.
+    pub(crate) is_guarded: bool,
 }
 
 /// What runs until it is ended.
-struct Process {
+pub(crate) struct Process {
     store: Store,
     metrics: Arc<Metrics>,
     clock: ManualClock,
+    own: Clock,
     rules: Rules,
     alerting: Alerting,
 }
 
 impl Machine {
     /// With rules in the file `rules.yml` and one receiver `ops` that waits for nothing.
-    fn new(rules: &str) -> Machine {
+    pub(crate) fn new(rules: &str) -> Machine {
         let dir = tempfile::tempdir().unwrap();
         let text = "[alerting]\nreceiver = \"ops\"\ngroup_wait = \"0s\"\ngroup_interval = \"1s\"\n\
                     [rules]\nfiles = [\"*.yml\"]\n\
@@ -54,6 +57,7 @@ impl Machine {
             dir,
             clock: ManualClock::new(Timestamp::from_ms(START_MS)),
             config,
+            is_guarded: false,
         };
         machine.write_rules(rules);
         machine
@@ -67,9 +71,14 @@ impl Machine {
         self.dir.path().join("data")
     }
 
-    async fn boot(&self) -> Process {
+    pub(crate) async fn boot(&self) -> Process {
         let metrics = Metrics::new();
-        let clock = Clock::Manual(self.clock.clone());
+        let mut clock = Clock::Manual(self.clock.clone());
+        if self.is_guarded {
+            let build = Timestamp::from_ms(START_MS).minus_ms(86_400_000);
+            clock = clock.guarded(build, false);
+        }
+        let own = clock.clone();
         let options = store::Options {
             dir: self.data(),
             store: self.config.store.clone(),
@@ -95,6 +104,7 @@ impl Machine {
             store,
             metrics,
             clock: self.clock.clone(),
+            own,
             rules,
             alerting: alerting.unwrap(),
         }
@@ -103,7 +113,7 @@ impl Machine {
 
 impl Process {
     /// Ends without a word to rules and notifications: the store is all that stays.
-    async fn kill(self) {
+    pub(crate) async fn kill(self) {
         let Process {
             store,
             rules,
@@ -115,7 +125,7 @@ impl Process {
     }
 
     /// Stores a sample now.
-    async fn feed(&self, name: &str, labels: &[(&str, &str)], v: f64) {
+    pub(crate) async fn feed(&self, name: &str, labels: &[(&str, &str)], v: f64) {
         let mut pairs = vec![("__name__", name)];
         pairs.extend(labels);
         let row = Row {
@@ -128,19 +138,19 @@ impl Process {
         self.store.write(batch).await.unwrap();
     }
 
-    fn now(&self) -> i64 {
-        Clock::Manual(self.clock.clone()).now().as_ms()
+    pub(crate) fn now(&self) -> i64 {
+        self.own.now().as_ms()
     }
 
     /// Lets time pass, evaluates what is due, and tells what is to be told.
-    async fn step(&self, secs: u64) {
+    pub(crate) async fn step(&self, secs: u64) {
         self.clock.advance(Duration::from_secs(secs));
         self.rules.tick().await;
         self.alerting.tick().await;
     }
 
     /// The states of all alerts.
-    fn alerts(&self) -> Vec<AlertState> {
+    pub(crate) fn alerts(&self) -> Vec<AlertState> {
         let mut states = Vec::new();
         for group in self.rules.view().iter() {
             for rule in &group.rules {
@@ -165,7 +175,7 @@ impl Process {
     }
 
     /// The receiver takes everything; gives what it took.
-    async fn deliver(&self) -> Vec<Delivery> {
+    pub(crate) async fn deliver(&self) -> Vec<Delivery> {
         let all = (Bound::Unbounded, Bound::Unbounded);
         let mut ops = Vec::new();
         let mut taken = Vec::new();
@@ -188,7 +198,7 @@ impl Process {
         taken
     }
 
-    fn series(&self, name: &str) -> BTreeMap<String, Vec<Sample>> {
+    pub(crate) fn series(&self, name: &str) -> BTreeMap<String, Vec<Sample>> {
         let end = Timestamp::from_ms(self.now());
         let matchers = [Matcher::equal("__name__", name)];
         let found = self
@@ -208,7 +218,7 @@ fn statuses(deliveries: &[Delivery]) -> Vec<String> {
     deliveries.iter().map(status).collect()
 }
 
-fn group(rules: &str) -> String {
+pub(crate) fn group(rules: &str) -> String {
     format!("groups:\n- name: g\n  interval: 10s\n  rules:\n{rules}")
 }
 

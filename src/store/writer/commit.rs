@@ -43,6 +43,9 @@ impl Writer {
         if self.is_idle() {
             return true;
         }
+        if let Some((key, row)) = self.keeper.due(&self.shared.clock) {
+            self.changes.push(Table::Kv, key, Some(row));
+        }
         let begun = Instant::now();
         let mut wait = RETRY_MIN;
         let evicted = loop {

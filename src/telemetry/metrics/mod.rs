@@ -3,6 +3,7 @@
 //! One fact is counted once. Children with fixed labels are made at start, so
 //! that zero is visible before the first event.
 
+mod clock;
 mod delivery;
 mod family;
 mod http;
@@ -23,6 +24,7 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
+pub use clock::ClockState;
 pub use delivery::Delivery;
 pub use family::FamilyBuilder;
 pub use http::Http;

@@ -74,6 +74,8 @@ pub struct Store {
     pub duplicates: IntCounter,
     /// Rows refused because they were too old.
     pub too_old: IntCounter,
+    /// Rows refused because they were too far in the future.
+    pub too_new: IntCounter,
     /// Rows refused because of a series limit.
     pub series_limited: IntCounter,
     /// Rows refused because their series has left the store.
@@ -181,6 +183,11 @@ impl Store {
                 r,
                 "pulse_store_too_old_total",
                 "Rows refused because they were too old.",
+            ),
+            too_new: counter(
+                r,
+                "pulse_store_too_new_total",
+                "Rows refused because they were too far in the future.",
             ),
             series_limited: counter(
                 r,

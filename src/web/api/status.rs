@@ -55,6 +55,36 @@ pub async fn runtimeinfo(State(context): State<Context>) -> Response {
     }))
 }
 
+/// Whether the machine's clock is trusted, and its last jumps: annotations for
+/// dashboards. Ours; Prometheus has no such path.
+pub async fn clock(State(context): State<Context>) -> Response {
+    let clock = &context.clock;
+    let (count, jumps) = clock.jumps();
+    let seconds = |ms: i64| ms as f64 / 1e3;
+    json::respond(json::success(&[], &[], |out| {
+        let mut data = Object::new(out);
+        data.text("state", state_name(clock.is_trusted()))
+            .text("now", &clock.now().to_rfc3339())
+            .text("wall", &clock.wall().to_rfc3339())
+            .text("earliest", &clock.earliest().to_rfc3339())
+            .integer("jumpCount", i64::try_from(count).unwrap_or(i64::MAX));
+        json::array(data.field("jumps"), jumps.iter(), |out, jump| {
+            Object::new(out)
+                .text("at", &jump.at.to_rfc3339())
+                .text("wall", &jump.wall.to_rfc3339())
+                .number("jumpedSeconds", seconds(jump.by_ms))
+                .number("followedSeconds", seconds(jump.followed_ms))
+                .text("state", state_name(jump.is_trusted))
+                .end();
+        });
+        data.end();
+    }))
+}
+
+fn state_name(is_trusted: bool) -> &'static str {
+    if is_trusted { "trusted" } else { "untrusted" }
+}
+
 /// The settings that stand on Prometheus' command line, under its names.
 pub async fn flags(State(context): State<Context>) -> Response {
     let config = context.config();

@@ -167,6 +167,7 @@ fn verdict(context: &Context, issues: &[Issue], now: Timestamp) -> Verdict {
 /// What is wrong, the worst first.
 fn issues(context: &Context, figures: &[Figure], now: Timestamp) -> Vec<Issue> {
     let mut issues = store_issues(figures);
+    issues.extend(clock_issue(context));
     issues.extend(alert_issues(context, now));
     for source in context.board.list() {
         if let SourceState::Down(error) = source.state {
@@ -207,6 +208,21 @@ fn issues(context: &Context, figures: &[Figure], now: Timestamp) -> Vec<Issue> {
     }
     issues.sort_by_key(|issue| issue.state != "crit");
     issues
+}
+
+fn clock_issue(context: &Context) -> Option<Issue> {
+    let clock = &context.clock;
+    (!clock.is_trusted()).then(|| Issue {
+        state: "warn",
+        subject: "The machine's clock".to_owned(),
+        text: format!(
+            "says {} and is not trusted; stamps and rules go on from the last stored time",
+            clock.wall().to_rfc3339()
+        ),
+        age: String::new(),
+        action: "Open status",
+        url: "/status".to_owned(),
+    })
 }
 
 fn store_issues(figures: &[Figure]) -> Vec<Issue> {

@@ -31,6 +31,7 @@ pub(super) async fn page(State(context): State<Context>, request: Request) -> Re
         cards: vec![
             ("Process", process(&context, &request)),
             ("Storage", storage(&context, &request)),
+            ("Clock", clock(&context, &request)),
             ("Parts", parts(&context)),
         ],
         // Secrets print as ***.
@@ -78,6 +79,40 @@ fn storage(context: &Context, request: &Request) -> Facts {
             crate::model::duration::format(config.store.retention.get()),
         ),
     ]
+}
+
+/// Jumps that are listed, the last one first.
+const JUMPS_SHOWN: usize = 5;
+
+fn clock(context: &Context, request: &Request) -> Facts {
+    let clock = &context.clock;
+    let (count, jumps) = clock.jumps();
+    let state = match clock.is_trusted() {
+        true => "trusted",
+        false => "not trusted: stamps and rules go on from the last stored time",
+    };
+    let mut facts = vec![
+        ("State", state.to_owned()),
+        ("The machine says", moment(clock.wall(), request)),
+        ("Jumps since the start", count.to_string()),
+    ];
+    let unproven = clock.now().ms_since(clock.earliest());
+    if unproven > 0 {
+        let text = format!("{}: nothing expires by it yet", span(unproven));
+        facts.push(("Unconfirmed step", text));
+    }
+    facts.extend(jumps.iter().rev().take(JUMPS_SHOWN).map(|jump| {
+        let sign = if jump.by_ms < 0 { "-" } else { "+" };
+        let how = if jump.is_trusted {
+            "trusted"
+        } else {
+            "not trusted"
+        };
+        let by = i64::try_from(jump.by_ms.unsigned_abs()).unwrap_or(i64::MAX);
+        let text = format!("{}: {sign}{}, {how}", moment(jump.at, request), span(by));
+        ("Jump", text)
+    }));
+    facts
 }
 
 fn parts(context: &Context) -> Facts {

@@ -35,6 +35,8 @@ pub(super) struct Judge<'a> {
     pub(super) keys: &'a Keys,
     /// Samples without a time get this one.
     pub(super) now_ms: i64,
+    /// Later ones are refused.
+    pub(super) latest_ms: i64,
 }
 
 /// What a body came to.
@@ -73,7 +75,6 @@ impl Refused {
 pub(super) struct Collector<'a> {
     judge: &'a Judge<'a>,
     known: &'a Known,
-    latest_ms: i64,
     out: Collected,
 }
 
@@ -83,7 +84,6 @@ impl<'a> Collector<'a> {
         Collector {
             judge,
             known,
-            latest_ms: judge.now_ms.saturating_add(crate::ingest::FUTURE_MAX_MS),
             out: Collected::default(),
         }
     }
@@ -192,7 +192,7 @@ impl<'a> Collector<'a> {
             },
         };
         for sample in samples {
-            if sample.t.as_ms() > self.latest_ms {
+            if sample.t.as_ms() > self.judge.latest_ms {
                 self.out.refused.add(PushReason::Timestamp, 1);
                 continue;
             }

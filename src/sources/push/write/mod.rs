@@ -56,7 +56,7 @@ use crate::ingest::Ingest;
 use crate::model::{Clock, TenantId};
 use crate::sources::Status;
 use crate::sources::metadata::Metadata;
-use crate::store::{Committed, Item, Refusal, StateOp, Store, Table, WriteBatch};
+use crate::store::{Committed, FUTURE_MAX_MS, Item, Refusal, StateOp, Store, Table, WriteBatch};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Protocol, PushReason};
 
@@ -361,6 +361,7 @@ impl Request {
             writer: &self.writer,
             keys: &receiver.keys,
             now_ms: receiver.parts.clock.now().as_ms(),
+            latest_ms: receiver.parts.clock.latest().plus_ms(FUTURE_MAX_MS).as_ms(),
         };
         let none = Known::default();
         let known = receiver.known.read();
@@ -456,7 +457,7 @@ impl Stored {
         for refusal in Refusal::ALL {
             let reason = match refusal {
                 Refusal::Conflict => PushReason::Conflict,
-                Refusal::TooOld => PushReason::Timestamp,
+                Refusal::TooOld | Refusal::TooNew => PushReason::Timestamp,
                 Refusal::SeriesLimit => PushReason::SeriesLimit,
                 Refusal::UnknownSeries => continue,
             };

@@ -1,0 +1,101 @@
+//! Rules on a box whose clock is wrong or jumps, driven by a manual clock.
+//!
+//! An alert that has waited for two of the five minutes of its `for` fires after
+//! three more minutes have passed, whatever the clock says meanwhile. The controls
+//! show the same with a clock that believes everything.
+
+use pulse::model::Timestamp;
+use pulse::rules::AlertState;
+
+use crate::rules::{Machine, Process, START_MS, group};
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+const YEAR: i64 = 365 * DAY;
+
+const RULES: &str = "  - {record: hot, expr: temperature > 70}\n\
+                     \x20 - {alert: Hot, expr: temperature > 70, for: 5m}\n";
+
+/// Lets a minute pass with a hot device; gives whether the alert fires.
+async fn minute(process: &Process) -> bool {
+    process
+        .feed("temperature", &[("device_id", "d")], 80.0)
+        .await;
+    process.step(60).await;
+    process.alerts() == [AlertState::Firing]
+}
+
+/// What the clock does after two minutes of the `for`.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// It says something else.
+    Jump(i64),
+    /// It says something else, and a time server confirms it.
+    Confirmed(i64),
+    /// The box starts anew with a clock that says this.
+    Boot(i64),
+}
+
+/// The minutes that pass after the event until the alert fires.
+async fn minutes_until_firing(event: Event, is_guarded: bool) -> Option<u32> {
+    let mut machine = Machine::new(&group(RULES));
+    machine.is_guarded = is_guarded;
+    let mut process = machine.boot().await;
+    for _ in 0..3 {
+        assert!(!minute(&process).await);
+    }
+    match event {
+        Event::Jump(by) => machine.clock.set(Timestamp::from_ms(process.now() + by)),
+        Event::Confirmed(by) => {
+            machine.clock.set_synchronised(true);
+            machine.clock.set(Timestamp::from_ms(process.now() + by));
+        }
+        Event::Boot(to) => {
+            process.kill().await;
+            machine.clock.set(Timestamp::from_ms(to));
+            process = machine.boot().await;
+        }
+    }
+    let mut fires = None;
+    for minute_ in 1..=20 {
+        if minute(&process).await && fires.is_none() {
+            fires = Some(minute_);
+        }
+    }
+    // Rules go on, and what they record is stored.
+    let recorded = process.series("hot").into_values().flatten().count();
+    assert!(
+        recorded >= 20 || !is_guarded,
+        "{event:?}: {recorded} recorded"
+    );
+    process.kill().await;
+    fires
+}
+
+#[tokio::test]
+async fn a19_an_alert_waits_for_time_that_passed_not_for_what_the_clock_says() {
+    for event in [
+        Event::Jump(0),
+        Event::Jump(75 * YEAR),
+        Event::Jump(-6 * HOUR),
+        Event::Jump(6 * HOUR),
+        Event::Jump(60 * DAY),
+        Event::Jump(-HOUR / 2),
+        Event::Confirmed(-6 * HOUR),
+        Event::Confirmed(3 * YEAR),
+        Event::Boot(0),
+        Event::Boot(START_MS + 75 * YEAR),
+    ] {
+        let minutes = minutes_until_firing(event, true).await;
+        // After a restart the first evaluation may come up to a minute late.
+        assert!(matches!(minutes, Some(3 | 4)), "{event:?}: {minutes:?}");
+    }
+}
+
+#[tokio::test]
+async fn control_with_a_clock_that_is_always_believed_alerts_fire_at_the_wrong_time() {
+    let forward = minutes_until_firing(Event::Jump(6 * HOUR), false).await;
+    assert_eq!(forward, Some(1));
+    let back = minutes_until_firing(Event::Jump(-6 * HOUR), false).await;
+    assert_eq!(back, None);
+}
