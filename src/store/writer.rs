@@ -187,6 +187,10 @@ impl Writer {
                 break;
             }
         }
+        // Who is half through the door is let in and turned away: a job that comes
+        // after the receiver has gone would keep its caller waiting for ever.
+        self.jobs.close();
+        while self.clock.block_on(self.jobs.recv()).is_some() {}
     }
 
     /// One round: wait, take all there is, commit when it is time. `None` when
