@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn a_jump_shows_in_all_families() {
         let hands = ManualClock::new(Timestamp::from_ms(1_000_000_000_000));
-        let clock = Clock::Manual(hands.clone()).guarded(Timestamp::from_ms(0), false);
+        let clock =
+            Clock::Manual(hands.clone()).guarded(Timestamp::from_ms(999_000_000_000), false);
         let collector = ClockState::new(clock);
         let values = || -> Vec<f64> {
             let families = collector.collect();
