@@ -39,7 +39,7 @@ impl Sealer {
         reply: oneshot::Sender<Result<(), Error>>,
         commands: &Receiver<Command>,
     ) -> Result<(), Gone> {
-        self.take(u32::MAX)?;
+        self.take(super::NO_WINDOW)?;
         let mut done = self.seal_parts()?;
         let days = self.shared.days.all();
         for day in days.iter().filter(|day| day.kind == Kind::Hours) {

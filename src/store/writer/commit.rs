@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::index::Removed;
 use super::super::ledger::Ledger;
 use super::super::tables::{self, Meta, has_commit};
-use super::super::transaction::{self, Bounds, Changes, Evicted};
+use super::super::transaction::{self, Bounds, Change, Changes, Evicted};
 use super::super::{Error, Table};
 use super::{RESET_AFTER, Writer};
 use crate::telemetry::metrics::ServiceName;
@@ -44,7 +44,7 @@ impl Writer {
             return true;
         }
         if let Some((key, row)) = self.keeper.due(&self.shared.clock) {
-            self.changes.push(Table::Kv, key, Some(row));
+            self.changes.push(Table::Kv, key, Change::Put(row));
         }
         let begun = Instant::now();
         let mut wait = RETRY_MIN;
