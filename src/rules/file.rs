@@ -82,11 +82,13 @@ type RawMap = Option<BTreeMap<String, Option<Spanned<String>>>>;
 pub fn parse(file: &str, text: &str, interval: Duration) -> Result<Vec<GroupSpec>, Vec<FileError>> {
     let raw: Option<RawFile> = serde_saphyr::from_str(text).map_err(|err| {
         let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
+        let layout = bad_layout(text, line);
+        let (line, column, message) = layout.unwrap_or_else(|| (line, column, yaml_message(&err)));
         vec![FileError {
             file: file.to_owned(),
             line,
             column,
-            message: yaml_message(&err),
+            message,
         }]
     })?;
     let mut checker = Checker {
@@ -101,6 +103,28 @@ pub fn parse(file: &str, text: &str, interval: Duration) -> Result<Vec<GroupSpec
     } else {
         Err(checker.errors)
     }
+}
+
+/// What the parser's message does not help to find: the first tab in an indentation
+/// or second document up to a little behind the place at which it gave up. Line,
+/// column and message.
+fn bad_layout(text: &str, gave_up: u64) -> Option<(u64, u64, String)> {
+    let mut has_content = false;
+    for (line, number) in text.lines().zip(1..=gave_up + 1) {
+        let indent = line.len() - line.trim_start().len();
+        if let Some(tab) = line[..indent].find('\t').filter(|_| indent < line.len()) {
+            let text = "a tab in the indentation, expected spaces";
+            return Some((number, tab as u64 + 1, text.to_owned()));
+        }
+        let is_separator = line == "---" || line.starts_with("--- ");
+        if is_separator && has_content {
+            let text = "a second document, expected one: put all groups under one `groups:`";
+            return Some((number, 1, text.to_owned()));
+        }
+        let is_empty = indent == line.len() || line.trim_start().starts_with(['#', '%']);
+        has_content |= !is_separator && !is_empty;
+    }
+    None
 }
 
 /// The parser's message without its picture of the place.
@@ -337,4 +361,38 @@ fn is_label_name(name: &str) -> bool {
 
 fn is_metric_name(name: &str) -> bool {
     is_label_name(&name.replace(':', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, want: &str) {
+        let errors = parse("r.yml", text, Duration::from_secs(15)).unwrap_err();
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors, [want], "{text:?}");
+    }
+
+    #[test]
+    fn a_bad_layout_is_called_by_its_name() {
+        check(
+            "groups:\n\t- name: g\n",
+            "r.yml:2:1: a tab in the indentation, expected spaces",
+        );
+        check(
+            "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    labels:\n    \tteam: x\n",
+            "r.yml:7:5: a tab in the indentation, expected spaces",
+        );
+        check(
+            "# all\n---\ngroups:\n- name: g\n---\ngroups:\n- name: h\n",
+            "r.yml:5:1: a second document, expected one: put all groups under one `groups:`",
+        );
+    }
+
+    #[test]
+    fn tabs_in_a_text_and_one_document_with_its_mark_are_fine() {
+        let text = "---\ngroups:\n- name: g\n  rules:\n  - alert: A\n    expr: |\n      up\n      \t== 0\n";
+        let groups = parse("r.yml", text, Duration::from_secs(15)).unwrap();
+        assert_eq!(groups[0].rules.len(), 1);
+    }
 }

@@ -128,7 +128,10 @@ impl Rules {
             let same = |seat: &Seat| seat.spec.file == spec.file && seat.spec.name == spec.name;
             let kept = old.iter().position(|(seat, _)| same(seat));
             let group = kept.and_then(|at| old.swap_remove(at).1);
-            let group = group.map(|group| group.changed_to(Arc::clone(&spec)));
+            let group = match group {
+                Some(group) => Some(group.changed_to(Arc::clone(&spec))),
+                None => inner.restored(&spec).await,
+            };
             let view = match &group {
                 Some(group) => group.view(),
                 None => Group::restore(Arc::clone(&spec), None, |_| Vec::new()).view(),
@@ -203,6 +206,21 @@ impl Inner {
         self.tasks.spawn("rule_group", stop, move || {
             group_loop(Arc::clone(&inner), Arc::clone(&seat))
         });
+    }
+
+    /// A group as the process before left it, so that its alerts are shown before
+    /// its first evaluation. When it cannot be read, the evaluation tries again.
+    async fn restored(&self, spec: &Arc<GroupSpec>) -> Option<Group> {
+        let (store, spec) = (self.store.clone(), Arc::clone(spec));
+        let read = tokio::task::spawn_blocking(move || restore(&store, &spec));
+        match read.await {
+            Ok(Ok(group)) => Some(group),
+            Ok(Err(err)) => {
+                tracing::error!(error = %err, "cannot read the alerts of a group");
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     /// Ends the series of groups that are gone.

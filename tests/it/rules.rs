@@ -276,6 +276,8 @@ async fn a08_a16_a_kill_in_the_middle_keeps_state_and_ids() {
     p.kill().await;
 
     let p = machine.boot().await;
+    // Shown before its first evaluation.
+    assert_eq!(p.alerts(), [AlertState::Pending]);
     // The time between the last evaluation and this one does not count.
     for _ in 0..2 {
         p.step(10).await;
