@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow};
 
 use crate::config::{Config, Span};
 use crate::{alerting, delivery, ingest, rules, sources, web};
@@ -30,17 +30,23 @@ impl fmt::Display for Report {
 /// Does everything but start.
 ///
 /// # Errors
-/// With the first mistake: file, line or table, field and what was expected.
+/// With every mistake, a line for each: file, line or table, field and what was
+/// expected.
 pub fn check(config: &Config) -> anyhow::Result<Report> {
-    crate::telemetry::logging::parse_filter(&config.server.log_level)
-        .context("[server] log_level")?;
-    check_values(config)?;
-    web::check(config)?;
-    ingest::check(config)?;
-    sources::check(config)?;
-    delivery::check(config)?;
-    alerting::check(config)?;
-    let (groups, rules) = rules::check(config)?;
+    let mut mistakes = Vec::new();
+    let filter = crate::telemetry::logging::parse_filter(&config.server.log_level);
+    mistakes.extend(filter.context("[server] log_level").err());
+    mistakes.extend(mistaken_values(config));
+    mistakes.extend(web::mistakes(config));
+    mistakes.extend(ingest::mistakes(config));
+    mistakes.extend(sources::mistakes(config));
+    mistakes.extend(delivery::mistakes(config));
+    mistakes.extend(alerting::check(config).err());
+    let rules = rules::check(config).map_err(|err| mistakes.push(err));
+    let (Ok((groups, rules)), true) = (rules, mistakes.is_empty()) else {
+        let lines: Vec<String> = mistakes.iter().map(|err| format!("{err:#}")).collect();
+        return Err(anyhow!("{}", lines.join("\n")));
+    };
     Ok(Report {
         sources: config.source.mqtt.len() + config.source.nats.len(),
         groups,
@@ -57,7 +63,8 @@ const INTERVAL_MIN: Span = Span::secs(1);
 const VIEWS: [&str; 3] = ["http", "relay", "node"];
 
 /// Values that parse but would be of no use.
-fn check_values(config: &Config) -> anyhow::Result<()> {
+fn mistaken_values(config: &Config) -> Vec<anyhow::Error> {
+    let mut mistakes = Vec::new();
     for (field, span) in [
         ("[global] scrape_interval", config.global.scrape_interval),
         (
@@ -68,10 +75,9 @@ fn check_values(config: &Config) -> anyhow::Result<()> {
         ("[query] lookback_delta", config.query.lookback_delta),
         ("[store] retention", config.store.retention),
     ] {
-        ensure!(
-            span >= INTERVAL_MIN,
-            "{field} = {span:?}, expected at least 1s"
-        );
+        if span < INTERVAL_MIN {
+            mistakes.push(anyhow!("{field} = {span:?}, expected at least 1s"));
+        }
     }
     for (field, count) in [
         ("[server] connections_max", config.server.connections_max),
@@ -80,28 +86,31 @@ fn check_values(config: &Config) -> anyhow::Result<()> {
         ("[query] series_max", config.query.series_max),
         ("[metrics] max_tenants", config.metrics.max_tenants),
     ] {
-        ensure!(count > 0, "{field} = 0, expected at least 1");
+        if count == 0 {
+            mistakes.push(anyhow!("{field} = 0, expected at least 1"));
+        }
     }
     for view in &config.metrics.views {
-        let known = VIEWS.contains(&view.as_str());
-        ensure!(
-            known,
-            "[metrics] views: {view:?}, expected some of {VIEWS:?}"
-        );
+        if !VIEWS.contains(&view.as_str()) {
+            let text = format!("[metrics] views: {view:?}, expected some of {VIEWS:?}");
+            mistakes.push(anyhow!(text));
+        }
     }
     for name in config.global.external_labels.keys() {
-        ensure!(
-            is_label_name(name),
-            "[global] external_labels: {name:?} is not a label name"
-        );
+        if !is_label_name(name) {
+            let text = format!("[global] external_labels: {name:?} is not a label name");
+            mistakes.push(anyhow!(text));
+        }
     }
     let url = &config.global.external_url;
     let is_web = url.starts_with("http://") || url.starts_with("https://");
-    ensure!(
-        url.is_empty() || (is_web && url.parse::<hyper::Uri>().is_ok()),
-        "[global] external_url = {url:?}, expected http:// or https:// and a host"
-    );
-    Ok(())
+    let is_url = is_web && url.parse::<hyper::Uri>().is_ok();
+    if !(url.is_empty() || is_url) {
+        let text =
+            format!("[global] external_url = {url:?}, expected http:// or https:// and a host");
+        mistakes.push(anyhow!(text));
+    }
+    mistakes
 }
 
 fn is_label_name(name: &str) -> bool {
@@ -139,5 +148,38 @@ mod tests {
             assert!(err.contains(field), "{text}: {err}");
         }
         assert!(check(&Config::default()).is_ok());
+    }
+
+    #[test]
+    fn all_mistakes_are_named_at_once() {
+        let text = "[query]\ntimeout = \"0s\"\nconcurrency = 0\n\
+            [server]\nlisten = [\"0.0.0.0:1\"]\nallowed_hosts = [\"a/b\"]\n\
+            [limits]\ndepth_max = 0\n\
+            [[ingest.map]]\ntopic = \"a/#/b\"\n[[ingest.map]]\ntopic = \"\"\n\
+            [[source.mqtt]]\nname = \"one\"\nurl = \"x\"\n\
+            [[source.nats]]\nname = \"two\"\nurl = \"x\"\n\
+            [[destination.webhook]]\nname = \"hook\"\nurl = \"x\"\n\
+            [[route]]\nname = \"r\"\ntopic = \"##\"\ndestination = \"hook\"\n\
+            [rules]\nfiles = [\"/nowhere/x.yml\"]\n";
+        let config = Config::parse(text, "c.toml").unwrap();
+        let err = check(&config).unwrap_err().to_string();
+        for wanted in [
+            "[query] timeout",
+            "[query] concurrency",
+            "listen",
+            "allowed_hosts",
+            "depth_max",
+            "[[ingest.map]] 1",
+            "[[ingest.map]] 2",
+            "\"one\"",
+            "\"two\"",
+            "\"hook\"",
+            "[[route]] \"r\"",
+            "/nowhere/x.yml",
+        ] {
+            let named = err.lines().filter(|line| line.contains(wanted)).count();
+            assert!(named >= 1, "{wanted} not in\n{err}");
+        }
+        assert_eq!(err.lines().count(), 12, "{err}");
     }
 }

@@ -76,6 +76,8 @@ struct Inner {
     token: watch::Sender<OperatorToken>,
     load: Load,
     config: watch::Sender<Arc<Config>>,
+    /// What only a start reads, a reload compares with.
+    started_with: Arc<Config>,
     ready: watch::Sender<bool>,
     reloading: Mutex<()>,
     clean_marker: PathBuf,

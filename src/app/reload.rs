@@ -26,7 +26,11 @@ impl App {
         let loaded = rules::load(&config)?;
         let token = operator_token(&config)?;
         let plan = sources::Plan::from_config(&config)?;
-        name_what_needs_a_restart(&app.config.borrow(), &config);
+        let fields = needs_restart(&app.started_with, &config);
+        if !fields.is_empty() {
+            let fields = fields.join(", ");
+            tracing::warn!(fields, "not in force before a restart");
+        }
         app.ingest.reload(&config)?;
         app.delivery.reload(&config)?;
         app.alerting.reload(&config)?;
@@ -67,15 +71,78 @@ fn log_outcome(outcome: &Result<(), String>) {
     }
 }
 
-fn name_what_needs_a_restart(old: &Config, new: &Config) {
-    let changed = [
-        ("server", old.server != new.server),
-        ("store", old.store != new.store),
-        ("query", old.query != new.query),
-        ("global", old.global != new.global),
-        ("metrics", old.metrics != new.metrics),
+/// The fields in which `new` differs from what we run with and that only a start reads.
+fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
+    macro_rules! differing {
+        ($($table:ident . $field:ident),* $(,)?) => {
+            [$((
+                concat!("[", stringify!($table), "] ", stringify!($field)),
+                running.$table.$field != new.$table.$field,
+            )),*]
+        };
+    }
+    let fields = differing![
+        server.listen,
+        server.data_dir,
+        server.connections_max,
+        server.body_max,
+        server.log_level,
+        server.log_format,
+        global.scrape_interval,
+        store.retention,
+        store.max_late,
+        store.linger,
+        store.hot_cache,
+        store.l0_cache,
+        store.head_max,
+        limits.series_max,
+        limits.series_per_tenant_max,
+        limits.outbox_max,
+        limits.dead_letters_max,
+        query.concurrency,
+        query.samples_max,
+        query.series_max,
+        query.lookback_delta,
+        metrics.views,
     ];
-    for (table, _) in changed.iter().filter(|(_, changed)| *changed) {
-        tracing::warn!(table, "changes need a restart");
+    let series_max = |config: &Config| -> Vec<(String, usize)> {
+        let own = config.tenant.iter();
+        own.filter_map(|t| Some((t.id.to_string(), t.series_max?)))
+            .collect()
+    };
+    let tenants = (
+        "[[tenant]] series_max",
+        series_max(running) != series_max(new),
+    );
+    let all = fields.into_iter().chain([tenants]);
+    all.filter(|(_, differs)| *differs)
+        .map(|(field, _)| field)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_leaves_as_it_is_is_named_by_field() {
+        for (text, want) in [
+            ("", vec![]),
+            (
+                "[query]\ntimeout = \"5s\"\n[metrics]\nmax_tenants = 9",
+                vec![],
+            ),
+            (
+                "[server]\nbody_max = \"1MiB\"\n[store]\nretention = \"2d\"",
+                vec!["[server] body_max", "[store] retention"],
+            ),
+            (
+                "[[tenant]]\nid = \"a\"\nseries_max = 5",
+                vec!["[[tenant]] series_max"],
+            ),
+        ] {
+            let new = Config::parse(text, "c.toml").unwrap();
+            assert_eq!(needs_restart(&Config::default(), &new), want, "{text}");
+        }
     }
 }

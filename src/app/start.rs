@@ -100,6 +100,7 @@ impl App {
             sources,
             token,
             load,
+            started_with: base.config,
             config,
             ready,
             reloading: Mutex::default(),

@@ -36,6 +36,9 @@ pub use source::{
 };
 pub use units::{Size, Span};
 
+/// Mistakes of one file that are named at once.
+const MISTAKES_MAX: usize = 50;
+
 /// The whole configuration.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -78,7 +81,7 @@ impl Config {
     ///
     /// # Errors
     /// When it cannot be read or parsed; the text names file, line, field and
-    /// what was expected.
+    /// what was expected of every mistake that can be told apart.
     pub fn load(path: &Path) -> anyhow::Result<Config> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read configuration {}", path.display()))?;
@@ -96,17 +99,20 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, name: &str) -> anyhow::Result<Config> {
-        let config: Config =
-            toml::from_str(text).map_err(|err| anyhow::anyhow!("{}", located(name, text, &err)))?;
-        config.check_references().map_err(|(needle, message)| {
+        let (config, mut mistakes) = read(text, name);
+        for (needle, message) in config.iter().flat_map(Config::bad_references) {
             let line = line_of(text, &needle);
-            anyhow::anyhow!("{name}:{line}: {message}")
-        })?;
-        config.check_tree().map_err(|mistake| {
+            mistakes.push(format!("{name}:{line}: {message}"));
+        }
+        let tree = config.iter().filter_map(|config| config.check_tree().err());
+        for mistake in tree {
             let line = mistake.line_in(text);
-            anyhow::anyhow!("{name}:{line}: {}", mistake.message)
-        })?;
-        Ok(config)
+            mistakes.push(format!("{name}:{line}: {}", mistake.message));
+        }
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(anyhow::anyhow!("{}", mistakes.join("\n"))),
+        }
     }
 
     /// The notification tree in force; `None` when nobody is told.
@@ -154,50 +160,85 @@ impl Config {
         }
     }
 
-    /// Names that must be unique, and names that must exist. The error is a text
+    /// Names that must be unique, and names that must exist. Of each mistake a text
     /// to find the line by, and the message.
-    fn check_references(&self) -> Result<(), (String, String)> {
+    fn bad_references(&self) -> Vec<(String, String)> {
         let sources = self.source.mqtt.iter().map(|s| &s.name);
-        unique(
-            "source name",
-            sources.chain(self.source.nats.iter().map(|s| &s.name)),
-        )?;
-        unique("destination name", self.destination.names())?;
-        unique("route name", self.route.iter().map(|r| &r.name))?;
-        unique("tenant id", self.tenant.iter().map(|t| t.id.as_str()))?;
+        let sources = sources.chain(self.source.nats.iter().map(|s| &s.name));
+        let mut bad = repeated("source name", sources);
+        bad.extend(repeated("destination name", self.destination.names()));
+        bad.extend(repeated("route name", self.route.iter().map(|r| &r.name)));
+        let tenants = self.tenant.iter().map(|t| t.id.as_str());
+        bad.extend(repeated("tenant id", tenants));
         let known: Vec<&str> = self.destination.names().map(String::as_str).collect();
-        self.alerting.check_form().map_err(|field| {
+        bad.extend(self.alerting.check_form().err().map(|field| {
             let message = "not beside the tree of [alerting.route] or config_file";
             (field.to_owned(), format!("[alerting] {field}: {message}"))
-        })?;
+        }));
         let wanted = self.route.iter().map(|r| ("destination", &r.destination));
         for (field, name) in wanted.chain(self.alerting.receiver.iter().map(|r| ("receiver", r))) {
             if !known.contains(&name.as_str()) {
-                return Err((
+                bad.push((
                     format!("{field} = \"{name}\""),
                     format!("{field} {name:?} is not configured, expected one of {known:?}"),
                 ));
             }
         }
-        Ok(())
+        bad
     }
 }
 
-fn unique<T: AsRef<str>>(
-    what: &str,
-    names: impl Iterator<Item = T>,
-) -> Result<(), (String, String)> {
+/// Reads the text. After a mistake it goes on without its line, so that all are
+/// found at once; `None` when that leads nowhere, as after a field that is missing.
+fn read(text: &str, name: &str) -> (Option<Config>, Vec<String>) {
+    let mut rest = text.to_owned();
+    let mut mistakes = Vec::new();
+    while mistakes.len() < MISTAKES_MAX {
+        let err = match toml::from_str(&rest) {
+            Ok(config) => return (Some(config), mistakes),
+            Err(err) => err,
+        };
+        let is_syntax = rest.parse::<toml::Table>().is_err();
+        if is_syntax && !mistakes.is_empty() {
+            // Not the file's own mistake: the line that was left out was not a whole one.
+            break;
+        }
+        mistakes.push(located(name, &rest, &err));
+        match err.span() {
+            Some(place) if !is_syntax && leave_out(&mut rest, &place) => {}
+            _ => break,
+        }
+    }
+    (None, mistakes)
+}
+
+/// Blanks the lines of a place; not the head of a table, whose fields would then
+/// belong to another one.
+fn leave_out(text: &mut String, place: &std::ops::Range<usize>) -> bool {
+    let from = text[..place.start].rfind('\n').map_or(0, |at| at + 1);
+    let to = text[place.end..].find('\n');
+    let to = to.map_or(text.len(), |at| place.end + at);
+    if text[from..to].trim_start().starts_with('[') {
+        return false;
+    }
+    let blank = text[from..to].replace(|c| c != '\n', " ");
+    text.replace_range(from..to, &blank);
+    true
+}
+
+fn repeated<T: AsRef<str>>(what: &str, names: impl Iterator<Item = T>) -> Vec<(String, String)> {
     let mut seen = std::collections::HashSet::new();
+    let mut bad = Vec::new();
     for name in names {
         let name = name.as_ref();
         if !seen.insert(name.to_owned()) {
-            return Err((
+            bad.push((
                 format!("\"{name}\""),
                 format!("{what} {name:?} is used twice, expected unique names"),
             ));
         }
     }
-    Ok(())
+    bad
 }
 
 /// The last line that holds `needle`, counted from 1; 1 when none does.
@@ -239,6 +280,29 @@ mod tests {
             "[[source.mqtt]]\nname = \"a\"\nurl = \"mqtt://h\"\ntopic = \"x\"\n",
             &["c.toml:4:1", "unknown field `topic`", "`topics`"],
         );
+    }
+
+    #[test]
+    fn all_mistakes_of_a_file_are_named_at_once() {
+        let text = "[server]\nlisen = 1\nlog_level = 7\n[store]\nretention = \"30 days\"\n\
+            [limits]\nlabels_max = [\n1,\n2]\n\
+            [[route]]\nname = \"r\"\ndestination = \"nowhere\"\n";
+        check_error(
+            text,
+            &[
+                "c.toml:2:1",
+                "c.toml:3:",
+                "c.toml:5:",
+                "c.toml:7:",
+                "c.toml:12:",
+            ],
+        );
+        // What is left out breaks nothing that was whole.
+        let err = Config::parse("[server]\nx = \"\"\"\ny\n\"\"\"\nz = 1\n", "c").unwrap_err();
+        assert!(err.to_string().starts_with("c:2:1: unknown field `x`"));
+        assert!(!err.to_string().contains("c:3"));
+        // A field that is missing ends it.
+        check_error("[[source.mqtt]]\nname = \"a\"\n", &["c.toml:1:1", "`url`"]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Server {
     pub body_max: Size,
     /// Host names under which browsers may reach us, besides IP addresses and localhost.
     pub allowed_hosts: Vec<String>,
+    /// A folder of Grafana dashboards to show beside the shipped ones.
+    pub dashboards_dir: Option<PathBuf>,
     /// A filter as in `info` or `pulse=debug,warn`.
     pub log_level: String,
     /// How log lines look.
@@ -47,6 +49,7 @@ impl Default for Server {
             connections_max: 512,
             body_max: Size::mib(16),
             allowed_hosts: Vec::new(),
+            dashboards_dir: None,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
         }

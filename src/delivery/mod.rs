@@ -69,19 +69,16 @@ struct Running {
     ended: CancellationToken,
 }
 
-/// Checks the destinations of a configuration without starting anything.
-///
-/// # Errors
-/// With the table, the name and the field of the first that is wrong.
-pub fn check(config: &Config) -> anyhow::Result<()> {
-    Options::all(config).map(|_| ())
+/// Every destination of a configuration that is of no use, with table, name and field.
+pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+    Options::mistakes(config)
 }
 
 /// Starts a task for each destination; they end soon after `stop`, leaving on disk
 /// what is not delivered.
 ///
 /// # Errors
-/// As [`check`].
+/// With the first of [`mistakes`].
 pub fn start(
     config: &Config,
     store: Store,
@@ -112,7 +109,7 @@ impl Delivery {
     /// they were disabled; the others end their attempts and start anew or not.
     ///
     /// # Errors
-    /// As [`check`]; then nothing has changed.
+    /// With the first of [`mistakes`]; then nothing has changed.
     pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
         self.apply(Options::all(config)?);
         Ok(())

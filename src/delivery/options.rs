@@ -67,14 +67,23 @@ impl Options {
     /// # Errors
     /// With the table, the name and the field of the first that is wrong.
     pub fn all(config: &Config) -> anyhow::Result<Vec<Options>> {
-        let mut all = Vec::new();
-        for webhook in &config.destination.webhook {
-            let options = Options::from_config(webhook, config)
-                .with_context(|| format!("[[destination.webhook]] {:?}", webhook.name))?;
-            all.push(options);
-        }
+        let mut all: Vec<Options> = Options::webhooks(config).collect::<anyhow::Result<_>>()?;
         all.extend(integration::all(config)?);
         Ok(all)
+    }
+
+    /// All that is wrong with the destinations; of the receivers the first.
+    pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+        let receivers = integration::all(config).err();
+        let webhooks = Options::webhooks(config).filter_map(Result::err);
+        webhooks.chain(receivers).collect()
+    }
+
+    fn webhooks(config: &Config) -> impl Iterator<Item = anyhow::Result<Options>> {
+        config.destination.webhook.iter().map(|webhook| {
+            Options::from_config(webhook, config)
+                .with_context(|| format!("[[destination.webhook]] {:?}", webhook.name))
+        })
     }
 
     /// Checks one destination; reads its secrets and certificates.

@@ -194,12 +194,10 @@ struct Core {
 #[error("ingest has stopped")]
 pub struct Stopped;
 
-/// Whether [`start`] and [`Ingest::reload`] would take this configuration.
-///
-/// # Errors
-/// When a map, a route, a limit or a token is not valid; the text says which.
-pub fn check(config: &Config) -> anyhow::Result<()> {
-    Plan::compile(config).map(drop)
+/// Why [`start`] and [`Ingest::reload`] would not take this configuration: every
+/// map, route, limit and token that is not valid.
+pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+    plan::mistakes(config)
 }
 
 /// Starts the ingest task. It runs until `stop`, then takes nothing more,
@@ -207,7 +205,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
 /// which blocks.
 ///
 /// # Errors
-/// As [`check`], and when the registry cannot be read.
+/// With the first of [`mistakes`], and when the registry cannot be read.
 pub fn start(
     config: &Config,
     store: Store,
@@ -439,7 +437,7 @@ impl Ingest {
     /// that were handed over before are judged by what held then.
     ///
     /// # Errors
-    /// As [`check`].
+    /// With the first of [`mistakes`].
     pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
         let plan = Plan::compile(config)?;
         let active = Arc::new(plan.activate(&self.core.metrics.ingest));

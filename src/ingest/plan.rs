@@ -60,20 +60,8 @@ impl Plan {
     /// When a map, a route, a limit or a token is not valid; the text says which.
     pub(super) fn compile(config: &Config) -> anyhow::Result<Plan> {
         let limits = config.limits.clone();
-        ensure!(
-            (1..=DEPTH_MAX).contains(&limits.depth_max),
-            "limits.depth_max = {}, expected 1 to {DEPTH_MAX}",
-            limits.depth_max
-        );
-        let configured = config.ingest.map.iter().enumerate().map(|(at, raw)| {
-            Map::compile(raw)
-                .with_context(|| format!("[[ingest.map]] {} ({:?})", at + 1, raw.topic))
-        });
+        check_limits(&limits)?;
         let default = std::iter::once_with(|| Map::compile(&config::Map::default()));
-        let routes = config
-            .route
-            .iter()
-            .map(|raw| Route::compile(raw).with_context(|| format!("[[route]] {:?}", raw.name)));
         let anyone = Rule {
             enabled: true,
             rate: limits.messages_per_second,
@@ -81,8 +69,8 @@ impl Plan {
             buffer: limits.buffer_per_tenant,
         };
         Ok(Plan {
-            maps: configured.chain(default).collect::<anyhow::Result<_>>()?,
-            routes: routes.collect::<anyhow::Result<_>>()?,
+            maps: maps(config).chain(default).collect::<anyhow::Result<_>>()?,
+            routes: routes(config).collect::<anyhow::Result<_>>()?,
             late_max_ms: config.store.max_late.as_ms(),
             tenants: rules(config, anyone),
             tokens: tokens(config)?,
@@ -115,6 +103,35 @@ impl Plan {
             plan: self,
         }
     }
+}
+
+/// Every mistake that [`Plan::compile`] could find.
+pub(super) fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+    let mut mistakes: Vec<anyhow::Error> = check_limits(&config.limits).err().into_iter().collect();
+    mistakes.extend(maps(config).filter_map(Result::err));
+    mistakes.extend(routes(config).filter_map(Result::err));
+    mistakes.extend(tokens(config).err());
+    mistakes
+}
+
+fn check_limits(limits: &config::Limits) -> anyhow::Result<()> {
+    ensure!(
+        (1..=DEPTH_MAX).contains(&limits.depth_max),
+        "limits.depth_max = {}, expected 1 to {DEPTH_MAX}",
+        limits.depth_max
+    );
+    Ok(())
+}
+
+fn maps(config: &Config) -> impl Iterator<Item = anyhow::Result<Map>> {
+    config.ingest.map.iter().enumerate().map(|(at, raw)| {
+        Map::compile(raw).with_context(|| format!("[[ingest.map]] {} ({:?})", at + 1, raw.topic))
+    })
+}
+
+fn routes(config: &Config) -> impl Iterator<Item = anyhow::Result<Route>> {
+    let compile = |raw| Route::compile(raw).with_context(|| format!("[[route]] {:?}", raw.name));
+    config.route.iter().map(compile)
 }
 
 fn rules(config: &Config, anyone: Rule) -> HashMap<TenantId, Rule> {

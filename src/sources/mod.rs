@@ -20,5 +20,5 @@ mod start;
 pub mod status;
 mod tls;
 
-pub use start::{Context, Plan, Sources, check};
+pub use start::{Context, Plan, Sources, mistakes};
 pub use status::{Board, SourceState, SourceView, Status};

@@ -80,39 +80,39 @@ impl Plan {
     /// # Errors
     /// The first one that is of no use; the text names source and field.
     pub fn from_config(config: &Config) -> anyhow::Result<Plan> {
-        let mut plan = Vec::new();
-        for source in &config.source.mqtt {
-            let options = mqtt::Options::from_config(source, config)?;
-            plan.push(Planned {
-                id: format!("mqtt:{}", source.name),
-                key: Key {
-                    written: Written::Mqtt(source.clone()),
-                    fingerprint: options.fingerprint,
-                },
-                options: Options::Mqtt(options),
-            });
-        }
-        for source in &config.source.nats {
-            let options = nats::Options::from_config(source, config)?;
-            plan.push(Planned {
-                id: format!("nats:{}", source.name),
-                key: Key {
-                    written: Written::Nats(source.clone()),
-                    fingerprint: options.fingerprint,
-                },
-                options: Options::Nats(options),
-            });
-        }
-        Ok(Plan(plan))
+        planned(config).collect::<anyhow::Result<_>>().map(Plan)
     }
 }
 
-/// Checks all sources of a configuration.
-///
-/// # Errors
-/// As [`Plan::from_config`].
-pub fn check(config: &Config) -> anyhow::Result<()> {
-    Plan::from_config(config).map(drop)
+fn planned(config: &Config) -> impl Iterator<Item = anyhow::Result<Planned>> {
+    let mqtt = config.source.mqtt.iter().map(|source| {
+        let options = mqtt::Options::from_config(source, config)?;
+        Ok(Planned {
+            id: format!("mqtt:{}", source.name),
+            key: Key {
+                written: Written::Mqtt(source.clone()),
+                fingerprint: options.fingerprint,
+            },
+            options: Options::Mqtt(options),
+        })
+    });
+    let nats = config.source.nats.iter().map(|source| {
+        let options = nats::Options::from_config(source, config)?;
+        Ok(Planned {
+            id: format!("nats:{}", source.name),
+            key: Key {
+                written: Written::Nats(source.clone()),
+                fingerprint: options.fingerprint,
+            },
+            options: Options::Nats(options),
+        })
+    });
+    mqtt.chain(nats)
+}
+
+/// Every source of a configuration that is of no use, and why.
+pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+    planned(config).filter_map(Result::err).collect()
 }
 
 impl Sources {

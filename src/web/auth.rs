@@ -10,7 +10,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow};
 use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, Method, Uri};
 use base64::Engine as _;
@@ -49,33 +49,42 @@ enum Token {
     Unreadable,
 }
 
-/// Checks what only the web part can judge: listeners and access.
-///
-/// # Errors
-/// With the field that is wrong and what was expected.
-pub fn check(config: &Config) -> anyhow::Result<()> {
-    ensure!(
-        !config.server.listen.is_empty(),
-        "[server] listen: empty, expected at least one address"
-    );
+/// What only the web part can judge: listeners, access and the dashboards' folder.
+/// Each mistake names its field and what was expected.
+pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+    let mut mistakes = Vec::new();
+    if config.server.listen.is_empty() {
+        mistakes.push(anyhow!(
+            "[server] listen: empty, expected at least one address"
+        ));
+    }
     let open = config.server.listen.iter().find(|a| !a.ip().is_loopback());
     match (&config.auth.token, open) {
-        (None, Some(open)) => bail!(
+        (None, Some(open)) => mistakes.push(anyhow!(
             "[server] listen: {open} is reachable from outside, expected a token in [auth] or a loopback address"
-        ),
-        (Some(secret), _) => {
-            let token = secret.read().context("[auth] token")?;
-            ensure!(!token.is_empty(), "[auth] token: empty, expected a text");
-        }
+        )),
+        (Some(secret), _) => match secret.read().context("[auth] token") {
+            Ok(token) if token.is_empty() => {
+                mistakes.push(anyhow!("[auth] token: empty, expected a text"));
+            }
+            read => mistakes.extend(read.err()),
+        },
         (None, None) => {}
     }
     for host in &config.server.allowed_hosts {
-        ensure!(
-            !host.is_empty() && !host.contains(['/', ':', ' ']),
-            "[server] allowed_hosts: {host:?} is not a host name, expected one without scheme and port"
-        );
+        if host.is_empty() || host.contains(['/', ':', ' ']) {
+            mistakes.push(anyhow!(
+                "[server] allowed_hosts: {host:?} is not a host name, expected one without scheme and port"
+            ));
+        }
     }
-    Ok(())
+    if let Some(folder) = &config.server.dashboards_dir {
+        let folder = config.resolve(folder);
+        let read = std::fs::read_dir(&folder)
+            .with_context(|| format!("[server] dashboards_dir: cannot read {}", folder.display()));
+        mistakes.extend(read.err());
+    }
+    mistakes
 }
 
 impl Access {
@@ -340,13 +349,15 @@ mod tests {
 
     #[test]
     fn an_open_listener_needs_a_token() {
-        let check = |text: &str| check(&Config::parse(text, "c.toml").unwrap());
+        let check = |text: &str| mistakes(&Config::parse(text, "c.toml").unwrap()).len();
         let open = "[server]\nlisten = [\"0.0.0.0:8080\"]\n";
-        assert!(format!("{:#}", check(open).unwrap_err()).contains("expected a token in [auth]"));
-        assert!(check(&format!("{open}[auth]\ntoken = \"x\"")).is_ok());
-        assert!(check(&format!("{open}[auth]\ntoken = \"\"")).is_err());
-        assert!(check("").is_ok());
-        assert!(check("[server]\nlisten = [\"[::1]:8080\"]").is_ok());
-        assert!(check("[server]\nallowed_hosts = [\"http://x\"]").is_err());
+        let found = mistakes(&Config::parse(open, "c.toml").unwrap());
+        assert!(found[0].to_string().contains("expected a token in [auth]"));
+        assert_eq!(check(&format!("{open}[auth]\ntoken = \"x\"")), 0);
+        assert_eq!(check(&format!("{open}[auth]\ntoken = \"\"")), 1);
+        assert_eq!(check(""), 0);
+        assert_eq!(check("[server]\nlisten = [\"[::1]:8080\"]"), 0);
+        assert_eq!(check("[server]\nallowed_hosts = [\"http://x\"]"), 1);
+        assert_eq!(check("[server]\ndashboards_dir = \"/nowhere/at/all\""), 1);
     }
 }

@@ -22,7 +22,7 @@ mod patience;
 mod router;
 
 pub use api::lifecycle::{ReloadRequest, Reloads};
-pub use auth::check;
+pub use auth::mistakes;
 pub use context::Context;
 pub use front::{Front, Web, serve};
 pub use listener::Listeners;

@@ -70,7 +70,7 @@ pub(super) fn full(front: Front, context: Context, push: Router) -> Router {
         .route("/metrics-custom", get(metrics::custom))
         .nest("/api/v1", api())
         .with_state(state)
-        .merge(pages::routes().with_state(context))
+        .merge(pages::routes(context.config.clone()).with_state(context))
         .merge(push);
     surrounded(routes, front)
 }

@@ -1,11 +1,58 @@
 //! The dashboards there are: those that are compiled in and those of a folder.
+//!
+//! The folder is read once for each configuration, so a reload reads it again.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
 
 use super::model::Dashboard;
+use crate::config::Config;
 
-/// All dashboards, and the files that are none. Read once.
+/// The dashboards under the configuration in force.
+pub struct Shelf {
+    config: watch::Receiver<Arc<Config>>,
+    read: Mutex<Option<(Arc<Config>, Arc<Library>)>>,
+}
+
+impl Shelf {
+    /// Reads nothing yet.
+    pub fn new(config: watch::Receiver<Arc<Config>>) -> Shelf {
+        Shelf {
+            config,
+            read: Mutex::default(),
+        }
+    }
+
+    /// What there is. Reads the folder, off the runtime, when the configuration is new.
+    pub async fn library(&self) -> Arc<Library> {
+        let config = Arc::clone(&self.config.borrow());
+        if let Some((of, library)) = &*self.lock()
+            && Arc::ptr_eq(of, &config)
+        {
+            return Arc::clone(library);
+        }
+        let folder = config.server.dashboards_dir.as_ref();
+        let folder = folder.map(|folder| config.resolve(folder));
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut library = Library::shipped();
+            if let Some(folder) = folder {
+                library.add_folder(&folder);
+            }
+            library
+        });
+        let library = Arc::new(reading.await.unwrap_or_else(|_| Library::shipped()));
+        *self.lock() = Some((config, Arc::clone(&library)));
+        library
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Config>, Arc<Library>)>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All dashboards, and the files that are none.
 #[derive(Default)]
 pub struct Library {
     dashboards: Vec<Arc<Dashboard>>,
@@ -107,6 +154,22 @@ mod tests {
         assert!(library.broken().is_empty(), "{:?}", library.broken());
         let uids: Vec<&str> = library.list().iter().map(|d| d.uid.as_str()).collect();
         assert_eq!(uids, ["tenant-overview", "infrastructure", "host"]);
+    }
+
+    #[tokio::test]
+    async fn a_reload_reads_the_folder_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("[server]\ndashboards_dir = {:?}\n", folder.path());
+        let config = || Arc::new(Config::parse(&text, "c.toml").unwrap());
+        let (in_force, seen) = watch::channel(config());
+        let shelf = Shelf::new(seen);
+        let has = async |uid: &str| shelf.library().await.get(uid).is_some();
+        assert!(!has("own").await);
+        let source = r#"{"uid": "own", "panels": []}"#;
+        std::fs::write(folder.path().join("a.json"), source).unwrap();
+        assert!(!has("own").await);
+        in_force.send_replace(config());
+        assert!(has("own").await && has("host").await);
     }
 
     #[test]

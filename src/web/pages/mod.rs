@@ -20,20 +20,36 @@ mod time;
 
 use std::sync::Arc;
 
+use axum::middleware::Next;
 use axum::routing::get;
 use axum::{Extension, Router};
+use tokio::sync::watch;
 
 use super::assets;
 use super::context::Context;
-use super::dashboard::library::Library;
+use super::dashboard::library::{Library, Shelf};
+use crate::config::Config;
 
-/// Every route of the pages and of what they load, with the shipped dashboards.
-pub fn routes() -> Router<Context> {
-    routes_with(Library::shipped())
+/// Every route of the pages and of what they load, with the shipped dashboards and
+/// those of the folder that the configuration in force names.
+pub fn routes(config: watch::Receiver<Arc<Config>>) -> Router<Context> {
+    let shelf = Arc::new(Shelf::new(config));
+    let bring = move |mut request: axum::extract::Request, next: Next| {
+        let shelf = Arc::clone(&shelf);
+        async move {
+            request.extensions_mut().insert(shelf.library().await);
+            next.run(request).await
+        }
+    };
+    bare_routes().layer(axum::middleware::from_fn(bring))
 }
 
 /// The same with these dashboards.
 pub fn routes_with(library: Library) -> Router<Context> {
+    bare_routes().layer(Extension(Arc::new(library)))
+}
+
+fn bare_routes() -> Router<Context> {
     Router::new()
         .route("/", get(home::page))
         .route("/dashboards", get(dashboards::page))
@@ -48,5 +64,4 @@ pub fn routes_with(library: Library) -> Router<Context> {
         .route("/status", get(status::page))
         .route("/assets/{name}", get(assets::serve))
         .fallback(error::fallback)
-        .layer(Extension(Arc::new(library)))
 }
