@@ -8,6 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,6 +28,7 @@ use super::Web;
 use super::crowd::{Crowd, Place};
 use super::patience::Patient;
 use crate::tasks::Tasks;
+use crate::telemetry::metrics::Relay;
 
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -130,16 +132,17 @@ async fn accept(
     stop: CancellationToken,
 ) {
     loop {
-        let accepted = async {
-            let slot = slots.room(&web).await;
-            (slot, socket.accept().await)
-        };
-        let (slot, stream) = tokio::select! {
+        // Accepted first: nobody makes room before somebody needs it.
+        let stream = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = accepted => accepted,
+            stream = socket.accept() => stream,
         };
         match stream {
             Ok((stream, _)) => {
+                let slot = tokio::select! {
+                    () = stop.cancelled() => return,
+                    slot = slots.room(&web) => slot,
+                };
                 let place = Place::new(Arc::clone(&slots.crowd));
                 let connection = serve(web.clone(), stream, place, stop.clone());
                 tasks.spawn_once(async move {
@@ -160,7 +163,9 @@ async fn serve(web: Web, stream: TcpStream, place: Arc<Place>, stop: Cancellatio
     // Answers are written in one piece; waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     let of_requests = Arc::clone(&place);
+    let session = Session::new(web.metrics().ingest.relay.clone());
     let service = service_fn(move |request: Request<Incoming>| {
+        session.begin();
         let (web, serving) = (web.clone(), of_requests.serve());
         async move {
             let answer = web.answer(bounded(request)).await;
@@ -197,6 +202,38 @@ fn bounded(request: Request<Incoming>) -> Request<Body> {
 fn log_end(result: hyper::Result<()>) {
     if let Err(err) = result {
         tracing::debug!(error = %err, "connection ended");
+    }
+}
+
+/// A session of the pages or the API: a connection from its first request to its
+/// end. There is no log-in that could be one.
+struct Session {
+    relay: Relay,
+    has_begun: AtomicBool,
+}
+
+impl Session {
+    fn new(relay: Relay) -> Session {
+        Session {
+            relay,
+            has_begun: AtomicBool::new(false),
+        }
+    }
+
+    fn begin(&self) {
+        if !self.has_begun.swap(true, Ordering::Relaxed) {
+            self.relay.sessions_created.inc();
+            self.relay.active_sessions.inc();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if *self.has_begun.get_mut() {
+            self.relay.active_sessions.dec();
+            self.relay.sessions_ended.inc();
+        }
     }
 }
 

@@ -597,19 +597,32 @@ async fn large_heads_and_bodies_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_above_the_limit_wait_for_their_turn() {
     let server = Server::ready("[server]\nconnections_max = 1").await;
-    // A connection that has sent nothing holds the only slot.
-    let idle = TcpStream::connect(server.address).await.unwrap();
+    // A request whose body has not come holds the only slot.
+    let mut busy = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /api/v1/query HTTP/1.1\r\nhost: localhost\r\n\
+        content-type: application/x-www-form-urlencoded\r\ncontent-length: 9\r\n\r\n";
+    busy.write_all(head.as_bytes()).await.unwrap();
+    let post = &["POST", "/api/v1/query"];
+    let under_way = server.metrics.http.in_progress.with_label_values(post);
     let open = &server.metrics.http.connections;
     let deadline = tokio::time::Instant::now() + DEADLINE;
-    while open.get() < 1 {
+    while open.get() < 1 || under_way.get() < 1 {
         assert!(tokio::time::Instant::now() < deadline, "never accepted");
         tokio::task::yield_now().await;
     }
     let mut waiting = Box::pin(server.get("/health"));
     let early = tokio::time::timeout(Duration::from_millis(100), waiting.as_mut()).await;
     assert!(early.is_err(), "answered above the limit");
-    drop(idle);
+    drop(busy);
     assert_eq!(waiting.await.status, 200);
+    // One that only waits makes room at once.
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(server.get("/health").await.status, 200);
+    let mut byte = [0; 1];
+    let read = tokio::time::timeout(DEADLINE, idle.read(&mut byte)).await;
+    assert!(matches!(read.unwrap(), Ok(0) | Err(_)));
+    let sessions = &server.metrics.ingest.relay;
+    assert!(sessions.sessions_created.get() >= 1);
     server.close().await;
 }
 

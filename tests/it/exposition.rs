@@ -104,6 +104,79 @@ const PROMISED: &[(&str, &str, &str, &[&str])] = &[
         "gauge",
         &["tenant_id"],
     ),
+    (
+        "[1.26]",
+        "onboarding_tasks_submitted_total",
+        "counter",
+        &["company_id"],
+    ),
+    (
+        "[1.27]",
+        "onboarding_tasks_processed_total",
+        "counter",
+        &["company_id", "status"],
+    ),
+    (
+        "[1.28]",
+        "onboarding_processing_duration_seconds",
+        "histogram",
+        &["company_id"],
+    ),
+    ("[1.29]", "onboarding_queue_length", "gauge", &[]),
+    (
+        "[3.05]",
+        "messages_received_total",
+        "counter",
+        &["message_type", "user_id"],
+    ),
+    (
+        "[3.06]",
+        "messages_processed_total",
+        "counter",
+        &["message_type"],
+    ),
+    (
+        "[3.07]",
+        "messages_failed_total",
+        "counter",
+        &["error_type", "message_type"],
+    ),
+    ("[3.10]", "active_sessions", "gauge", &[]),
+    ("[3.11]", "sessions_created_total", "counter", &[]),
+    ("[3.12]", "sessions_ended_total", "counter", &[]),
+    ("[3.13]", "db_writes_total", "counter", &["table"]),
+    (
+        "[3.14]",
+        "db_write_duration_seconds",
+        "histogram",
+        &["table"],
+    ),
+    ("[3.15]", "db_batch_size", "histogram", &["table"]),
+    ("[3.16]", "pending_writes", "gauge", &["table"]),
+    (
+        "[3.17]",
+        "http_requests_total",
+        "counter",
+        &["handler", "method", "status"],
+    ),
+    (
+        "[3.18]",
+        "http_request_duration_seconds",
+        "histogram",
+        &["handler", "method"],
+    ),
+    (
+        "[3.19]",
+        "http_requests_in_progress",
+        "gauge",
+        &["handler", "method"],
+    ),
+    (
+        "[3.19]",
+        "http_requests_inprogress",
+        "gauge",
+        &["handler", "method"],
+    ),
     ("[0.22]", "pulse_db_pool_max", "gauge", &["service"]),
     ("[3.03]", "edge_relay_connections", "gauge", &[]),
     ("[3.04]", "consumer_connections", "gauge", &[]),
@@ -183,6 +256,32 @@ async fn r0_04_every_ingest_family_has_the_tenant() {
     }
 }
 
+/// Each scrape is a session of its own: the client opens a connection for each.
+#[tokio::test]
+async fn r3_10_sessions_are_counted() {
+    let (_dir, server) = started().await;
+    let value = |text: &str, name: &str| -> f64 {
+        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+        line.trim().parse().unwrap()
+    };
+    server.get("/").await;
+    eventually(
+        "ended sessions are counted, the open one is active",
+        || async {
+            let text = server.get("/metrics").await.text().to_owned();
+            let [created, ended, active] = [
+                "sessions_created_total ",
+                "sessions_ended_total ",
+                "active_sessions ",
+            ]
+            .map(|name| value(&text, name));
+            (created >= 3.0 && ended >= 2.0 && active >= 1.0 && created == ended + active)
+                .then_some(())
+        },
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn buckets_are_the_documents() {
     let (_dir, server) = started().await;
@@ -224,8 +323,8 @@ async fn document_4_verification_steps_hold() {
         assert!(found, "{name} {labels:?}");
     };
     let cycles = [
-        ("[4.06]", "evaluator", "evaluation_cycle"),
-        ("[4.11]", "dispatcher", "dispatch_cycle"),
+        ("[4.06] [4.25]", "evaluator", "evaluation_cycle"),
+        ("[4.11] [4.27]", "dispatcher", "dispatch_cycle"),
         ("[4.15]", "delivery_worker", "delivery_attempt"),
         ("[4.19]", "ops_worker", "retention"),
     ];
@@ -261,6 +360,26 @@ async fn document_4_verification_steps_hold() {
     assert!(text.lines().any(|line| line == pending));
 }
 
+/// Queries of document 3, as they stand there: `[3.25]` and `[3.26]`.
+#[tokio::test]
+async fn r3_25_queries_over_buffers_and_connections_have_values() {
+    let (_dir, server) = started().await;
+    for expr in [
+        "buffer_size / buffer_capacity * 100",
+        "edge_relay_connections + consumer_connections",
+    ] {
+        let result = eventually("own metrics are stored", || async {
+            let result = server.query(expr).await;
+            result
+                .as_array()
+                .is_some_and(|r| !r.is_empty())
+                .then_some(result)
+        })
+        .await;
+        assert_eq!(result[0]["value"][1], "0", "{expr}: {result}");
+    }
+}
+
 #[tokio::test]
 async fn r4_28_every_service_can_be_queried() {
     let (_dir, server) = started().await;
@@ -285,6 +404,7 @@ async fn r4_28_every_service_can_be_queried() {
     }
 }
 
+/// One listener answers for all services: `[1.01]`, `[3.01]`, `[4.10]`, `[4.14]`, `[4.22]`.
 #[tokio::test]
 async fn r4_09_r4_10_one_process_answers_metrics_and_health() {
     let (_dir, server) = started().await;

@@ -225,7 +225,7 @@ pub(crate) fn group(rules: &str) -> String {
 const HOT: &str = "  - {alert: Hot, expr: 'temp > 30', for: 20s}\n";
 
 #[tokio::test]
-async fn document_3_buffer_full_becomes_pending_firing_and_resolved() {
+async fn r3_30_buffer_full_becomes_pending_firing_and_resolved() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rules/document3.yml");
     let machine = Machine::new(&std::fs::read_to_string(rules).unwrap());
     let p = machine.boot().await;

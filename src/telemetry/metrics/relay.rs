@@ -36,7 +36,7 @@ pub struct Relay {
     connected: IntGaugeVec,
     /// Push requests under way. Set by the push source.
     pub pushing: IntGauge,
-    /// Open sessions of people. Set by the web part.
+    /// Connections that have asked the pages or the API for something. Set by the web part.
     pub active_sessions: IntGauge,
     /// Sessions that began.
     pub sessions_created: IntCounter,
@@ -88,7 +88,10 @@ impl Relay {
             ),
             connected,
             pushing: gauge("pushing", "Push requests under way."),
-            active_sessions: gauge("active_sessions", "Open sessions of people."),
+            active_sessions: gauge(
+                "active_sessions",
+                "Open connections that have asked the pages or the API for something.",
+            ),
             sessions_created: counter("sessions_created_total", "Sessions that began."),
             sessions_ended: counter("sessions_ended_total", "Sessions that ended."),
             kinds: Arc::default(),
