@@ -339,6 +339,26 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// All of them.
+    pub const ALL: [BinaryOp; 16] = [
+        BinaryOp::Add,
+        BinaryOp::Sub,
+        BinaryOp::Mul,
+        BinaryOp::Div,
+        BinaryOp::Mod,
+        BinaryOp::Pow,
+        BinaryOp::Atan2,
+        BinaryOp::Equal,
+        BinaryOp::NotEqual,
+        BinaryOp::Greater,
+        BinaryOp::Less,
+        BinaryOp::GreaterEqual,
+        BinaryOp::LessEqual,
+        BinaryOp::And,
+        BinaryOp::Or,
+        BinaryOp::Unless,
+    ];
+
     /// As it is written.
     pub fn as_str(self) -> &'static str {
         match self {

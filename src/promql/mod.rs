@@ -19,6 +19,7 @@ mod lexer;
 mod literal;
 mod math;
 pub mod parser;
+mod pretty;
 mod printer;
 pub mod queryable;
 pub mod signature;

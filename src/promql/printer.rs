@@ -77,12 +77,7 @@ impl fmt::Display for Call {
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.op.as_str())?;
-        if self.without {
-            write!(f, " without {} ", LabelList(&self.labels))?;
-        } else if !self.labels.is_empty() {
-            write!(f, " by {} ", LabelList(&self.labels))?;
-        }
+        self.head().fmt(f)?;
         match &self.param {
             Some(param) => write!(f, "({param}, {})", self.expr),
             None => write!(f, "({})", self.expr),
@@ -92,11 +87,50 @@ impl fmt::Display for Aggregate {
 
 impl fmt::Display for Binary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.lhs, self.op.as_str())?;
-        if self.returns_bool {
+        write!(f, "{} {} {}", self.lhs, self.operator(), self.rhs)
+    }
+}
+
+impl Aggregate {
+    /// What comes before the parenthesis.
+    pub(super) fn head(&self) -> impl fmt::Display {
+        AggregateHead(self)
+    }
+}
+
+struct AggregateHead<'a>(&'a Aggregate);
+
+impl fmt::Display for AggregateHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let aggregate = self.0;
+        f.write_str(aggregate.op.as_str())?;
+        if aggregate.without {
+            write!(f, " without {} ", LabelList(&aggregate.labels))
+        } else if aggregate.labels.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " by {} ", LabelList(&aggregate.labels))
+        }
+    }
+}
+
+impl Binary {
+    /// The operator with its modifiers.
+    pub(super) fn operator(&self) -> impl fmt::Display {
+        Operator(self)
+    }
+}
+
+struct Operator<'a>(&'a Binary);
+
+impl fmt::Display for Operator<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Operator(binary) = self;
+        f.write_str(binary.op.as_str())?;
+        if binary.returns_bool {
             f.write_str(" bool")?;
         }
-        let matching = &self.matching;
+        let matching = &binary.matching;
         let group = match matching.card {
             Card::ManyToOne => Some("left"),
             Card::OneToMany => Some("right"),
@@ -109,8 +143,7 @@ impl fmt::Display for Binary {
         if let Some(group) = group {
             write!(f, " group_{group} {}", LabelList(&matching.include))?;
         }
-        write_fill(matching.fill, f)?;
-        write!(f, " {}", self.rhs)
+        write_fill(matching.fill, f)
     }
 }
 

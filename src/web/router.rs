@@ -6,7 +6,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
-use super::api::{lifecycle, metrics, query, rules, series, status, targets};
+use super::api::{lifecycle, metrics, parse, query, rules, series, status, targets};
 use super::{Context, Front, middleware, pages};
 
 /// Answered before the process is ready: what tells how far it is.
@@ -80,6 +80,15 @@ fn api() -> Router<AppState> {
     Router::new()
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
+        .route(
+            "/format_query",
+            get(parse::format_query).post(parse::format_query),
+        )
+        .route(
+            "/parse_query",
+            get(parse::parse_query).post(parse::parse_query),
+        )
+        .route("/features", get(parse::features))
         .route(
             "/query_exemplars",
             get(status::exemplars).post(status::exemplars),

@@ -9,6 +9,7 @@ pub mod json;
 pub mod lifecycle;
 pub mod metrics;
 pub mod params;
+pub mod parse;
 pub mod query;
 pub mod rules;
 pub mod series;
