@@ -90,8 +90,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Writes messages, for tests.
-#[cfg(test)]
+/// Writes messages field by field.
 pub(crate) mod write {
     /// Appends a varint.
     pub(crate) fn varint(out: &mut Vec<u8>, mut n: u64) {

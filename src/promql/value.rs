@@ -59,4 +59,6 @@ pub struct Output {
     pub infos: Vec<String>,
     /// How many samples were read.
     pub samples_read: u64,
+    /// How many values were held at once, at most.
+    pub samples_peak: usize,
 }

@@ -6,7 +6,9 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
-use super::api::{lifecycle, metrics, parse, query, rules, series, status, targets};
+use super::api::{
+    federate, lifecycle, metrics, parse, query, remote_read, rules, series, status, targets,
+};
 use super::{Context, Front, middleware, pages};
 
 /// Answered before the process is ready: what tells how far it is.
@@ -67,6 +69,7 @@ pub(super) fn full(front: Front, context: Context, push: Router) -> Router {
         .route("/-/reload", post(lifecycle::reload).put(lifecycle::reload))
         .route("/health", get(lifecycle::healthy))
         .route("/metrics", get(metrics::all))
+        .route("/federate", get(federate::federate))
         .route("/metrics-custom", get(metrics::custom))
         .nest("/api/v1", api())
         .with_state(state)
@@ -89,6 +92,7 @@ fn api() -> Router<AppState> {
             get(parse::parse_query).post(parse::parse_query),
         )
         .route("/features", get(parse::features))
+        .route("/read", post(remote_read::read))
         .route(
             "/query_exemplars",
             get(status::exemplars).post(status::exemplars),
@@ -101,6 +105,8 @@ fn api() -> Router<AppState> {
         .route("/alerts", get(rules::alerts))
         .route("/alertmanagers", get(rules::alertmanagers))
         .route("/targets", get(targets::targets))
+        .route("/targets/metadata", get(targets::metadata))
+        .route("/scrape_pools", get(targets::scrape_pools))
         .route("/status/buildinfo", get(status::buildinfo))
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/flags", get(status::flags))

@@ -22,6 +22,7 @@ mod pages;
 mod process;
 mod programs;
 mod promql_scripts;
+mod query_api;
 mod reference;
 mod remote_write;
 mod requirements;

@@ -24,7 +24,7 @@ const LINT_ACCEPTED: [&str; 12] = [
 ];
 
 /// The job that the README prints for an upstream, with our port.
-fn readme_job(port: u16) -> String {
+pub(crate) fn readme_job(port: u16) -> String {
     let readme = include_str!("../../README.md");
     let (_, after) = readme
         .split_once("```yaml\n# upstream prometheus.yml\n")

@@ -66,6 +66,8 @@ pub(super) struct Evaluator<'a> {
     samples_read: u64,
     /// Values held by finished nodes whose result is still needed.
     held: usize,
+    /// The most that was held so far.
+    peak: usize,
 }
 
 impl<'a> Evaluator<'a> {
@@ -85,6 +87,7 @@ impl<'a> Evaluator<'a> {
             annotations: Annotations::default(),
             samples_read: 0,
             held: 0,
+            peak: 0,
         }
     }
 
@@ -95,6 +98,7 @@ impl<'a> Evaluator<'a> {
             warnings: self.annotations.warnings,
             infos: self.annotations.infos,
             samples_read: self.samples_read,
+            samples_peak: self.peak,
         }
     }
 
@@ -204,6 +208,7 @@ impl<'a> Evaluator<'a> {
     /// Counts values that stay in memory.
     fn hold(&mut self, count: usize) -> Result<()> {
         self.held = self.held.saturating_add(count);
+        self.peak = self.peak.max(self.held);
         if self.held > self.options.samples_max {
             return Err(QueryError::TooManySamples.into());
         }

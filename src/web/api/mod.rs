@@ -5,12 +5,14 @@
 //!
 //! It must never build a tree of a large result, or name files and causes to a client.
 
+pub mod federate;
 pub mod json;
 pub mod lifecycle;
 pub mod metrics;
 pub mod params;
 pub mod parse;
 pub mod query;
+pub mod remote_read;
 pub mod rules;
 pub mod series;
 pub mod status;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use tokio::time::Instant;
 
 use super::json::{self, Object};
 use super::params::{Params, positive};
@@ -23,6 +24,17 @@ struct Asked {
     engine: Engine,
     timeout: Duration,
     limit: usize,
+    /// Whether the answer tells what it took.
+    stats: bool,
+    began: Instant,
+}
+
+/// What a query took.
+struct Stats {
+    /// From the request until the query had a permit.
+    queued: Duration,
+    /// The evaluation itself.
+    evaluated: Duration,
 }
 
 /// The value of an expression at one time.
@@ -32,8 +44,9 @@ pub async fn instant(State(context): State<Context>, params: Params) -> Result<R
     let asked = Asked::new(&context, &params, limit)?;
     let store = context.store.clone();
     let run = context.gate.run(asked.timeout, move |cancel| {
+        let started = Instant::now();
         let output = asked.engine.instant(&store, &asked.expr, t, cancel)?;
-        Ok(encoded(output, asked.limit))
+        Ok(encoded(output, asked.limit, asked.stats(started)))
     });
     run.await?.map(json::respond)
 }
@@ -60,15 +73,16 @@ pub async fn range(State(context): State<Context>, params: Params) -> Result<Res
     let asked = Asked::new(&context, &params, limit)?;
     let store = context.store.clone();
     let run = context.gate.run(asked.timeout, move |cancel| {
-        let engine = &asked.engine;
+        let (engine, started) = (&asked.engine, Instant::now());
         let output = engine.range(&store, &asked.expr, start, end, step, cancel)?;
-        Ok(encoded(output, asked.limit))
+        Ok(encoded(output, asked.limit, asked.stats(started)))
     });
     run.await?.map(json::respond)
 }
 
 impl Asked {
     fn new(context: &Context, params: &Params, limit: usize) -> Result<Asked, ApiError> {
+        let began = Instant::now();
         let mut timeout = context.config().query.timeout.get();
         let wanted = params
             .duration_ms("timeout")
@@ -90,6 +104,16 @@ impl Asked {
             engine,
             timeout,
             limit,
+            stats: !params.get("stats").is_empty(),
+            began,
+        })
+    }
+
+    /// What the query took that is done now, if anybody wants to know.
+    fn stats(&self, started: Instant) -> Option<Stats> {
+        self.stats.then(|| Stats {
+            queued: started.duration_since(self.began),
+            evaluated: started.elapsed(),
         })
     }
 }
@@ -113,7 +137,7 @@ fn step(params: &Params) -> Result<Duration, ApiError> {
 }
 
 /// The whole answer.
-fn encoded(mut output: Output, limit: usize) -> Vec<u8> {
+fn encoded(mut output: Output, limit: usize, stats: Option<Stats>) -> Vec<u8> {
     if truncated(&mut output.value, limit) {
         let text = "results truncated due to limit";
         output.warnings.push(text.to_owned());
@@ -145,8 +169,38 @@ fn encoded(mut output: Output, limit: usize) -> Vec<u8> {
                 json::array(data.field("result"), series, one_series);
             }
         }
+        if let Some(stats) = stats {
+            write_stats(data.field("stats"), &output, &stats);
+        }
         data.end();
     })
+}
+
+/// Statistics under Prometheus' names. Samples are counted as they are read from the
+/// store, each once, however many steps look at it.
+fn write_stats(out: &mut Vec<u8>, output: &Output, stats: &Stats) {
+    let mut object = Object::new(out);
+    let mut timings = Object::new(object.field("timings"));
+    let (queued, evaluated) = (stats.queued.as_secs_f64(), stats.evaluated.as_secs_f64());
+    for (name, seconds) in [
+        ("evalTotalTime", evaluated),
+        ("resultSortTime", 0.0),
+        ("queryPreparationTime", 0.0),
+        ("innerEvalTime", evaluated),
+        ("execQueueTime", queued),
+        ("execTotalTime", queued + evaluated),
+    ] {
+        timings.number(name, seconds);
+    }
+    timings.end();
+    Object::new(object.field("samples"))
+        .integer("totalQueryableSamples", output.samples_read)
+        .integer(
+            "peakSamples",
+            i128::try_from(output.samples_peak).unwrap_or(i128::MAX),
+        )
+        .end();
+    object.end();
 }
 
 fn truncated(value: &mut Value, limit: usize) -> bool {
@@ -187,8 +241,9 @@ mod tests {
             warnings: Vec::new(),
             infos: Vec::new(),
             samples_read: 0,
+            samples_peak: 0,
         };
-        let text = String::from_utf8(encoded(output, limit)).unwrap();
+        let text = String::from_utf8(encoded(output, limit, None)).unwrap();
         assert_eq!(text, want);
     }
 

@@ -1,11 +1,18 @@
 //! `/api/v1/targets`: our sources, in the form in which Prometheus shows its targets.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
 use axum::extract::State;
 use axum::response::Response;
 
 use super::json::{self, Object};
 use super::params::Params;
+use crate::model::Labels;
+use crate::promql;
+use crate::sources::metadata::Metadata;
 use crate::sources::{SourceState, SourceView};
+use crate::store::Table;
 use crate::web::Context;
 use crate::web::error::ApiError;
 
@@ -34,6 +41,70 @@ pub async fn targets(State(context): State<Context>, params: Params) -> Result<R
         json::raw(data.field("droppedTargetCounts"), "{}");
         data.end();
     })))
+}
+
+/// The kinds of sources, under which their targets stand.
+pub async fn scrape_pools(State(context): State<Context>) -> Response {
+    let pools: BTreeSet<&str> = context.board.list().iter().map(|s| s.kind).collect();
+    json::respond(json::success(&[], &[], |out| {
+        let mut data = Object::new(out);
+        json::array(data.field("scrapePools"), pools, |out, pool: &str| {
+            json::string(out, pool);
+        });
+        data.end();
+    }))
+}
+
+/// What sources told about metrics. Which source told it is not kept, so that every
+/// metric stands under the whole server; `match_target` that does not match it
+/// leaves nothing.
+pub async fn metadata(
+    State(context): State<Context>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let limit = params.limit()?;
+    let wanted = params.get("metric").to_owned();
+    let target = Labels::from_pairs([("job", "pulse")]);
+    let matchers = match params.get("match_target") {
+        "" => Vec::new(),
+        text => {
+            promql::parse_selector(text)
+                .map_err(|err| ApiError::parse("match_target", &err))?
+                .matchers
+        }
+    };
+    let matches = matchers.iter().all(|m| m.matches_labels(&target));
+    let store = context.store.clone();
+    let timeout = context.config().query.timeout.get();
+    let run = context.gate.run(timeout, move |_| {
+        let range = match wanted.as_str() {
+            "" => (Bound::Unbounded, Bound::Unbounded),
+            metric => (
+                Bound::Included(metric.as_bytes()),
+                Bound::Included(metric.as_bytes()),
+            ),
+        };
+        let limit = if matches { limit } else { 0 };
+        let rows = store.scan(Table::Metadata, range, limit)?;
+        let known = rows
+            .iter()
+            .filter_map(|(metric, row)| Metadata::decode(metric, row));
+        Ok::<_, ApiError>(json::success(&[], &[], |out| {
+            json::array(out, known, |out, (metric, metadata)| {
+                let mut object = Object::new(out);
+                object.pairs("target", target.iter());
+                if wanted.is_empty() {
+                    object.text("metric", &metric);
+                }
+                object
+                    .text("type", &metadata.kind)
+                    .text("help", &metadata.help)
+                    .text("unit", &metadata.unit)
+                    .end();
+            });
+        }))
+    });
+    run.await?.map(json::respond)
 }
 
 fn write_source(out: &mut Vec<u8>, source: &SourceView) {
