@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use super::{App, Inner, Layer, Layers, Load, OperatorToken, notify};
 use crate::config::Config;
 use crate::model::Clock;
-use crate::promql::{Engine, Features, engine};
+use crate::promql::{Engine, Features, RangeCache, engine};
 use crate::sources::{self, Board, Sources, internal, push};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -181,6 +181,7 @@ impl Base {
                 series_max: self.config.query.series_max,
                 features: Features::of(&self.config.query.features),
             },
+            cache: Arc::new(RangeCache::new(self.config.query.cache.as_usize())),
         }
     }
 

@@ -105,6 +105,8 @@ pub struct Query {
     pub series_max: usize,
     /// How far back an instant selector looks for a sample.
     pub lookback_delta: Span,
+    /// Memory for answers of range queries that are asked again; 0 keeps none.
+    pub cache: Size,
     /// The experimental parts of PromQL that are on.
     pub features: Vec<Feature>,
 }
@@ -154,6 +156,7 @@ impl Default for Query {
             concurrency: 10,
             samples_max: 50_000_000,
             series_max: 500_000,
+            cache: Size::mib(8),
             lookback_delta: Span::secs(300),
             features: vec![
                 Feature::PromqlExperimentalFunctions,

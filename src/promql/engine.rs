@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::ast::{Expr, Type};
+use super::cache::RangeCache;
 use super::eval::{Computed, Evaluator};
 use super::features::Features;
 use super::grid::{Grid, Scalar, Steps, is_absent};
@@ -43,11 +44,13 @@ impl Default for Options {
     }
 }
 
-/// The evaluator. Cheap to clone; holds no state between queries.
+/// The evaluator. Cheap to clone; clones share the kept answers.
 #[derive(Clone, Default, Debug)]
 pub struct Engine {
     /// Limits and defaults.
     pub options: Options,
+    /// Answers of range queries.
+    pub cache: Arc<RangeCache>,
 }
 
 /// Why a query gave no value.
@@ -124,7 +127,36 @@ impl Engine {
         if steps.count > self.options.samples_max {
             return Err(QueryError::TooManySamples.into());
         }
-        let mut evaluator = Evaluator::new(data, &self.options, cancel, (start, end), Some(step));
+        let known = data.version().and_then(|version| {
+            let changed = |since| data.changed_since(since);
+            let (cache, options) = (&self.cache, &self.options);
+            cache.look_up(expr, options, steps, version, changed)
+        });
+        let left = known.as_ref().map_or(steps, |k| steps.since(k.from));
+        let query = Asked {
+            times: (start, end),
+            step,
+            steps: left,
+        };
+        let output = self.matrix(data, expr, query, cancel)?;
+        Ok(match known {
+            Some(known) => self.cache.complete(known, steps, output),
+            None => output,
+        })
+    }
+
+    fn matrix(
+        &self,
+        data: &dyn Queryable,
+        expr: &Expr,
+        query: Asked,
+        cancel: &Arc<AtomicBool>,
+    ) -> Result<Output, EvalError> {
+        let (times, steps) = (query.times, query.steps);
+        let mut evaluator = Evaluator::new(data, &self.options, cancel, times, Some(query.step));
+        if steps.count == 0 {
+            return Ok(evaluator.output(Value::Matrix(Vec::new())));
+        }
         let mut series = match evaluator.eval(expr, steps)? {
             Computed::Scalar(scalar) => vec![scalar_series(&scalar, steps)],
             Computed::String(_) => Vec::new(),
@@ -135,6 +167,13 @@ impl Engine {
         distinct(&value)?;
         Ok(evaluator.output(value))
     }
+}
+
+/// A range query: what was asked, and the steps that are to be evaluated.
+struct Asked {
+    times: (Timestamp, Timestamp),
+    step: Duration,
+    steps: Steps,
 }
 
 fn range_steps(start: Timestamp, end: Timestamp, step: Duration) -> Steps {

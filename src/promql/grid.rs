@@ -53,6 +53,16 @@ impl Steps {
         self.time(self.count.saturating_sub(1))
     }
 
+    /// The steps that are not before `t`, one of these steps or the one after the last.
+    pub(super) fn since(self, t: i64) -> Steps {
+        let skipped = usize::try_from(t.saturating_sub(self.start) / self.step).unwrap_or(0);
+        Steps {
+            start: t,
+            count: self.count.saturating_sub(skipped),
+            ..self
+        }
+    }
+
     /// The same steps, earlier.
     pub(super) fn earlier(self, ms: i64) -> Steps {
         Steps {

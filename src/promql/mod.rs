@@ -8,6 +8,7 @@
 
 mod annotations;
 pub mod ast;
+mod cache;
 mod date;
 pub mod engine;
 mod eval;
@@ -27,6 +28,7 @@ pub mod value;
 mod window;
 
 pub use ast::Expr;
+pub use cache::RangeCache;
 pub use engine::{Engine, EvalError, Options};
 pub use features::Features;
 pub use parser::{ParseError, parse, parse_selector, parse_with};

@@ -71,6 +71,17 @@ pub trait Queryable: Send + Sync {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError>;
 
+    /// Where the data stands in the order of its changes. `None`: that is not
+    /// known, and no answer is kept.
+    fn version(&self) -> Option<u64> {
+        None
+    }
+
+    /// No sample before this time came or went after `version`.
+    fn changed_since(&self, _version: u64) -> Timestamp {
+        Timestamp::MIN
+    }
+
     /// Hands the same series to `take` one by one, in any order. The engine reads
     /// through this, so a store that decodes series by series never holds the
     /// samples of more than a few.

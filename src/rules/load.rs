@@ -92,6 +92,7 @@ fn settings(config: &Config) -> Settings {
                 series_max: config.query.series_max,
                 features: Features::of(&config.query.features),
             },
+            ..Engine::default()
         },
         external_labels: config.global.external_labels.clone(),
         external_url: config.external_url(),

@@ -173,6 +173,7 @@ impl Intake {
             accepted_ms: shared.accepted_ms(),
             seq,
             added: 0,
+            earliest: i64::MAX,
             fresh: 0,
             refused: Vec::new(),
         };
@@ -183,6 +184,9 @@ impl Intake {
             .map(|item| self.take_item(&mut pass, rows.by_ref().take(item.rows as usize)))
             .collect();
         shared.head.add_samples(pass.added);
+        if pass.added > 0 {
+            shared.changed.note(pass.earliest);
+        }
         (outcomes, pass.refused)
     }
 
@@ -252,6 +256,7 @@ impl Intake {
             self.log.push(id, t, row.v, alone, &mut series.log);
             pass.parts.count_in(window, t, pass.seq);
             pass.added += 1;
+            pass.earliest = pass.earliest.min(t);
         }
         Ok(placed)
     }
@@ -357,6 +362,8 @@ struct Pass<'a> {
     accepted_ms: RangeInclusive<i64>,
     seq: u64,
     added: u64,
+    /// The time of the earliest row that was added.
+    earliest: i64,
     /// The series that the current row made: nothing of it is sealed.
     fresh: u32,
     refused: Vec<RefusedRow>,

@@ -7,6 +7,7 @@
 //! another part of the process, or let a redb type out.
 
 pub mod batch;
+mod changed;
 mod clock;
 mod days;
 mod disk;
@@ -521,6 +522,14 @@ impl Queryable for Store {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError> {
         select::select(&self.shared, start, end, matchers, hints)
+    }
+
+    fn version(&self) -> Option<u64> {
+        Some(self.shared.changed.version())
+    }
+
+    fn changed_since(&self, version: u64) -> Timestamp {
+        Timestamp::from_ms(self.shared.changed.since(version))
     }
 
     fn for_each(

@@ -324,6 +324,7 @@ impl Sealer {
         };
         self.expired_at_day = today;
         if expired > 0 {
+            shared.changed.note_all();
             shared.metrics.store.expired_files.inc_by(expired as u64);
             match self.unheld() {
                 Ok(unheld) => self.forget(&unheld)?,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use tokio::sync::{Semaphore, watch};
 
+use super::changed::Changed;
 use super::clock::FUTURE_MAX_MS;
 use super::days::Days;
 use super::disk::DirLock;
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub(super) days: Days,
     /// No sealed sample is newer than this.
     pub(super) sealed_max_t: AtomicI64,
+    /// Which answers of queries still hold.
+    pub(super) changed: Changed,
     /// Bytes of the queue that are free.
     pub(super) room: Arc<Semaphore>,
     /// Callers that are about to hand a batch over.
@@ -91,6 +94,7 @@ impl Shared {
             committed: AtomicU64::new(opened.committed),
             days: opened.days,
             sealed_max_t: AtomicI64::new(opened.sealed_max_t),
+            changed: Changed::default(),
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
             callers: AtomicUsize::new(0),
             closing: AtomicBool::new(false),

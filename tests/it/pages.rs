@@ -72,6 +72,7 @@ impl World {
                     series_max: 10_000,
                     ..engine::Options::default()
                 },
+                ..Engine::default()
             },
             gate: Gate::new(4, Arc::clone(&metrics)),
             clock,

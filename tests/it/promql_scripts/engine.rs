@@ -97,6 +97,7 @@ fn the_series_limit_holds() {
             series_max: 3,
             ..Options::default()
         },
+        ..Engine::default()
     };
     let result = range(&engine, "{a=~\".*\",__name__=~\".+\"}", false);
     assert!(matches!(
