@@ -45,6 +45,17 @@ pub(super) struct Days {
     files: RwLock<BTreeMap<(u32, Kind), Arc<DayFile>>>,
     /// The open ones, the last used at the end.
     open: Mutex<Vec<Arc<OpenFile>>>,
+    /// How many need the files, and the log behind them, to stay.
+    pins: Arc<Mutex<usize>>,
+}
+
+/// While it lives, no file is replaced or expires, and no log record is deleted.
+pub(super) struct Pin(Arc<Mutex<usize>>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        *lock(&self.0) -= 1;
+    }
 }
 
 /// An open file; says when it is closed.
@@ -121,7 +132,7 @@ impl DayFile {
         self.generations().iter().map(|g| g.samples).sum()
     }
 
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
 }
@@ -158,6 +169,7 @@ impl Days {
             cache_bytes,
             files: RwLock::default(),
             open: Mutex::default(),
+            pins: Arc::default(),
         };
         let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
         for entry in entries {
@@ -169,6 +181,29 @@ impl Days {
             }
         }
         Ok(days)
+    }
+
+    /// Keeps the files in their places for a while.
+    pub(super) fn pin(&self) -> Pin {
+        *lock(&self.pins) += 1;
+        Pin(Arc::clone(&self.pins))
+    }
+
+    /// Whether somebody needs the files in their places.
+    pub(super) fn is_pinned(&self) -> bool {
+        *lock(&self.pins) > 0
+    }
+
+    /// Opens a file, if it is not open, and calls `with` on it.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn with_file<R>(
+        &self,
+        day: &DayFile,
+        with: impl FnOnce(&SealedFile) -> R,
+    ) -> Result<R, sealed::Error> {
+        Ok(with(self.file(day)?.get()))
     }
 
     fn insert(&self, file: DayFile) -> Arc<DayFile> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::Error;
+use super::sealed::frozen::Frozen;
 
 /// Opens the bytes of a file, making it when it is missing.
 pub(super) type Backends = Arc<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
@@ -37,6 +38,42 @@ pub(super) fn counted_files(bytes: IntCounter, syncs: IntCounter) -> Backends {
             syncs: syncs.clone(),
         }))
     })
+}
+
+/// Real files that are only read: what redb wants to write goes to memory and is
+/// forgotten. So a file is opened on a read-only medium too, and repaired after a
+/// crash, without a change.
+pub(super) fn frozen_files() -> Backends {
+    Arc::new(|path| {
+        let file = File::open(path)?;
+        Ok(Box::new(Frozen::new(Box::new(ReadOnly(file)))?))
+    })
+}
+
+/// A file that cannot be written.
+#[derive(Debug)]
+struct ReadOnly(File);
+
+impl StorageBackend for ReadOnly {
+    fn len(&self) -> Result<u64, io::Error> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, _: u64) -> Result<(), io::Error> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        Ok(())
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), io::Error> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
 }
 
 /// After a failed sync the kernel may show pages in its cache that never reached
@@ -143,6 +180,14 @@ impl DirLock {
     /// [`Error::Locked`] when another process has it.
     pub fn take(dir: &Path) -> Result<DirLock, Error> {
         std::fs::create_dir_all(dir).map_err(|err| io_error("create", dir, err))?;
+        DirLock::take_existing(dir)
+    }
+
+    /// Takes the lock of a directory that must be there.
+    ///
+    /// # Errors
+    /// As [`DirLock::take`].
+    pub fn take_existing(dir: &Path) -> Result<DirLock, Error> {
         let path = dir.join("LOCK");
         let io = |action| {
             let path = path.clone();

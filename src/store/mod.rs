@@ -6,6 +6,7 @@
 //! It must never acknowledge before the transaction is durable, wait for
 //! another part of the process, or let a redb type out.
 
+pub mod backup;
 pub mod batch;
 mod changed;
 mod clock;
@@ -39,6 +40,7 @@ mod wal;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -432,6 +434,20 @@ impl Store {
         drop(self.jobs.send(Job::Close).await);
         let mut ended = self.shared.ended.subscribe();
         drop(ended.wait_for(|ended| ended.writer && ended.sealer).await);
+    }
+
+    /// Writes a backup of everything that is acknowledged when it ends. Blocking;
+    /// nothing else waits for it. See [`backup`].
+    ///
+    /// # Errors
+    /// When a file cannot be read, or `out` fails.
+    pub fn backup(&self, plan: &backup::Plan, out: impl Write) -> Result<backup::Done, Error> {
+        let source = backup::Source {
+            dir: &self.shared.dir,
+            hot: &self.shared.hot,
+            days: &self.shared.days,
+        };
+        backup::write(&source, plan, self.shared.clock.now(), out)
     }
 
     /// Seals everything in memory, the open window included, and removes what is

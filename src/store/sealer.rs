@@ -314,7 +314,7 @@ impl Sealer {
         // A time that nobody confirmed makes nothing old.
         let now = shared.clock.earliest();
         let today = now.as_ms().div_euclid(86_400_000);
-        if today == self.expired_at_day {
+        if today == self.expired_at_day || shared.days.is_pinned() {
             return Ok(Ok(()));
         }
         let oldest = now.minus_ms(shared.options.store.retention.as_ms()).as_ms();

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
-    Database, ReadableDatabase as _, TableDefinition, TableError, TableHandle as _,
-    WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase as _, TableDefinition, TableError,
+    TableHandle as _, WriteTransaction,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -80,8 +80,13 @@ impl Meta {
 
     /// Reads all of it.
     pub(super) fn read(db: &Database) -> Result<Meta, redb::Error> {
+        Meta::read_in(&db.begin_read()?)
+    }
+
+    /// Reads all of it as a transaction sees it.
+    pub(super) fn read_in(read: &ReadTransaction) -> Result<Meta, redb::Error> {
         let mut meta = Meta::default();
-        let table = db.begin_read()?.open_table(META)?;
+        let table = read.open_table(META)?;
         for (name, field) in meta.fields() {
             if let Some(value) = table.get(name)? {
                 *field = value.value().try_into().map_or(0, u64::from_le_bytes);
@@ -118,6 +123,35 @@ impl Hot {
         if !hot.path.exists() {
             hot.create(dir)?;
         }
+        hot.check()
+    }
+
+    /// As [`Hot::open`], when the file must be there.
+    ///
+    /// # Errors
+    /// As [`Hot::open`]; also when there is no such file.
+    pub(super) fn open_existing(
+        dir: &Path,
+        backends: Backends,
+        cache_bytes: usize,
+    ) -> Result<(Hot, Meta), Error> {
+        let path = dir.join(HOT_FILE);
+        if !path.exists() {
+            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(io_error("open", &path, missing));
+        }
+        let open = RwLock::new(None);
+        let hot = Hot {
+            path,
+            backends,
+            cache_bytes,
+            open,
+        };
+        hot.check()
+    }
+
+    fn check(self) -> Result<(Hot, Meta), Error> {
+        let hot = self;
         let opened = hot.reopen().and_then(|db| {
             let meta = check(&db);
             meta.map_err(|source| io_error("open", &hot.path, source))
@@ -192,7 +226,7 @@ impl Hot {
 }
 
 /// A table that former versions made and never used.
-const RETIRED: &str = "dedupe";
+pub(super) const RETIRED: &str = "dedupe";
 
 /// Whether redb says that a file is none of its own, or not whole.
 fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
@@ -238,7 +272,7 @@ fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>
     Ok(meta)
 }
 
-fn make_tables(db: &Database, meta: Meta) -> Result<(), redb::Error> {
+pub(super) fn make_tables(db: &Database, meta: Meta) -> Result<(), redb::Error> {
     let txn = db.begin_write()?;
     meta.write(&txn)?;
     txn.open_table(WAL)?;

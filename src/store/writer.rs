@@ -390,7 +390,12 @@ impl Writer {
             && self.changes.is_empty()
             && self.waiting.is_empty()
             && self.sealer.is_empty()
-            && self.wal_first > self.wal_sealed
+            && !self.has_records_to_cut()
+    }
+
+    /// Whether there are sealed records that may be deleted.
+    fn has_records_to_cut(&self) -> bool {
+        self.wal_first <= self.wal_sealed && !self.shared.days.is_pinned()
     }
 }
 

@@ -68,6 +68,11 @@ impl Days {
         let generation = self.write_day(&new, &files, series, pause)?;
         drop(files);
         let samples = generation.samples;
+        let pins = lock(&self.pins);
+        if *pins > 0 {
+            let busy = "a backup reads the day's files";
+            return Err(failed(io_error("replace", &new.path, busy)));
+        }
         self.replace(new, generation).map_err(failed)?;
         if let Some(hours) = hours.filter(|file| Some(file.generations()) == sealed) {
             self.remove(&hours).map_err(failed)?;

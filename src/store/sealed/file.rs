@@ -309,6 +309,38 @@ impl SealedFile {
         Ok(generation)
     }
 
+    /// Calls `with` while nothing is written into the file: its bytes are then those
+    /// of its last commit.
+    pub fn while_still<R>(&self, with: impl FnOnce() -> R) -> R {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        with()
+    }
+
+    /// A number for what is in the file: over its generations with the hashes of
+    /// their pages. Two files with one name and one number hold the same samples.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn identity(&self) -> Result<u64, Error> {
+        let compute = || -> Result<u64, Trouble> {
+            let mut hash = xxhash_rust::xxh3::Xxh3::new();
+            for row in self.begin_read()?.open_table(WINDOW)?.iter()? {
+                let (key, row) = row?;
+                let (window, generation) = key.value();
+                hash.update(&window.to_le_bytes());
+                hash.update(&generation.to_le_bytes());
+                hash.update(row.value());
+            }
+            for (window, seqs) in &self.rewritten {
+                for number in [u64::from(*window), seqs.start().0, seqs.end().0] {
+                    hash.update(&number.to_le_bytes());
+                }
+            }
+            Ok(hash.digest())
+        };
+        compute().map_err(|t| self.trouble("read", t))
+    }
+
     fn next_generation(&self, window_start_s: u32) -> Result<u16, Error> {
         let generations = self.generations();
         let last = generations

@@ -16,7 +16,7 @@ use redb::StorageBackend;
 const PAGE: usize = 4_096;
 
 /// The bytes below, and what was written over them.
-pub(super) struct Frozen {
+pub(in crate::store) struct Frozen {
     below: Box<dyn StorageBackend>,
     over: Mutex<Over>,
 }
@@ -33,7 +33,7 @@ impl fmt::Debug for Frozen {
 }
 
 impl Frozen {
-    pub(super) fn new(below: Box<dyn StorageBackend>) -> io::Result<Frozen> {
+    pub(in crate::store) fn new(below: Box<dyn StorageBackend>) -> io::Result<Frozen> {
         let over = Over {
             len: below.len()?,
             pages: HashMap::default(),

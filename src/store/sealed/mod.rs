@@ -11,7 +11,7 @@
 
 pub mod column;
 pub mod file;
-mod frozen;
+pub(super) mod frozen;
 mod intpack;
 mod ints;
 mod merged;

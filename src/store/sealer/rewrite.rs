@@ -67,6 +67,9 @@ impl Sealer {
     }
 
     pub(super) fn due_day(&self) -> Option<u32> {
+        if self.shared.days.is_pinned() {
+            return None;
+        }
         let now = self.shared.clock.now().as_ms();
         let days = self.shared.days.all();
         let hours = days.iter().filter(|day| day.kind == Kind::Hours);

@@ -101,6 +101,9 @@ impl Writer {
                 ledger.keep();
                 self.sequence = sequence;
                 self.wal_first = cut.next;
+                if cut.catalog {
+                    self.removed = Removed::default();
+                }
                 self.shared.metrics.store.wal_bytes.sub(cut.bytes);
                 Ok(evicted)
             }
@@ -116,11 +119,14 @@ impl Writer {
         let mut cut = Cut {
             next: self.wal_first,
             bytes: 0,
+            catalog: false,
         };
         let removes = !self.removed.series.is_empty();
-        if cut.next > self.wal_sealed && !removes {
+        let has_records = cut.next <= self.wal_sealed;
+        if !(has_records || removes) || self.shared.days.is_pinned() {
             return Ok(cut);
         }
+        cut.catalog = true;
         let (last_ref, last_symbol) = self.shared.index().last();
         let meta = Meta {
             version: tables::VERSION,
@@ -131,13 +137,11 @@ impl Writer {
         };
         meta.write(txn)?;
         transaction::delete_catalog(txn, &self.removed)?;
-        if cut.next <= self.wal_sealed {
+        if has_records {
             let to = self.wal_sealed;
             let (next, bytes) = transaction::delete_records(txn, cut.next, to, CUT_BYTES)?;
-            cut = Cut {
-                next,
-                bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-            };
+            cut.next = next;
+            cut.bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         }
         Ok(cut)
     }
@@ -199,14 +203,13 @@ impl Writer {
         for reply in self.sealer.drain(..) {
             reply.send(()).unwrap_or_default();
         }
-        self.removed = Removed::default();
         self.changes = Changes::default();
         self.intake.clear();
         self.seq += 1;
         if self.last_reset.elapsed() >= RESET_AFTER {
             self.start_anew();
         }
-        if self.wal_first <= self.wal_sealed {
+        if self.has_records_to_cut() {
             self.due_within(CUT_PAUSE);
         }
     }
@@ -262,6 +265,8 @@ struct Cut {
     /// The first commit that is still in the table.
     next: u64,
     bytes: i64,
+    /// Whether removed series were deleted.
+    catalog: bool,
 }
 
 /// Our error where redb's is expected.

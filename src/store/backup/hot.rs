@@ -1,0 +1,94 @@
+//! `hot.redb` as rows of its tables, out and in.
+
+use redb::{
+    Database, Key, ReadTransaction, ReadableTable as _, TableDefinition, TableHandle as _, Value,
+    WriteTransaction,
+};
+
+use super::archive::{PIECE, Rows};
+use crate::store::Table;
+use crate::store::tables::{META, RETIRED, SERIES, SYMBOLS, WAL, state_table};
+
+/// Rows are inserted in transactions of at most this size.
+pub(super) const COMMIT_BYTES: usize = 4 << 20;
+
+/// The cache of the file that is made.
+pub(super) const CACHE_BYTES: usize = 4 * COMMIT_BYTES;
+
+/// Hands every row of every table to `out`, in pieces.
+///
+/// # Errors
+/// When the database cannot be read, and the first error of `out`.
+pub(super) fn rows<E: From<redb::Error>>(
+    read: &ReadTransaction,
+    mut out: impl FnMut(&Rows) -> Result<(), E>,
+) -> Result<(), E> {
+    let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
+    for table in read.list_tables().map_err(redb::Error::from)? {
+        let name = table.name();
+        let known = own.contains(&name) || name == RETIRED || Table::from_name(name).is_some();
+        assert!(known, "BUG: the backup leaves out table {name:?}");
+    }
+    table(read, META, &mut out)?;
+    table(read, SYMBOLS, &mut out)?;
+    table(read, SERIES, &mut out)?;
+    for state in Table::ALL {
+        table(read, state_table(state), &mut out)?;
+    }
+    table(read, WAL, &mut out)
+}
+
+fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(
+    read: &ReadTransaction,
+    definition: TableDefinition<'_, K, V>,
+    out: &mut impl FnMut(&Rows) -> Result<(), E>,
+) -> Result<(), E> {
+    let fail = |err: redb::Error| E::from(err);
+    let table = read
+        .open_table(definition)
+        .map_err(|err| fail(err.into()))?;
+    let mut rows = Rows::of(definition.name());
+    for row in table.iter().map_err(|err| fail(err.into()))? {
+        let (key, value) = row.map_err(|err| fail(err.into()))?;
+        let (key, value) = (key.value(), value.value());
+        rows.push(K::as_bytes(&key).as_ref(), V::as_bytes(&value).as_ref());
+        if rows.len() >= PIECE {
+            out(&rows)?;
+            rows = Rows::of(definition.name());
+        }
+    }
+    out(&rows)
+}
+
+/// Inserts rows of one table; `None` when there is no such table.
+pub(super) fn insert(
+    db: &Database,
+    name: &str,
+    rows: &[(Vec<u8>, Vec<u8>)],
+) -> Result<Option<()>, redb::Error> {
+    let txn = db.begin_write()?;
+    match name {
+        name if name == META.name() => put(&txn, META, rows)?,
+        name if name == WAL.name() => put(&txn, WAL, rows)?,
+        name if name == SYMBOLS.name() => put(&txn, SYMBOLS, rows)?,
+        name if name == SERIES.name() => put(&txn, SERIES, rows)?,
+        name => match Table::from_name(name) {
+            Some(state) => put(&txn, state_table(state), rows)?,
+            None => return Ok(None),
+        },
+    }
+    txn.commit()?;
+    Ok(Some(()))
+}
+
+fn put<K: Key + 'static, V: Value + 'static>(
+    txn: &WriteTransaction,
+    definition: TableDefinition<'_, K, V>,
+    rows: &[(Vec<u8>, Vec<u8>)],
+) -> Result<(), redb::Error> {
+    let mut table = txn.open_table(definition)?;
+    for (key, value) in rows {
+        table.insert(K::from_bytes(key), V::from_bytes(value))?;
+    }
+    Ok(())
+}
