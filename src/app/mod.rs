@@ -6,6 +6,7 @@
 //! store before everything above it has ended.
 
 mod check;
+mod control;
 mod reload;
 mod start;
 
@@ -18,6 +19,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use check::{Report, check};
+pub use control::Control;
 
 use crate::alerting::Alerting;
 use crate::config::Config;
@@ -81,6 +83,7 @@ struct Inner {
     ready: watch::Sender<bool>,
     reloading: Mutex<()>,
     clean_marker: PathBuf,
+    data_dir: PathBuf,
     clock: Clock,
 }
 
@@ -118,7 +121,10 @@ impl App {
         layers.web.end("web", WEB_STOP).await;
         layers.ingest.end("ingest", INGEST_STOP).await;
         match tokio::time::timeout(STORE_STOP, self.0.store.close()).await {
-            Ok(()) => self.mark_clean(),
+            Ok(()) => {
+                Control::remove(&self.0.data_dir);
+                self.mark_clean();
+            }
             Err(_) => tracing::error!("store did not close in time"),
         }
         tracing::info!("stopped");

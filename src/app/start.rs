@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::{App, Inner, Layer, Layers, Load, OperatorToken, notify};
+use super::{App, Control, Inner, Layer, Layers, Load, OperatorToken, notify};
 use crate::config::Config;
 use crate::model::Clock;
 use crate::promql::{Engine, Features, RangeCache, engine};
@@ -54,6 +54,11 @@ impl App {
         tracing::info!(addresses = ?addrs, "listening");
         let store = open_store(lock, &current, clock.clone(), Arc::clone(&metrics)).await?;
         note_last_stop(&clean_marker, is_new);
+        let control = Control::new(&addrs)?;
+        let data_dir = current.server.data_dir.clone();
+        control
+            .write(&data_dir)
+            .context("cannot write CONTROL in the data directory")?;
         let base = Base {
             config: current,
             store,
@@ -76,6 +81,7 @@ impl App {
             board: board.clone(),
             groups: Arc::new(move || groups.view().to_vec()),
             delivery: delivery.clone(),
+            local: web::Local::new(control.token),
             reloads,
             config: in_force,
             ready: is_ready,
@@ -105,6 +111,7 @@ impl App {
             ready,
             reloading: Mutex::default(),
             clean_marker,
+            data_dir,
             clock: base.clock,
         }));
         let answering = app.clone().answer_reloads(reload_requests);

@@ -4,7 +4,9 @@
 //!
 //! It must never start anything before the whole configuration was checked.
 
+mod backup;
 mod check;
+mod local;
 mod query;
 mod run;
 
@@ -42,6 +44,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask a running pulse, or any Prometheus, a PromQL question.
     Query(query::QueryArgs),
+    /// Write the whole data directory into one file, while it is in use or not.
+    Backup(backup::BackupArgs),
+    /// Put a backup into an empty data directory.
+    Restore(backup::RestoreArgs),
+    /// Walk every checksum of a data directory or a backup; say what is wrong where.
+    Verify(backup::VerifyArgs),
 }
 
 /// What `run` can be told; it goes before the configuration file.
@@ -103,6 +111,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Query(args) => query::query(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Verify(args) => backup::verify(&args),
     }
 }
 

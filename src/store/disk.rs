@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use prometheus::IntCounter;
@@ -183,6 +183,34 @@ impl DirLock {
         DirLock::take_existing(dir)
     }
 
+    /// Takes the lock of a directory that is only read, also on a read-only medium,
+    /// where nobody else can hold it for writing.
+    ///
+    /// # Errors
+    /// As [`DirLock::take`].
+    pub fn take_to_read(dir: &Path) -> Result<DirLock, Error> {
+        let denied = match DirLock::take_existing(dir) {
+            Err(Error::Io { path, source, .. }) if is_read_only(&*source) => path,
+            other => return other,
+        };
+        let file = match File::open(&denied) {
+            Ok(file) => file,
+            // Nobody ever had it for writing: the directory itself stands for it.
+            Err(_) => File::open(dir).map_err(|err| io_error("open", dir, err))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(DirLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked {
+                dir: dir.to_owned(),
+                pid: std::fs::read_to_string(&denied)
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned(),
+            }),
+            Err(TryLockError::Error(source)) => Err(io_error("lock", &denied, source)),
+        }
+    }
+
     /// Takes the lock of a directory that must be there.
     ///
     /// # Errors
@@ -219,6 +247,13 @@ impl DirLock {
     }
 }
 
+/// Whether an error says that a medium or a directory takes no writes.
+pub(super) fn is_read_only(err: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let err = err.downcast_ref::<io::Error>();
+    err.is_some_and(|err| matches!(err.kind(), PermissionDenied | ReadOnlyFilesystem))
+}
+
 /// An error about a path.
 pub(super) fn io_error(
     action: &'static str,
@@ -245,13 +280,36 @@ pub(super) fn disk_bytes(dir: &Path) -> u64 {
 /// # Errors
 /// When a newer version wrote the directory, or it is not one of ours.
 pub(super) fn check_format(dir: &Path) -> Result<(), Error> {
-    let path: PathBuf = dir.join("FORMAT");
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text == FORMAT => Ok(()),
+    let path = dir.join("FORMAT");
+    let write = || write_format(&path).map_err(|err| io_error("write", &path, err));
+    match read_format(dir) {
+        Ok(Format::Current) => Ok(()),
         // The first version knows no rewritten days and would overlook them.
-        Ok(text) if text == FORMAT_1 => {
-            write_format(&path).map_err(|err| io_error("write", &path, err))
-        }
+        Ok(Format::First | Format::Missing) => write(),
+        Err(err) => Err(err),
+    }
+}
+
+/// What the `FORMAT` file says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Format {
+    /// This version's.
+    Current,
+    /// The first version's.
+    First,
+    /// There is none.
+    Missing,
+}
+
+/// Reads the `FORMAT` file.
+///
+/// # Errors
+/// As [`check_format`].
+pub(super) fn read_format(dir: &Path) -> Result<Format, Error> {
+    let path = dir.join("FORMAT");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text == FORMAT => Ok(Format::Current),
+        Ok(text) if text == FORMAT_1 => Ok(Format::First),
         Ok(text) => Err(io_error(
             "open",
             &path,
@@ -261,9 +319,7 @@ pub(super) fn check_format(dir: &Path) -> Result<(), Error> {
                 FORMAT.trim()
             ),
         )),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            write_format(&path).map_err(|err| io_error("write", &path, err))
-        }
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Format::Missing),
         Err(err) => Err(io_error("read", &path, err)),
     }
 }

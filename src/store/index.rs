@@ -386,6 +386,14 @@ fn encode_row(tenant: u32, first_seen_s: u64, pairs: &[(u32, u32)]) -> Vec<u8> {
     row
 }
 
+/// Whether a catalog row can be read and names symbols that are there.
+pub(super) fn is_catalog_row(row: &[u8], symbols: &RoaringBitmap) -> bool {
+    decode_row(row).is_some_and(|pairs| {
+        let known = |(n, v): &(u32, u32)| symbols.contains(*n) && symbols.contains(*v);
+        pairs.iter().all(known)
+    })
+}
+
 fn decode_row(row: &[u8]) -> Option<Box<[(u32, u32)]>> {
     let mut reader = Reader(row);
     for _ in 0..3 {

@@ -36,6 +36,7 @@ mod tests;
 mod token;
 mod transaction;
 mod varint;
+pub mod verify;
 mod wal;
 mod writer;
 
@@ -448,6 +449,11 @@ impl Store {
             days: &self.shared.days,
         };
         backup::write(&source, plan, self.shared.clock.now(), out)
+    }
+
+    /// Walks every checksum of every file. Blocking; nothing waits for it.
+    pub fn verify(&self) -> verify::Checked {
+        verify::verify_open(&self.shared.hot, &self.shared.days)
     }
 
     /// Seals everything in memory, the open window included, and removes what is

@@ -219,6 +219,19 @@ impl Hot {
             .ok_or_else(|| io_error("read", &self.path, "closed after an I/O error"))
     }
 
+    /// Walks redb's own checksums of all pages; says whether they are right. Only
+    /// while nobody else uses the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn check_integrity(&self) -> Result<bool, Error> {
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let db = slot.as_mut().and_then(Arc::get_mut);
+        let db = db.ok_or_else(|| io_error("check", &self.path, "it is in use"))?;
+        db.check_integrity()
+            .map_err(|err| io_error("check", &self.path, redb::Error::from(err)))
+    }
+
     /// The file.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use super::api::admin::Local;
 use super::api::lifecycle::Reloads;
 use crate::config::Config;
 use crate::delivery::Delivery;
@@ -39,6 +40,8 @@ pub struct Parts {
     pub groups: RuleGroups,
     /// The running deliveries.
     pub delivery: Delivery,
+    /// What the command line on this machine may ask for.
+    pub local: Local,
     /// Where a reload is asked for.
     pub reloads: Reloads,
     /// The configuration in force; replaced as a whole by a reload.

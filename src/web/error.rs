@@ -23,6 +23,10 @@ pub enum ErrorType {
     Internal,
     /// There is no such thing.
     NotFound,
+    /// Not at this moment, or switched off.
+    Unavailable,
+    /// Who asks has not shown that they may.
+    Unauthorized,
 }
 
 impl ErrorType {
@@ -34,6 +38,8 @@ impl ErrorType {
             ErrorType::Timeout => "timeout",
             ErrorType::Internal => "internal",
             ErrorType::NotFound => "not_found",
+            ErrorType::Unavailable => "unavailable",
+            ErrorType::Unauthorized => "unauthorized",
         }
     }
 
@@ -41,7 +47,10 @@ impl ErrorType {
         match self {
             ErrorType::BadData => StatusCode::BAD_REQUEST,
             ErrorType::Execution => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorType::Canceled | ErrorType::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorType::Canceled | ErrorType::Timeout | ErrorType::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ErrorType::Unauthorized => StatusCode::UNAUTHORIZED,
             ErrorType::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorType::NotFound => StatusCode::NOT_FOUND,
         }
@@ -74,6 +83,16 @@ impl ApiError {
     /// A query or a selector in a parameter does not parse.
     pub fn parse(name: &str, err: &ParseError) -> ApiError {
         ApiError::parameter(name, err)
+    }
+
+    /// It cannot be done at this moment, or is switched off.
+    pub fn unavailable(message: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorType::Unavailable, message)
+    }
+
+    /// Who asks has not shown that they may.
+    pub fn unauthorized(message: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorType::Unauthorized, message)
     }
 
     fn new(kind: ErrorType, message: impl Into<String>) -> ApiError {

@@ -21,6 +21,7 @@ pub mod pages;
 mod patience;
 mod router;
 
+pub use api::admin::Local;
 pub use api::lifecycle::{ReloadRequest, Reloads};
 pub use auth::mistakes;
 pub use context::Context;

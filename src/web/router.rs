@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
 use super::api::{
-    federate, lifecycle, metrics, parse, query, remote_read, rules, series, status, targets,
+    admin, federate, lifecycle, metrics, parse, query, remote_read, rules, series, status, targets,
 };
 use super::{Context, Front, middleware, pages};
 
@@ -29,6 +29,9 @@ const PUSH: [&str; 3] = [
     "/api/v1/import/prometheus",
 ];
 
+/// What the command line on this machine asks for, with a secret of its own.
+const LOCAL: &str = "/api/v1/local/";
+
 /// Whether a path is answered before the process is ready.
 pub(super) fn is_early(path: &str) -> bool {
     EARLY.contains(&path)
@@ -43,7 +46,7 @@ pub(super) fn is_public(path: &str) -> bool {
 pub(super) fn has_own_credentials(path: &str) -> bool {
     let below = |route: &&str| path.strip_prefix(*route);
     let rest = PUSH.iter().find_map(below);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) || path.starts_with(LOCAL)
 }
 
 /// The routes while the store is opened and replayed.
@@ -114,6 +117,8 @@ fn api() -> Router<AppState> {
         .route("/status/clock", get(status::clock))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/walreplay", get(status::walreplay))
+        .route("/local/backup", post(admin::backup))
+        .route("/local/verify", post(admin::verify))
 }
 
 /// What every request passes, from the last line inwards: it is counted, gets its

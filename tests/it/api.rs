@@ -89,6 +89,7 @@ impl Server {
             board: Board::default(),
             groups: Arc::new(Vec::new),
             delivery,
+            local: pulse::web::Local::new("secret".into()),
             reloads: reload,
             config: in_force,
             ready: is_ready,

@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod backup;
 mod broker;
 mod clock;
 mod delivery;

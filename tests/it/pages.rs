@@ -80,6 +80,7 @@ impl World {
             board,
             groups: Arc::new(groups),
             delivery,
+            local: pulse::web::Local::new("secret".into()),
             reloads: mpsc::channel(1).0,
             config: watch::channel(Arc::new(config)).1,
             ready: watch::channel(true).1,

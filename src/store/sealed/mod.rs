@@ -23,9 +23,11 @@ mod seal;
 mod tables;
 pub mod times;
 mod varint;
+mod walk;
 mod xor;
 
 pub use column::Malformed;
 pub use file::{Covered, Error, Generation, SealedFile, SealedSeries};
 pub use merged::{Ended, Merged};
 pub use name::Kind;
+pub use walk::BadRow;

@@ -270,10 +270,11 @@ fn at_page(
     key: EntryKey,
     generation: &Generation,
 ) -> impl FnOnce(super::Malformed) -> Trouble + use<> {
-    Trouble::at(page_place(key, generation))
+    Trouble::at(page_of(key, generation))
 }
 
-fn page_place(key: EntryKey, generation: &Generation) -> String {
+/// How errors name a page.
+pub(super) fn page_place(window: u32, generation: u16, key: EntryKey) -> String {
     let EntryKey {
         metric_sym,
         ref_id,
@@ -281,12 +282,16 @@ fn page_place(key: EntryKey, generation: &Generation) -> String {
     } = key;
     format!(
         "{}, page of metric {metric_sym}, series {ref_id}, part {part}",
-        place(generation.window_start_s, generation.generation)
+        place(window, generation)
     )
 }
 
+fn page_of(key: EntryKey, generation: &Generation) -> String {
+    page_place(generation.window_start_s, generation.generation, key)
+}
+
 fn missing(key: EntryKey, generation: &Generation) -> Trouble {
-    Trouble::Damaged(format!("{} is missing", page_place(key, generation)))
+    Trouble::Damaged(format!("{} is missing", page_of(key, generation)))
 }
 
 fn span_of<'t>(entry: &Entry<'_>, times: &'t [i64]) -> Result<&'t [i64], super::Malformed> {
