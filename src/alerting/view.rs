@@ -1,6 +1,7 @@
 //! What pages and the API see of alerts, groups and silences.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::alerts::{Alert, Current};
@@ -96,7 +97,9 @@ impl Picture {
                 }
                 let labels = route.group_labels(&status.alert.labels);
                 let key = (labels, route.receiver.clone(), route.id.clone());
-                groups.entry(key).or_default().push(status.clone());
+                let mut status = status.clone();
+                status.receivers.retain(|name| receiver(name));
+                groups.entry(key).or_default().push(status);
             }
         }
         let group = |((labels, receiver, _), alerts)| AlertGroup {
@@ -104,8 +107,25 @@ impl Picture {
             receiver,
             alerts,
         };
-        groups.into_iter().map(group).collect()
+        let mut groups: Vec<AlertGroup> = groups.into_iter().map(group).collect();
+        groups
+            .sort_by(|a, b| before(&a.labels, &b.labels).then_with(|| a.receiver.cmp(&b.receiver)));
+        groups
     }
+}
+
+/// Alertmanager's order of label sets: the smaller one, then the one that lacks a
+/// label which the other has, then by value; labels in the order of their names.
+fn before(a: &Labels, b: &Labels) -> Ordering {
+    let names: BTreeSet<&str> = a.iter().chain(b.iter()).map(|(name, _)| name).collect();
+    let one = |name: &&str| match (a.get(name), b.get(name)) {
+        (None, _) => Ordering::Less,
+        (_, None) => Ordering::Greater,
+        (a, b) => a.cmp(&b),
+    };
+    let mut parts = names.iter().map(one);
+    let by_size = a.len().cmp(&b.len());
+    by_size.then_with(|| parts.find(|o| o.is_ne()).unwrap_or(Ordering::Equal))
 }
 
 fn receivers(settings: &Settings, labels: &Labels) -> Vec<String> {

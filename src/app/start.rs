@@ -80,6 +80,7 @@ impl App {
             metrics: Arc::clone(&base.metrics),
             board: board.clone(),
             groups: Arc::new(move || groups.view().to_vec()),
+            alerting: alerting.clone(),
             delivery: delivery.clone(),
             local: web::Local::new(control.token),
             reloads,

@@ -1,5 +1,6 @@
 //! Time intervals: when routes are quiet or active, in Alertmanager's form.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, de};
@@ -96,6 +97,45 @@ impl<'de> Deserialize<'de> for TimeRange {
         }
         Ok(range)
     }
+}
+
+impl fmt::Display for Weekdays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |day: i16| usize::try_from(day).ok().and_then(|at| WEEKDAYS.get(at));
+        named(f, &self.0, name)
+    }
+}
+
+impl fmt::Display for Months {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |month: i16| {
+            usize::try_from(month - 1)
+                .ok()
+                .and_then(|at| MONTHS.get(at))
+        };
+        named(f, &self.0, name)
+    }
+}
+
+impl fmt::Display for DaysOfMonth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.start(), self.0.end())
+    }
+}
+
+impl fmt::Display for Years {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.start(), self.0.end())
+    }
+}
+
+fn named(
+    f: &mut fmt::Formatter<'_>,
+    range: &RangeInclusive<i16>,
+    name: impl Fn(i16) -> Option<&'static &'static str>,
+) -> fmt::Result {
+    let name = |at: &i16| name(*at).copied().unwrap_or_default();
+    write!(f, "{}:{}", name(range.start()), name(range.end()))
 }
 
 fn minute_of_day(text: &str) -> Option<u16> {
@@ -221,7 +261,7 @@ fn text_of<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     impl de::Visitor<'_> for TextOrNumber {
         type Value = String;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a text such as \"monday:friday\" or a number")
         }
 

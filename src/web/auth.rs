@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq as _;
 
+use super::api::v2::scope::Scope;
 use crate::config::Config;
 
 /// What browsers say about where a request comes from.
@@ -37,6 +38,8 @@ pub(super) enum Refusal {
 /// The access rules of one configuration.
 pub(super) struct Access {
     token: Token,
+    /// Tenants with the digests of their tokens.
+    tenants: Vec<(String, [u8; 32])>,
     hosts: Vec<String>,
 }
 
@@ -101,8 +104,14 @@ impl Access {
         let external = config.global.external_url.parse::<Uri>().ok();
         let external = external.and_then(|uri| uri.host().map(str::to_owned));
         let hosts = config.server.allowed_hosts.iter().cloned().chain(external);
+        let tenants = config.tenant.iter().filter_map(|tenant| {
+            let token = tenant.token.as_ref()?.read().ok()?;
+            let digest = sha256(token.as_bytes());
+            (!token.is_empty()).then(|| (tenant.id.as_str().to_owned(), digest))
+        });
         Access {
             token,
+            tenants: tenants.collect(),
             hosts: hosts.map(|host| host.to_ascii_lowercase()).collect(),
         }
     }
@@ -135,6 +144,21 @@ impl Access {
             _ if own_credentials => Ok(()),
             Token::Digest(_) | Token::Unreadable => Err(Refusal::Auth),
         }
+    }
+
+    /// Who asks; `None` when a token is needed and none that is known was given.
+    pub(super) fn scope(&self, headers: &HeaderMap) -> Option<Scope> {
+        if self.knows(headers) {
+            return Some(Scope::Operator);
+        }
+        if let Some(token) = presented(headers) {
+            let given = sha256(&token);
+            let mut tenants = self.tenants.iter();
+            if let Some((id, _)) = tenants.find(|(_, digest)| bool::from(given.ct_eq(digest))) {
+                return Some(Scope::Tenant(id.clone()));
+            }
+        }
+        matches!(self.token, Token::None).then_some(Scope::Operator)
     }
 
     fn knows(&self, headers: &HeaderMap) -> bool {

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::api::admin::Local;
 use super::api::lifecycle::Reloads;
+use crate::alerting::Alerting;
 use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::model::{Clock, Timestamp};
@@ -38,6 +39,8 @@ pub struct Parts {
     pub board: Board,
     /// The rule groups as they stand.
     pub groups: RuleGroups,
+    /// Alerts, groups and silences.
+    pub alerting: Alerting,
     /// The running deliveries.
     pub delivery: Delivery,
     /// What the command line on this machine may ask for.

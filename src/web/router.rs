@@ -8,6 +8,7 @@ use tower_http::compression::CompressionLayer;
 
 use super::api::{
     admin, federate, lifecycle, metrics, parse, query, remote_read, rules, series, status, targets,
+    v2,
 };
 use super::{Context, Front, middleware, pages};
 
@@ -22,11 +23,13 @@ const EARLY: [&str; 4] = [
 /// Answered without a token: they tell no more than that somebody is there.
 const PUBLIC: [&str; 3] = ["/-/healthy", "/-/ready", "/health"];
 
-/// Where devices and senders push; a tenant's own token is checked there.
-const PUSH: [&str; 3] = [
+/// Where a tenant's own token is checked by the handlers: devices and senders push
+/// here, and tenants see and silence their alerts.
+const OF_TENANTS: [&str; 4] = [
     "/api/v1/ingest",
     "/api/v1/write",
     "/api/v1/import/prometheus",
+    "/api/v2",
 ];
 
 /// What the command line on this machine asks for, with a secret of its own.
@@ -45,7 +48,7 @@ pub(super) fn is_public(path: &str) -> bool {
 /// Whether the handler of a path checks credentials itself.
 pub(super) fn has_own_credentials(path: &str) -> bool {
     let below = |route: &&str| path.strip_prefix(*route);
-    let rest = PUSH.iter().find_map(below);
+    let rest = OF_TENANTS.iter().find_map(below);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) || path.starts_with(LOCAL)
 }
 
@@ -75,6 +78,7 @@ pub(super) fn full(front: Front, context: Context, push: Router) -> Router {
         .route("/federate", get(federate::federate))
         .route("/metrics-custom", get(metrics::custom))
         .nest("/api/v1", api())
+        .nest("/api/v2", alertmanager())
         .with_state(state)
         .merge(pages::routes(context.config.clone()).with_state(context))
         .merge(push);
@@ -119,6 +123,20 @@ fn api() -> Router<AppState> {
         .route("/status/walreplay", get(status::walreplay))
         .route("/local/backup", post(admin::backup))
         .route("/local/verify", post(admin::verify))
+}
+
+/// Alertmanager's API.
+fn alertmanager() -> Router<AppState> {
+    let alerts = get(v2::alerts::list).post(v2::alerts::post);
+    let silences = get(v2::silences::list).post(v2::silences::post);
+    let silence = get(v2::silences::get).delete(v2::silences::delete);
+    Router::new()
+        .route("/alerts", alerts)
+        .route("/alerts/groups", get(v2::alerts::groups))
+        .route("/receivers", get(v2::alerts::receivers))
+        .route("/silences", silences)
+        .route("/silence/{id}", silence)
+        .route("/status", get(v2::status::status))
 }
 
 /// What every request passes, from the last line inwards: it is counted, gets its

@@ -71,6 +71,15 @@ impl Server {
         let front = Front::new(Arc::clone(&metrics), in_force.clone(), is_ready.clone());
         let web = web::serve(front, listeners, &tasks, &stop);
         let (reload, reloads) = mpsc::channel(1);
+        let alerting = pulse::alerting::start(
+            &in_force.borrow(),
+            store.clone(),
+            Arc::clone(&metrics),
+            clock.clone(),
+            &tasks,
+            stop.clone(),
+        )
+        .unwrap();
         let delivery = pulse::delivery::start(
             &in_force.borrow(),
             store.clone(),
@@ -88,6 +97,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             board: Board::default(),
             groups: Arc::new(Vec::new),
+            alerting,
             delivery,
             local: pulse::web::Local::new("secret".into()),
             reloads: reload,

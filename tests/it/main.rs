@@ -6,6 +6,7 @@
     reason = "in a test a panic is the report, and a test owns its tasks"
 )]
 
+mod alertmanager;
 mod api;
 mod backup;
 mod broker;

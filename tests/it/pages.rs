@@ -53,6 +53,15 @@ impl World {
         board
             .add(HOSTILE, "mqtt", "mqtt://h", "at least once", NOW)
             .down(HOSTILE, NOW);
+        let alerting = pulse::alerting::start(
+            &config,
+            store.clone(),
+            Arc::clone(&metrics),
+            clock.clone(),
+            &Tasks::new(metrics.task_restarts.clone()),
+            CancellationToken::new(),
+        )
+        .unwrap();
         let delivery = pulse::delivery::start(
             &config,
             store.clone(),
@@ -79,6 +88,7 @@ impl World {
             metrics,
             board,
             groups: Arc::new(groups),
+            alerting,
             delivery,
             local: pulse::web::Local::new("secret".into()),
             reloads: mpsc::channel(1).0,

@@ -5,13 +5,14 @@ use pulse::config::Config;
 const REFERENCE: &str = include_str!("../../config.toml");
 
 /// The file with the marked lines in force: `#key` always, `#| ...` on request.
-fn uncommented(with_examples: bool) -> String {
+fn uncommented(examples: Option<&str>) -> String {
     REFERENCE
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
-            Some(rest) if with_examples => rest.strip_prefix("| ").unwrap_or(""),
-            Some(_) => "",
+            Some(rest) => examples
+                .and_then(|mark| rest.strip_prefix(mark))
+                .unwrap_or(""),
             None => line,
         })
         .collect::<Vec<_>>()
@@ -20,7 +21,7 @@ fn uncommented(with_examples: bool) -> String {
 
 #[test]
 fn the_reference_shows_the_defaults() {
-    let config = Config::parse(&uncommented(false), "config.toml").unwrap();
+    let config = Config::parse(&uncommented(None), "config.toml").unwrap();
     assert_eq!(config, Config::default());
 }
 
@@ -34,9 +35,16 @@ fn the_reference_as_shipped_changes_nothing() {
 
 #[test]
 fn the_examples_are_legal() {
-    let config = Config::parse(&uncommented(true), "config.toml").unwrap();
+    let config = Config::parse(&uncommented(Some("| ")), "config.toml").unwrap();
     assert_eq!(config.source.mqtt.len(), 1);
     assert_eq!(config.route[0].destination, "ops");
+}
+
+#[test]
+fn the_tree_of_the_reference_is_legal() {
+    let config = Config::parse(&uncommented(Some(": ")), "config.toml").unwrap();
+    let tree = config.notification_tree().unwrap();
+    assert_eq!(tree.route.as_ref().unwrap().all().len(), 2);
 }
 
 /// The options that a table knows, as its own error message lists them.
@@ -83,7 +91,7 @@ fn every_option_is_in_the_reference() {
             .collect();
         for option in options_of(table) {
             let shown = section.iter().any(|line| {
-                line.trim_start_matches(['#', '|', ' '])
+                line.trim_start_matches(['#', '|', ':', ' '])
                     .starts_with(&format!("{option} = "))
             });
             assert!(shown, "{table} {option} is not in config.toml");

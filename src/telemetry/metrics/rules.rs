@@ -32,6 +32,8 @@ pub struct Rules {
     pub rules: IntGaugeVec,
     /// Alerts that alerting knows by `state`.
     pub alerts: IntGaugeVec,
+    /// Alerts that others sent us, by `status` (`valid` or `invalid`).
+    pub received: IntCounterVec,
     /// Silences by `state`.
     pub silences: IntGaugeVec,
     /// Notifications handed to the outbox by `integration`.
@@ -98,6 +100,12 @@ impl Rules {
                 "How many alerts by state.",
                 &["state"],
             ),
+            received: counters(
+                r,
+                "pulse_alerting_alerts_received_total",
+                "Alerts sent to us over the API.",
+                &["status"],
+            ),
             silences: gauges(
                 r,
                 "alertmanager_silences",
@@ -119,6 +127,9 @@ impl Rules {
         for state in ["active", "suppressed", "unprocessed"] {
             rules.alerts.with_label_values(&[state]);
         }
+        for status in ["valid", "invalid"] {
+            rules.received.with_label_values(&[status]);
+        }
         for state in ["active", "pending", "expired"] {
             rules.silences.with_label_values(&[state]);
         }
@@ -128,6 +139,14 @@ impl Rules {
             }
         }
         rules
+    }
+
+    /// Counts alerts that others sent us.
+    pub fn count_received(&self, valid: usize, invalid: usize) {
+        for (status, count) in [("valid", valid), ("invalid", invalid)] {
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            self.received.with_label_values(&[status]).inc_by(count);
+        }
     }
 
     /// Makes a group's children, so that its zeros are visible.

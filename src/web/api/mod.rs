@@ -18,3 +18,4 @@ pub mod rules;
 pub mod series;
 pub mod status;
 pub mod targets;
+pub mod v2;

@@ -1,0 +1,109 @@
+//! Answers and errors in the form of Alertmanager's API.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::alerting::SilenceError;
+use crate::store;
+
+/// An error; semantic ones are a bare text, others carry a code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The request makes no sense.
+    Bad(String),
+    /// The body is not JSON of the wanted form.
+    Unparsed(&'static str, String),
+    /// The body lacks something: the code of the validator, and its message.
+    Invalid(u16, String),
+    /// A body of another type than JSON.
+    MediaType(String),
+    /// There is no such thing, with a text or without.
+    NotFound(&'static str),
+    /// No or a wrong token.
+    Auth,
+    /// Our fault.
+    Internal,
+}
+
+#[derive(Serialize)]
+struct Coded<'a> {
+    code: u16,
+    message: &'a str,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let coded = |status: StatusCode, code, message: &str| {
+            (status, Json(Coded { code, message })).into_response()
+        };
+        match self {
+            Error::Bad(text) => (StatusCode::BAD_REQUEST, Json(text)).into_response(),
+            Error::Unparsed(what, why) => {
+                let text = format!("parsing {what} body from \"\" failed, because {why}");
+                coded(StatusCode::BAD_REQUEST, 400, &text)
+            }
+            Error::Invalid(code, text) => coded(StatusCode::UNPROCESSABLE_ENTITY, code, &text),
+            Error::MediaType(given) => {
+                let text = format!(
+                    "unsupported media type {given:?}, only [application/json] are allowed"
+                );
+                coded(StatusCode::UNSUPPORTED_MEDIA_TYPE, 415, &text)
+            }
+            Error::NotFound("") => StatusCode::NOT_FOUND.into_response(),
+            Error::NotFound(text) => (StatusCode::NOT_FOUND, Json(text)).into_response(),
+            Error::Auth => {
+                let text = "a token is needed";
+                coded(StatusCode::UNAUTHORIZED, 401, text)
+            }
+            Error::Internal => {
+                let text = "the store cannot be read or written";
+                (StatusCode::INTERNAL_SERVER_ERROR, Json(text)).into_response()
+            }
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(err: store::Error) -> Error {
+        tracing::error!(error = %err, "request failed");
+        Error::Internal
+    }
+}
+
+impl From<SilenceError> for Error {
+    fn from(err: SilenceError) -> Error {
+        match err {
+            SilenceError::NotFound => Error::NotFound("silence not found"),
+            SilenceError::Store(err) => err.into(),
+            other => Error::Bad(other.to_string()),
+        }
+    }
+}
+
+/// A body of JSON; `what` names it in errors.
+///
+/// # Errors
+/// When it is not JSON, or not of the wanted form.
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    headers: &axum::http::HeaderMap,
+    body: &[u8],
+) -> Result<T, Error> {
+    let given = headers.get(axum::http::header::CONTENT_TYPE);
+    let given = given.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let kind = given.split(';').next().unwrap_or("").trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Error::MediaType(given.to_owned()));
+    }
+    serde_json::from_slice(body).map_err(|err| Error::Unparsed(what, err.to_string()))
+}
+
+/// A flag of the query string as Alertmanager reads it: what is not yes is no.
+pub(super) fn flag(text: Option<&str>) -> bool {
+    let yes = [
+        "true", "1", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled",
+    ];
+    text.is_none_or(|text| yes.contains(&text.to_lowercase().as_str()))
+}
