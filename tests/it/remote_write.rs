@@ -144,6 +144,6 @@ async fn what_a_real_prometheus_sends_answers_as_it_does() {
         (&metadata["type"], &metadata["help"]),
         (&"counter".into(), &"Scrapes.".into())
     );
-    let refused = "sum(pulse_ingest_push_rejected_total{reason!=\"exemplar\"})";
+    let refused = "sum(pulse_push_rejected_total{reason!=\"exemplar\"})";
     assert_eq!(server.value(refused).await, Some(0.0));
 }

@@ -28,7 +28,7 @@ impl Protocol {
 }
 
 /// Why a pushed sample is refused: `reason` of
-/// `pulse_ingest_push_rejected_total`.
+/// `pulse_push_rejected_total`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PushReason {
     /// No metric name, a name twice, or more or longer labels than `[limits]` allows.
@@ -91,13 +91,13 @@ impl Push {
     pub(super) fn new(r: &Registry) -> Push {
         let samples = counters(
             r,
-            "pulse_ingest_push_samples_total",
+            "pulse_push_samples_total",
             "Samples of remote_write and text pushes that are stored, by result.",
             &["protocol", "result"],
         );
         let rejected = counters(
             r,
-            "pulse_ingest_push_rejected_total",
+            "pulse_push_rejected_total",
             "Samples, native histograms and exemplars of pushes that are not stored, by reason.",
             &["protocol", "reason"],
         );
