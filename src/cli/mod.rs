@@ -7,6 +7,7 @@
 mod backup;
 mod check;
 mod local;
+mod plot;
 mod query;
 mod run;
 

@@ -1,6 +1,7 @@
 //! `pulse query`: a PromQL question over HTTP, answered as table, JSON or CSV.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
+use super::plot::{Line, plot};
 use super::{complain, say};
 
 /// The longest answer that is read.
@@ -58,6 +60,8 @@ enum Format {
     Json,
     /// `series,time,value` lines.
     Csv,
+    /// A small chart of characters; for ranges.
+    Chart,
 }
 
 /// Asks and prints.
@@ -173,15 +177,37 @@ fn print(format: Format, body: &[u8]) -> anyhow::Result<String> {
     if let Format::Json = format {
         return Ok(String::from_utf8_lossy(body).into_owned());
     }
-    let rows = rows(answer.data.context("the answer has no data")?);
+    let data = answer.data.context("the answer has no data")?;
     let mut out = match format {
-        Format::Csv => csv(&rows),
-        Format::Table | Format::Json => table(&rows),
+        Format::Chart => plot(&lines(data), std::io::stdout().is_terminal()),
+        Format::Csv => csv(&rows(data)),
+        Format::Table | Format::Json => table(&rows(data)),
     };
     for warning in answer.warnings {
         write!(out, "\nwarning: {warning}").expect("writing to a string cannot fail");
     }
     Ok(out)
+}
+
+/// The series of an answer as lines of a chart.
+fn lines(data: Data) -> Vec<Line> {
+    let number = |(t, v): Point| (t, v.parse().unwrap_or(f64::NAN));
+    let line = |name: String, points: Vec<Point>| Line {
+        name,
+        points: points.into_iter().map(number).collect(),
+    };
+    match data {
+        Data::Scalar(point) => vec![line("scalar".to_owned(), vec![point])],
+        Data::String(_) => Vec::new(),
+        Data::Vector(elements) => elements
+            .into_iter()
+            .map(|e| line(series_text(&e.metric), vec![e.value]))
+            .collect(),
+        Data::Matrix(all) => all
+            .into_iter()
+            .map(|s| line(series_text(&s.metric), s.values))
+            .collect(),
+    }
 }
 
 struct Row {
@@ -274,6 +300,15 @@ mod tests {
             csv.contains("\"up{job=\"\"a\"\"}\",2023-11-14T22:13:20.000Z,1"),
             "{csv}"
         );
+    }
+
+    #[test]
+    fn a_range_prints_as_a_chart() {
+        let matrix = r#"{"status":"success","data":{"resultType":"matrix","result":[
+            {"metric":{"__name__":"up"},"values":[[0,"1"],[60,"3"]]}]}}"#;
+        let chart = print(Format::Chart, matrix.as_bytes()).unwrap();
+        assert!(chart.starts_with("3 │"), "{chart}");
+        assert!(chart.ends_with("up  3"), "{chart}");
     }
 
     #[test]

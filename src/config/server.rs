@@ -33,6 +33,8 @@ pub struct Server {
     pub body_max: Size,
     /// Host names under which browsers may reach us, besides IP addresses and localhost.
     pub allowed_hosts: Vec<String>,
+    /// A pattern for the origins whose pages may read the query API; empty: none.
+    pub cors_origin: String,
     /// A folder of Grafana dashboards to show beside the shipped ones.
     pub dashboards_dir: Option<PathBuf>,
     /// A filter as in `info` or `pulse=debug,warn`.
@@ -49,6 +51,7 @@ impl Default for Server {
             connections_max: 512,
             body_max: Size::mib(16),
             allowed_hosts: Vec::new(),
+            cors_origin: String::new(),
             dashboards_dir: None,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,

@@ -25,6 +25,7 @@ mod printer;
 pub mod queryable;
 pub mod signature;
 pub mod value;
+mod why;
 mod window;
 
 pub use ast::Expr;
@@ -34,3 +35,4 @@ pub use features::Features;
 pub use parser::{ParseError, parse, parse_selector, parse_with};
 pub use queryable::{QueryError, Queryable, SelectHints, Series};
 pub use value::{Output, RangeSeries, Value, VectorSample};
+pub use why::{Side, WhyEmpty};

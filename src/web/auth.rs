@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::api::v2::scope::Scope;
 use crate::config::Config;
+use crate::model::matcher;
 
 /// What browsers say about where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -41,6 +42,8 @@ pub(super) struct Access {
     /// Tenants with the digests of their tokens.
     tenants: Vec<(String, [u8; 32])>,
     hosts: Vec<String>,
+    /// Which origins may read the query API.
+    shared_with: Option<regex::Regex>,
 }
 
 enum Token {
@@ -74,6 +77,8 @@ pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
         },
         (None, None) => {}
     }
+    let shared = matcher::anchored(&config.server.cors_origin).context("[server] cors_origin");
+    mistakes.extend(shared.err());
     for host in &config.server.allowed_hosts {
         if host.is_empty() || host.contains(['/', ':', ' ']) {
             mistakes.push(anyhow!(
@@ -109,10 +114,17 @@ impl Access {
             let digest = sha256(token.as_bytes());
             (!token.is_empty()).then(|| (tenant.id.as_str().to_owned(), digest))
         });
+        let pattern = &config.server.cors_origin;
+        let shared_with = match matcher::anchored(pattern) {
+            Ok(regex) if !pattern.is_empty() => Some(regex),
+            // A bad pattern was refused when the configuration was checked.
+            _ => None,
+        };
         Access {
             token,
             tenants: tenants.collect(),
             hosts: hosts.map(|host| host.to_ascii_lowercase()).collect(),
+            shared_with,
         }
     }
 
@@ -159,6 +171,12 @@ impl Access {
             }
         }
         matches!(self.token, Token::None).then_some(Scope::Operator)
+    }
+
+    /// Whether pages of this origin may read the query API.
+    pub(super) fn shares_with(&self, origin: &str) -> bool {
+        let shared_with = self.shared_with.as_ref();
+        shared_with.is_some_and(|regex| regex.is_match(origin))
     }
 
     fn knows(&self, headers: &HeaderMap) -> bool {

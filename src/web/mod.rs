@@ -11,6 +11,7 @@ pub mod api;
 pub mod assets;
 mod auth;
 pub mod context;
+mod cors;
 mod crowd;
 pub mod dashboard;
 pub mod error;

@@ -8,9 +8,9 @@ use tower_http::compression::CompressionLayer;
 
 use super::api::{
     admin, federate, lifecycle, metrics, parse, query, remote_read, rules, series, status, targets,
-    v2,
+    v2, why,
 };
-use super::{Context, Front, middleware, pages};
+use super::{Context, Front, cors, middleware, pages};
 
 /// Answered before the process is ready: what tells how far it is.
 const EARLY: [&str; 4] = [
@@ -99,6 +99,7 @@ fn api() -> Router<AppState> {
             get(parse::parse_query).post(parse::parse_query),
         )
         .route("/features", get(parse::features))
+        .route("/why_empty", get(why::why_empty).post(why::why_empty))
         .route("/read", post(remote_read::read))
         .route(
             "/query_exemplars",
@@ -146,6 +147,7 @@ fn surrounded(routes: Router, front: Front) -> Router {
     routes
         .layer(DefaultBodyLimit::max(body_max))
         .layer(from_fn_with_state(front.clone(), middleware::admit))
+        .layer(from_fn_with_state(front.clone(), cors::share))
         .layer(CompressionLayer::new().gzip(true))
         .layer(from_fn(middleware::protect))
         .layer(from_fn_with_state(front, middleware::count))

@@ -176,3 +176,82 @@ async fn pools_and_metadata_of_targets_are_listed() {
         .await;
     assert_eq!(bad.status, 400);
 }
+
+#[tokio::test]
+async fn an_empty_answer_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_device_series(dir.path()).await;
+    let why = |query: &str| {
+        let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        format!("/api/v1/why_empty?query={query}")
+    };
+    let fine = data(&server, &why("temperature")).await;
+    assert_eq!(fine["reason"], "not_empty");
+    let missing = data(&server, &why("sum(rate(temprature[5m])) * 2")).await;
+    assert_eq!(missing["reason"], "no_samples");
+    assert_eq!(missing["expr"], "temprature[5m]");
+    assert_eq!(
+        (&missing["start"], &missing["end"]),
+        (&json!(9), &json!(23))
+    );
+    let filtered = data(&server, &why("humidity > 50")).await;
+    assert_eq!(
+        (&filtered["reason"], &filtered["expr"]),
+        (&json!("filtered"), &json!("humidity > 50"))
+    );
+    let query = "temperature / on(device_id, x) label_replace(humidity, \"x\", \"1\", \"\", \"\")";
+    let unmatched = data(&server, &why(query)).await;
+    assert_eq!(unmatched["reason"], "no_match");
+    assert_eq!(unmatched["operator"], "/ on (device_id, x)");
+    assert_eq!(unmatched["differ"], json!(["x"]));
+    assert_eq!(
+        unmatched["left"],
+        json!({"elements": 1, "compared": [{"device_id": "d1"}]})
+    );
+    assert_eq!(
+        unmatched["right"]["compared"],
+        json!([{"device_id": "d1", "x": "1"}])
+    );
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_read_what_is_shared_with_them() {
+    use hyper::Request;
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[server]\ncors_origin = \"https://(a|b)[.]example\"\n";
+    std::fs::write(dir.path().join("pulse.toml"), config).unwrap();
+    let server = Server::start(dir.path(), free_port()).await;
+    let send = |method: &str, path: &str, origin: &str, asks: bool| {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(server.url(path))
+            .header("origin", origin)
+            .header("content-type", "application/x-www-form-urlencoded");
+        if asks {
+            request = request.header("access-control-request-method", "POST");
+        }
+        let request = request.body("query=1".into()).unwrap();
+        let http = Http::new();
+        async move {
+            let answer = http.try_send(request).await.unwrap();
+            let allowed = answer.headers.get("access-control-allow-origin");
+            let allowed = allowed.map(|v| v.to_str().unwrap().to_owned());
+            (answer.status, allowed)
+        }
+    };
+    let a = Some("https://a.example".to_owned());
+    let (query, origin) = ("/api/v1/query", "https://a.example");
+    assert_eq!(send("OPTIONS", query, origin, true).await, (204, a.clone()));
+    assert_eq!(send("POST", query, origin, false).await, (200, a.clone()));
+    assert_eq!(
+        send("GET", "/api/v1/query?query=1", origin, false).await,
+        (200, a)
+    );
+    // Neither another origin, nor what changes something.
+    assert_eq!(
+        send("POST", query, "https://c.example", false).await,
+        (403, None)
+    );
+    assert_eq!(send("POST", "/-/reload", origin, false).await, (403, None));
+    assert_eq!(send("POST", "/api/v1/write", origin, false).await.1, None);
+}

@@ -19,3 +19,4 @@ pub mod series;
 pub mod status;
 pub mod targets;
 pub mod v2;
+pub mod why;
