@@ -21,6 +21,13 @@ pub struct Store {
     pub l0_cache: Size,
     /// Series and samples in memory; above this the open hour is sealed early.
     pub head_max: Size,
+    /// Of the process: at 80 % the open hour is sealed early, at 95 % new series are
+    /// refused. 0: what the control group or the machine has.
+    pub memory_limit: Size,
+    /// Free space below which old data goes early; 0: never.
+    pub free_min: Size,
+    /// A file that is given up when the disk is full; 0: none.
+    pub reserve: Size,
 }
 
 impl Default for Store {
@@ -32,6 +39,9 @@ impl Default for Store {
             hot_cache: Size::mib(8),
             l0_cache: Size::mib(16),
             head_max: Size::mib(1_024),
+            memory_limit: Size::bytes(0),
+            free_min: Size::mib(256),
+            reserve: Size::mib(32),
         }
     }
 }

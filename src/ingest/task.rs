@@ -456,6 +456,11 @@ fn refused_by_writer(refusal: Refusal) -> Refused {
             Reason::SeriesLimit,
             "a new series, but the tenant or the store has as many as it may",
         ),
+        Refusal::NoRoom => (
+            Reason::SeriesLimit,
+            "a new series, but disk or memory are nearly full",
+        ),
+        Refusal::Overload => (Reason::Storage, "the store takes no samples"),
         Refusal::UnknownSeries => (
             Reason::Storage,
             "the series leaves the store again and again",

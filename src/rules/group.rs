@@ -133,6 +133,7 @@ impl Group {
         let mut out = Evaluation {
             batch: WriteBatch {
                 urgency: Urgency::RideAlong,
+                sheds: true,
                 ..WriteBatch::default()
             },
             ..Evaluation::default()

@@ -242,6 +242,7 @@ impl Inner {
         });
         let mut batch = WriteBatch {
             urgency: Urgency::RideAlong,
+            sheds: true,
             ..WriteBatch::default()
         };
         batch.push(rows, Item::default());

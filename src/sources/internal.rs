@@ -163,6 +163,7 @@ impl Collection {
             .partition(|family| family.name().starts_with(host::PREFIX));
         let mut batch = WriteBatch {
             urgency: Urgency::RideAlong,
+            sheds: true,
             ..WriteBatch::default()
         };
         for ((job, entry), families) in self.jobs.iter_mut().zip([own, node]) {

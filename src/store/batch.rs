@@ -97,6 +97,9 @@ pub struct WriteBatch {
     pub items: Vec<Item>,
     /// Whether somebody waits.
     pub urgency: Urgency,
+    /// Whether the samples are left out rather than waited for when the store takes
+    /// none: for rules, whose state changes have to go on.
+    pub sheds: bool,
 }
 
 impl WriteBatch {
@@ -133,17 +136,23 @@ pub enum Refusal {
     TooNew,
     /// The tenant or the store has as many series as it may.
     SeriesLimit,
+    /// A new series, but disk or memory are nearly full.
+    NoRoom,
+    /// Samples are not taken at the moment, and the batch does not wait.
+    Overload,
     /// The id is of a series that has left the store; resolve its labels again.
     UnknownSeries,
 }
 
 impl Refusal {
     /// All of them, in their order.
-    pub const ALL: [Refusal; 5] = [
+    pub const ALL: [Refusal; 7] = [
         Refusal::Conflict,
         Refusal::TooOld,
         Refusal::TooNew,
         Refusal::SeriesLimit,
+        Refusal::NoRoom,
+        Refusal::Overload,
         Refusal::UnknownSeries,
     ];
 }

@@ -8,6 +8,7 @@ use super::batch::{ItemOutcome, Refusal, RefusedRow, Row, SeriesKey, StateOp, Wr
 use super::head::{Shard, place_of};
 use super::index::Added;
 use super::parts::{Parts, window_of};
+use super::pressure::{Cause, Level};
 use super::series::{Freezer, HeadSeries, Placed};
 use super::shared::Shared;
 use super::{Table, wal};
@@ -112,11 +113,8 @@ pub(super) struct Intake {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     duplicates: u64,
-    conflicts: u64,
-    too_old: u64,
-    too_new: u64,
-    series_limited: u64,
-    unknown: u64,
+    /// In the order of [`Refusal::ALL`].
+    refused: [u64; Refusal::ALL.len()],
 }
 
 /// How many series there may be.
@@ -166,11 +164,14 @@ impl Intake {
         seq: u64,
     ) -> (Vec<ItemOutcome>, Vec<RefusedRow>) {
         let shared = Arc::clone(&self.shared);
+        let level = shared.pressure.level();
         let mut pass = Pass {
             shared: &shared,
             parts: &mut shared.parts(),
             shard: None,
             accepted_ms: shared.accepted_ms(),
+            sheds: batch.sheds && level >= Level::Withhold,
+            takes_series: level < Level::NoSeries,
             seq,
             added: 0,
             earliest: i64::MAX,
@@ -186,6 +187,10 @@ impl Intake {
         shared.head.add_samples(pass.added);
         if pass.added > 0 {
             shared.changed.note(pass.earliest);
+        }
+        if shared.head.samples() > shared.head_samples_max.load(Ordering::Relaxed) {
+            let store = &shared.metrics.store;
+            shared.pressure.set(Cause::Head, Level::Withhold, store);
         }
         (outcomes, pass.refused)
     }
@@ -221,17 +226,14 @@ impl Intake {
         outcome.refused += 1;
         outcome.refusal.get_or_insert(refusal);
         outcome.refusals[refusal as usize] += 1;
-        match refusal {
-            Refusal::Conflict => self.counts.conflicts += 1,
-            Refusal::TooOld => self.counts.too_old += 1,
-            Refusal::TooNew => self.counts.too_new += 1,
-            Refusal::SeriesLimit => self.counts.series_limited += 1,
-            Refusal::UnknownSeries => self.counts.unknown += 1,
-        }
+        self.counts.refused[refusal as usize] += 1;
     }
 
     fn take_row(&mut self, pass: &mut Pass<'_>, row: &Row) -> Result<Placed, Refusal> {
         let t = row.t.as_ms();
+        if pass.sheds {
+            return Err(Refusal::Overload);
+        }
         if t < *pass.accepted_ms.start() {
             return Err(Refusal::TooOld);
         }
@@ -265,6 +267,9 @@ impl Intake {
         let index = self.shared.index();
         if let Some(id) = index.lookup(labels) {
             return Ok(id);
+        }
+        if !pass.takes_series {
+            return Err(Refusal::NoRoom);
         }
         if index.len() >= self.limits.all || index.tenant_series(labels) >= self.limits.of(labels) {
             return Err(Refusal::SeriesLimit);
@@ -328,11 +333,10 @@ impl Intake {
         let store = &self.shared.metrics.store;
         let counts = std::mem::take(&mut self.counts);
         store.duplicates.inc_by(counts.duplicates);
-        store.conflicts.inc_by(counts.conflicts);
-        store.too_old.inc_by(counts.too_old);
-        store.too_new.inc_by(counts.too_new);
-        store.series_limited.inc_by(counts.series_limited);
-        store.unknown_series.inc_by(counts.unknown);
+        let refused = metrics::STORE_REFUSALS.iter().zip(counts.refused);
+        for (reason, count) in refused.filter(|(_, count)| *count > 0) {
+            store.refused.with_label_values(&[reason]).inc_by(count);
+        }
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         store.head_samples.set(gauge(self.shared.head.samples()));
         store.series.set(gauge(self.shared.index().len() as u64));
@@ -360,6 +364,9 @@ struct Pass<'a> {
     /// The shard of the row before; neighbours mostly share it.
     shard: Option<(usize, RwLockWriteGuard<'a, Shard>)>,
     accepted_ms: RangeInclusive<i64>,
+    /// Whether all rows are left out.
+    sheds: bool,
+    takes_series: bool,
     seq: u64,
     added: u64,
     /// The time of the earliest row that was added.

@@ -16,11 +16,13 @@ mod head;
 mod index;
 mod intake;
 mod ledger;
+mod memory;
 mod paged;
 mod parts;
 mod postings;
 #[cfg(test)]
 mod power_cut;
+mod pressure;
 mod replay;
 mod rows;
 pub mod sealed;
@@ -28,6 +30,7 @@ mod sealer;
 mod select;
 mod series;
 mod shared;
+mod space;
 pub mod state;
 mod symbols;
 mod tables;
@@ -70,6 +73,7 @@ pub use disk::DirLock;
 use disk::{Backends, io_error};
 use intake::Load;
 use ledger::Ledger;
+use pressure::Level;
 use sealer::{Command, Sealer};
 use shared::{Ended, Opened, Shared};
 use tables::Hot;
@@ -294,6 +298,9 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`] when the store stops.
     pub async fn submit(&self, batch: WriteBatch) -> Result<Pending, Error> {
+        if !batch.sheds && !batch.rows.is_empty() {
+            self.shared.pressure.passes().await;
+        }
         let load = Load::of(&batch);
         let (reply, answer) = oneshot::channel();
         {
@@ -399,6 +406,17 @@ impl Store {
         self.shared.ledger().dead()
     }
 
+    /// What is done without for want of disk or memory, for people; `None` when all
+    /// is well.
+    pub fn hardship(&self) -> Option<&'static str> {
+        match self.shared.pressure.level() {
+            Level::Calm => None,
+            Level::Shed => Some("the oldest data goes, or the open hour is sealed early"),
+            Level::NoSeries => Some("samples of new series are refused"),
+            Level::Withhold => Some("no samples are taken, nothing is acknowledged"),
+        }
+    }
+
     /// Whether the disk refuses transactions at the moment. Nothing is lost
     /// meanwhile, but nothing is acknowledged either.
     pub fn is_failing(&self) -> bool {
@@ -431,6 +449,7 @@ impl Store {
     /// Commits what there is and ends the threads. Further writes are refused.
     pub async fn close(&self) {
         self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.pressure.let_go();
         // When the writer has ended already there is nothing to tell it.
         drop(self.jobs.send(Job::Close).await);
         let mut ended = self.shared.ended.subscribe();

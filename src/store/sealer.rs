@@ -16,6 +16,7 @@
 //! are over are rewritten ([`rewrite`]); a seal that becomes due goes first.
 
 mod rewrite;
+pub(super) mod room;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::batch::CommitSeq;
 use super::clock::{FUTURE_MAX_MS, Witness};
 use super::parts::{Part, WINDOW_MS, window_of};
+use super::pressure::{Cause, Level};
 use super::sealed::SealedSeries;
 use super::series::PartId;
 use super::shared::Shared;
@@ -87,6 +89,8 @@ pub(super) struct Sealer {
     begun: Instant,
     /// A day is left alone for this long after something was sealed into it.
     quiet: Duration,
+    /// When the process' memory made the open hour be sealed.
+    sealed_for_memory: Option<Instant>,
     /// Came while a day was rewritten.
     waiting: Vec<oneshot::Sender<Result<(), Error>>>,
 }
@@ -103,6 +107,7 @@ impl Sealer {
             sealed_at: HashMap::new(),
             begun: Instant::now(),
             quiet: rewrite::QUIET,
+            sealed_for_memory: None,
             waiting: Vec::new(),
         }
     }
@@ -148,20 +153,21 @@ impl Sealer {
 
     /// Looks at the clock and at the memory, and does what is due.
     pub(super) fn tick(&mut self) -> Result<(), Gone> {
-        let bytes = self.shared.head.bytes();
-        let metrics = &self.shared.metrics.store;
-        metrics.head_bytes.set(gauge(bytes));
-        metrics.head_series.set(gauge(self.shared.head.series()));
+        self.make_room()?;
+        let is_large = self.measure();
         self.witness.look(&self.shared.clock);
         let open = self.open_windows();
-        if bytes > self.shared.options.store.head_max.as_usize() {
+        if is_large && self.parts.is_empty() {
             self.take(NO_WINDOW)?;
         } else if self.taken_before != Some(*open.start()) {
             // Also when the clock went back.
             self.taken_before = Some(*open.start());
             self.take(open)?;
         }
-        if !self.parts.is_empty()
+        // A seal on a full disk fails, and takes what is left.
+        let has_room = self.shared.pressure.of(Cause::Disk) < Level::Withhold;
+        if has_room
+            && !self.parts.is_empty()
             && let Err(err) = self.seal_parts()?
         {
             tracing::error!(error = %chain(&err), "cannot seal, trying again");
@@ -169,6 +175,7 @@ impl Sealer {
         if let Err(err) = self.expire()? {
             tracing::error!(error = %chain(&err), "cannot remove an expired day");
         }
+        self.measure();
         Ok(())
     }
 

@@ -14,7 +14,10 @@ use super::disk::DirLock;
 use super::head::Head;
 use super::index::Index;
 use super::ledger::Ledger;
+use super::memory::Memory;
 use super::parts::Parts;
+use super::pressure::Pressure;
+use super::space::Space;
 use super::tables::Hot;
 use super::{Options, Table};
 use crate::model::Clock;
@@ -49,6 +52,12 @@ pub(super) struct Shared {
     pub(super) sealed_max_t: AtomicI64,
     /// Which answers of queries still hold.
     pub(super) changed: Changed,
+    /// What is done without.
+    pub(super) pressure: Pressure,
+    pub(super) space: Space,
+    pub(super) memory: Memory,
+    /// So many samples may be in memory until somebody measures their bytes again.
+    pub(super) head_samples_max: AtomicU64,
     /// Bytes of the queue that are free.
     pub(super) room: Arc<Semaphore>,
     /// Callers that are about to hand a batch over.
@@ -81,6 +90,9 @@ pub(super) struct Opened {
 impl Shared {
     /// The state after replay.
     pub(super) fn new(opened: Opened) -> Shared {
+        let store = &opened.options.store;
+        let space = Space::new(&opened.options.dir, store);
+        let memory = Memory::new(store.memory_limit.get());
         Shared {
             dir: opened.options.dir.clone(),
             options: opened.options,
@@ -95,6 +107,10 @@ impl Shared {
             days: opened.days,
             sealed_max_t: AtomicI64::new(opened.sealed_max_t),
             changed: Changed::default(),
+            pressure: Pressure::default(),
+            space,
+            memory,
+            head_samples_max: AtomicU64::new(u64::MAX),
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
             callers: AtomicUsize::new(0),
             closing: AtomicBool::new(false),

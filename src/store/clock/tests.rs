@@ -180,7 +180,8 @@ async fn a_sample_from_2098_is_refused_and_blocks_nothing() {
         let in_2098 = T0 + 75 * YEAR;
         let outcome = write(&store, in_2098, 1.0).await;
         assert_eq!(outcome.refusal, Some(Refusal::TooNew));
-        assert_eq!(store.shared.metrics.store.too_new.get(), 1);
+        let refused = &store.shared.metrics.store.refused;
+        assert_eq!(refused.with_label_values(&["too_new"]).get(), 1);
         let t = now(&store);
         assert_eq!(write(&store, t + FUTURE_MAX_MS, 1.0).await.added, 1);
         if is_trusted {

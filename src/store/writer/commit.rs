@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::super::index::Removed;
 use super::super::ledger::Ledger;
+use super::super::pressure::{Cause, Level};
+use super::super::sealer::room::shed_one;
+use super::super::space::is_full;
 use super::super::tables::{self, Meta, has_commit};
 use super::super::transaction::{self, Bounds, Change, Changes, Evicted};
 use super::super::{Error, Table};
@@ -19,6 +22,9 @@ const RETRY_MIN: Duration = if cfg!(test) {
     Duration::from_secs(1)
 };
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// A full disk may have room again at any moment.
+const RETRY_FULL: Duration = Duration::from_secs(1);
 
 /// Sealed records that one transaction deletes: it has to read them.
 const CUT_BYTES: usize = 4 << 20;
@@ -46,6 +52,10 @@ impl Writer {
         if let Some((key, row)) = self.keeper.due(&self.shared.clock) {
             self.changes.push(Table::Kv, key, Change::Put(row));
         }
+        let planned = self.intake.log_bytes() + self.changes.bytes();
+        let shared = &self.shared;
+        let store = &shared.metrics.store;
+        shared.space.look(planned as u64, &shared.pressure, store);
         let begun = Instant::now();
         let mut wait = RETRY_MIN;
         let evicted = loop {
@@ -55,7 +65,8 @@ impl Writer {
                     if !self.ride_out(&err, wait) {
                         return false;
                     }
-                    wait = (wait * 2).min(RETRY_MAX);
+                    let max = if is_full(&err) { RETRY_FULL } else { RETRY_MAX };
+                    wait = (wait * 2).min(max);
                     if self.is_committed() {
                         self.count_again();
                         break Evicted::default();
@@ -153,6 +164,15 @@ impl Writer {
         metrics.commit_failures.inc();
         metrics.failing.set(1);
         tracing::error!(commit_seq = self.seq, error = %err, "cannot commit, trying again");
+        if is_full(err) {
+            let pressure = &self.shared.pressure;
+            pressure.set(Cause::Disk, Level::Withhold, metrics);
+            let has_room = self.shared.space.release_reserve();
+            // The sealer may be waiting for us.
+            if !has_room && let Err(err) = shed_one(&self.shared) {
+                tracing::error!(error = %err, "cannot make room on the disk");
+            }
+        }
         let until = Instant::now() + wait;
         while Instant::now() < until {
             if self.shared.is_closing() {

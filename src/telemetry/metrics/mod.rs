@@ -38,6 +38,7 @@ pub use sources::{Consumer, Mqtt, Nats, Sources};
 pub use store::Store;
 #[cfg(test)]
 pub(crate) use store::TABLES as STORE_TABLES;
+pub(crate) use store::{CAUSES as STORE_CAUSES, REFUSALS as STORE_REFUSALS};
 pub use tenants::Tenants;
 
 /// The default buckets of the Python client, which the documents' code uses.

@@ -28,6 +28,20 @@ pub(crate) const TABLES: [&str; 17] = [
     "kv",
 ];
 
+/// Why rows are not taken: `reason` of `pulse_store_refused_total`.
+pub(crate) const REFUSALS: [&str; 7] = [
+    "conflict",
+    "too_old",
+    "too_new",
+    "series_limit",
+    "no_room",
+    "overload",
+    "unknown_series",
+];
+
+/// What may run out: `cause` of `pulse_store_pressure`.
+pub(crate) const CAUSES: [&str; 3] = ["disk", "head", "memory"];
+
 /// Rows of one table in one transaction.
 const BATCH_BUCKETS: [f64; 9] = [
     1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0,
@@ -68,18 +82,17 @@ pub struct Store {
     pub wal_bytes: IntGauge,
     /// Stored bytes that did not match their checksum.
     pub checksum_failures: IntCounter,
-    /// Rows refused because their series has another value at their time.
-    pub conflicts: IntCounter,
     /// Rows that were there already.
     pub duplicates: IntCounter,
-    /// Rows refused because they were too old.
-    pub too_old: IntCounter,
-    /// Rows refused because they were too far in the future.
-    pub too_new: IntCounter,
-    /// Rows refused because of a series limit.
-    pub series_limited: IntCounter,
-    /// Rows refused because their series has left the store.
-    pub unknown_series: IntCounter,
+    /// Rows that were not taken, by `reason`.
+    pub refused: IntCounterVec,
+    /// How hard the store is pressed, by `cause`: 0 calm, 1 sheds old data, 2 refuses
+    /// new series, 3 takes no samples.
+    pub pressure: IntGaugeVec,
+    /// Free bytes on the disk of the data directory.
+    pub free_bytes: IntGauge,
+    /// Sealed files that were removed for want of room.
+    pub shed_files: IntCounter,
     /// Outbox rows that became dead letters for want of room.
     pub outbox_evicted: IntCounter,
     /// Dead letters that were removed for want of room.
@@ -169,35 +182,32 @@ impl Store {
                 "pulse_store_checksum_failures_total",
                 "Stored values that did not match their checksum.",
             ),
-            conflicts: counter(
-                r,
-                "pulse_store_conflicts_total",
-                "Rows refused because another value is stored at their time.",
-            ),
             duplicates: counter(
                 r,
                 "pulse_store_duplicates_total",
                 "Rows that were stored already with the same value.",
             ),
-            too_old: counter(
+            refused: counters(
                 r,
-                "pulse_store_too_old_total",
-                "Rows refused because they were too old.",
+                "pulse_store_refused_total",
+                "Rows that were not taken.",
+                &["reason"],
             ),
-            too_new: counter(
+            pressure: gauges(
                 r,
-                "pulse_store_too_new_total",
-                "Rows refused because they were too far in the future.",
+                "pulse_store_pressure",
+                "0 calm, 1 old data goes early, 2 new series are refused, 3 no samples are taken.",
+                &["cause"],
             ),
-            series_limited: counter(
+            free_bytes: gauge(
                 r,
-                "pulse_store_series_limited_total",
-                "Rows refused because of a series limit.",
+                "pulse_store_free_bytes",
+                "Free bytes on the disk of the data directory.",
             ),
-            unknown_series: counter(
+            shed_files: counter(
                 r,
-                "pulse_store_unknown_series_total",
-                "Rows refused because their series has left the store.",
+                "pulse_store_shed_files_total",
+                "Sealed files that were removed because the disk was nearly full.",
             ),
             outbox_evicted: counter(
                 r,
@@ -258,6 +268,12 @@ impl Store {
                 &["table"],
             ),
         };
+        for reason in REFUSALS {
+            store.refused.with_label_values(&[reason]);
+        }
+        for cause in CAUSES {
+            store.pressure.with_label_values(&[cause]);
+        }
         for table in TABLES {
             store.db_writes.with_label_values(&[table]);
             store.db_write_duration.with_label_values(&[table]);

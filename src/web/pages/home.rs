@@ -145,6 +145,7 @@ fn verdict(context: &Context, issues: &[Issue], now: Timestamp) -> Verdict {
 fn issues(context: &Context, figures: &[Figure], now: Timestamp) -> Vec<Issue> {
     let mut issues = store_issues(figures);
     issues.extend(clock_issue(context));
+    issues.extend(room_issue(context));
     issues.extend(alert_issues(context, now));
     for source in context.board.list() {
         if let SourceState::Down(error) = source.state {
@@ -185,6 +186,17 @@ fn issues(context: &Context, figures: &[Figure], now: Timestamp) -> Vec<Issue> {
     }
     issues.sort_by_key(|issue| issue.state != "crit");
     issues
+}
+
+fn room_issue(context: &Context) -> Option<Issue> {
+    context.store.hardship().map(|what| Issue {
+        state: "crit",
+        subject: "Disk or memory".to_owned(),
+        text: format!("run short: {what}"),
+        age: String::new(),
+        action: "Open status",
+        url: "/status".to_owned(),
+    })
 }
 
 fn clock_issue(context: &Context) -> Option<Issue> {

@@ -72,6 +72,10 @@ fn storage(context: &Context, request: &Request) -> Facts {
                 .format(stats.disk_bytes as f64)
                 .to_string(),
         ),
+        (
+            "Room",
+            context.store.hardship().unwrap_or("enough").to_owned(),
+        ),
         ("Oldest sample", time(stats.min_time)),
         ("Newest sample", time(stats.max_time)),
         (

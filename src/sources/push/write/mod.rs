@@ -458,7 +458,9 @@ impl Stored {
             let reason = match refusal {
                 Refusal::Conflict => PushReason::Conflict,
                 Refusal::TooOld | Refusal::TooNew => PushReason::Timestamp,
-                Refusal::SeriesLimit => PushReason::SeriesLimit,
+                Refusal::SeriesLimit | Refusal::NoRoom | Refusal::Overload => {
+                    PushReason::SeriesLimit
+                }
                 Refusal::UnknownSeries => continue,
             };
             refused.add(reason, self.refusals[refusal as usize] as usize);

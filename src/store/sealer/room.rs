@@ -1,0 +1,113 @@
+//! What the sealer does when disk or memory run short.
+//!
+//! On the disk the oldest sealed file goes first, one at each look, as a reader may
+//! hold the blocks of the last one for a while; files of the newest day stay. In
+//! memory the open hour is sealed early. Only when sealing fails as well, and the
+//! head is a quarter above `[store] head_max`, are samples withheld.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::super::pressure::{Cause, Level};
+use super::super::shared::Shared;
+use super::super::{Error, days};
+use super::{Gone, Sealer, chain, gauge};
+
+/// What a sample takes in memory at most, roughly.
+const SAMPLE_BYTES: u64 = 16;
+
+/// The open hour is sealed for the sake of the process' memory at most so often:
+/// what was freed may not have gone back to the machine.
+const MEMORY_PAUSE: Duration = Duration::from_secs(60);
+
+/// And only if the head is at least this part of the limit.
+const MEMORY_PART: u64 = 32;
+
+impl Sealer {
+    /// Measures the memory; says whether the open hour has to be sealed early.
+    pub(super) fn measure(&mut self) -> bool {
+        let shared = &*self.shared;
+        let store = &shared.metrics.store;
+        let bytes = shared.head.bytes();
+        store.head_bytes.set(gauge(bytes));
+        store.head_series.set(gauge(shared.head.series()));
+        let (bytes, max) = (bytes as u64, shared.options.store.head_max.get());
+        let is_large = bytes > max;
+        let is_stuck = bytes > max + max / 4 && !self.parts.is_empty();
+        let level = match (is_stuck, is_large) {
+            (true, _) => Level::Withhold,
+            (false, true) => Level::Shed,
+            (false, false) => Level::Calm,
+        };
+        let more = (max + max / 4).saturating_sub(bytes).max(max / 4) / SAMPLE_BYTES;
+        let samples_max = shared.head.samples().saturating_add(more.max(1));
+        shared
+            .head_samples_max
+            .store(samples_max, Ordering::Relaxed);
+        shared.pressure.set(Cause::Head, level, store);
+        is_large || self.is_short_of_memory(bytes)
+    }
+
+    fn is_short_of_memory(&mut self, head_bytes: u64) -> bool {
+        let shared = &*self.shared;
+        let level = shared.memory.level();
+        let store = &shared.metrics.store;
+        shared.pressure.set(Cause::Memory, level, store);
+        let is_due = self
+            .sealed_for_memory
+            .is_none_or(|at| at.elapsed() >= MEMORY_PAUSE);
+        let helps = head_bytes >= shared.memory.limit() / MEMORY_PART;
+        let seals = level >= Level::Shed && is_due && helps;
+        if seals {
+            self.sealed_for_memory = Some(Instant::now());
+        }
+        seals
+    }
+
+    /// Makes room on a disk that is nearly full, and the reserve on one that is not.
+    pub(super) fn make_room(&mut self) -> Result<(), Gone> {
+        let shared = &*self.shared;
+        let store = &shared.metrics.store;
+        let level = shared.space.look(0, &shared.pressure, store);
+        if level == Level::Calm {
+            if let Err(err) = shared.space.keep_reserve() {
+                tracing::warn!(error = %err, "cannot set the reserve aside");
+            }
+            return Ok(());
+        }
+        match shed_one(shared) {
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+            Err(err) => {
+                tracing::error!(error = %chain(&err), "cannot make room on the disk");
+                return Ok(());
+            }
+        }
+        match self.unheld() {
+            Ok(unheld) => self.forget(&unheld)?,
+            Err(err) => {
+                let err = days::store_error(err);
+                tracing::error!(error = %chain(&err), "cannot find the series that are gone");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the oldest sealed file that is not of the newest day; says whether there
+/// was one.
+///
+/// # Errors
+/// When it cannot be removed.
+pub(in crate::store) fn shed_one(shared: &Shared) -> Result<bool, Error> {
+    let files = shared.days.all();
+    let newest = files.iter().map(|file| file.start_s).max();
+    let Some(oldest) = files.iter().find(|file| Some(file.start_s) < newest) else {
+        return Ok(false);
+    };
+    shared.days.remove(oldest)?;
+    shared.changed.note_all();
+    shared.metrics.store.shed_files.inc();
+    tracing::warn!(path = %oldest.path.display(), "removed to make room on the disk");
+    Ok(true)
+}
