@@ -20,7 +20,7 @@ use crate::config;
 use crate::telemetry::metrics;
 
 /// The name of the reserve file.
-const RESERVE_FILE: &str = "reserve";
+const RESERVE_FILE: &str = "ballast";
 
 /// Of a small disk, no bound is more than one part in so many.
 const SMALL_DISK_PART: u64 = 20;

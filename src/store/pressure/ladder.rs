@@ -27,6 +27,13 @@ const SOON: Duration = Duration::from_millis(300);
 /// Longer than anything takes that happens.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+#[expect(clippy::disallowed_methods, reason = "the test joins it")]
+fn in_the_background<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(work)
+}
+
 struct Machine {
     store: Store,
     free: Arc<AtomicU64>,
@@ -130,7 +137,7 @@ async fn the_disk_ladder_goes_up_step_by_step_and_down_without_a_restart() {
     with_days(&machine).await;
     machine.tick().await;
     assert_eq!(machine.days(), 4);
-    assert!(dir.path().join("reserve").exists());
+    assert!(dir.path().join("ballast").exists());
 
     // 1: the oldest data goes, one file at each look, but never the newest day.
     machine.set_free(255 * MIB);
@@ -151,7 +158,7 @@ async fn the_disk_ladder_goes_up_step_by_step_and_down_without_a_restart() {
     machine.tick().await;
     let waits = {
         let store = machine.store.clone();
-        tokio::spawn(async move { store.write(batch([row("a", "d1", T0 + 2, 2.0)])).await })
+        in_the_background(async move { store.write(batch([row("a", "d1", T0 + 2, 2.0)])).await })
     };
     assert!(machine.store.hardship().is_some());
     machine.check_alive().await;
@@ -201,7 +208,7 @@ async fn samples_wait_while_sealing_fails_and_go_on_when_it_works_again() {
     assert!(failures > 0, "the seal was to fail");
     let waits = {
         let store = machine.store.clone();
-        tokio::spawn(async move { store.write(batch(rows(1_000))).await })
+        in_the_background(async move { store.write(batch(rows(1_000))).await })
     };
     machine.check_alive().await;
     machine.tick().await;
@@ -326,7 +333,7 @@ async fn a_real_full_disk_loses_nothing_keeps_state_alive_and_recovers() {
     std::fs::create_dir(&data).unwrap();
     let mut machine = Machine::open(options(&data));
     machine.tick().await;
-    assert!(data.join("reserve").exists());
+    assert!(data.join("ballast").exists());
     let mut acknowledged = 0;
     for i in 0..100 {
         assert_eq!(machine.refusal("d1", T0 + i).await, None);
@@ -336,7 +343,7 @@ async fn a_real_full_disk_loses_nothing_keeps_state_alive_and_recovers() {
     let filler = disk.fill(0);
     let waits = {
         let store = machine.store.clone();
-        tokio::spawn(async move {
+        in_the_background(async move {
             let rows = (0..20_000).map(|i| row("a", "d1", T0 - i, (i as f64).sin()));
             let first = store.write(batch(rows)).await;
             let second = store.write(batch([row("a", "d1", T0 + 1_000, 1.0)])).await;
