@@ -67,7 +67,7 @@ fn numbered(writer: usize, id: i64) -> WriteBatch {
         value: id.to_string().into(),
     });
     // Over three hours, so that seals make many windows.
-    let t = T0 + (id % 3) * 3_600_000 + id;
+    let t = T0 - (id % 3) * 3_600_000 + id;
     batch.push([row("v", &format!("d{writer}"), t, id as f64)], item);
     batch
 }
