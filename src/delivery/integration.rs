@@ -12,9 +12,11 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 
 use super::address::Policy;
 use super::options::{self, Identity, Options};
+use super::receivers::{self, Setup};
 use super::retry::Schedule;
 use super::sign::Signer;
 use super::target::{HttpTarget, Maker, Target};
+use super::templates::Templates;
 use super::tls;
 use super::webhook::Webhook;
 use crate::config::receivers::{HttpConfig, Receiver, WebhookConfig};
@@ -35,18 +37,21 @@ pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Options>> {
     let Some(tree) = config.notification_tree() else {
         return Ok(Vec::new());
     };
+    let templates = Templates::load(&tree.templates, &tree.base_dir)?;
     let mut all = Vec::new();
     for receiver in &tree.receivers {
-        let names = receiver.integrations();
         let mut reader = Reader {
             tree: &tree,
             read: Vec::new(),
         };
-        let made = targets(receiver, &mut reader);
-        let mut names = names.into_iter();
-        for made in made {
-            let name = names.next().expect("each has a name").name;
+        let targets = targets(receiver, &mut reader, &templates);
+        for (integration, made) in receiver.integrations().into_iter().zip(targets) {
+            let name = integration.name;
             let made = made.with_context(|| format!("receiver {name:?}"))?;
+            assert_eq!(
+                made.kind, integration.kind,
+                "BUG: the kinds have another order"
+            );
             all.push(made.options(name));
         }
     }
@@ -80,9 +85,37 @@ impl Made {
 }
 
 /// In the order of [`Receiver::integrations`].
-fn targets(receiver: &Receiver, reader: &mut Reader<'_>) -> Vec<anyhow::Result<Made>> {
+fn targets(
+    receiver: &Receiver,
+    reader: &mut Reader<'_>,
+    templates: &Templates,
+) -> Vec<anyhow::Result<Made>> {
     let webhooks = receiver.webhook_configs.iter();
-    webhooks.map(|config| webhook(config, reader)).collect()
+    let mut all: Vec<_> = webhooks.map(|config| webhook(config, reader)).collect();
+    let mut setup = Setup { reader, templates };
+    for (kind, made) in receivers::all(receiver, &mut setup) {
+        all.push(made.map(|(written, maker, http, read)| Made {
+            kind,
+            target: Target::Http(HttpTarget {
+                maker: Maker::Receiver(Box::new(maker)),
+                shown: shown(&http.uri),
+                tls: http.tls,
+                policy: Policy::Operator,
+            }),
+            timeout: TIMEOUT.get(),
+            identity: Identity {
+                written,
+                read: [read, templates.read.clone()].concat(),
+            },
+        }));
+    }
+    all
+}
+
+/// Scheme and host: the rest of a chat's address is its secret.
+fn shown(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or_default();
+    format!("{scheme}://{}", uri.authority().map_or("", |a| a.as_str()))
 }
 
 fn webhook(config: &WebhookConfig, reader: &mut Reader<'_>) -> anyhow::Result<Made> {
@@ -90,6 +123,7 @@ fn webhook(config: &WebhookConfig, reader: &mut Reader<'_>) -> anyhow::Result<Ma
     let secret = reader.optional("secret", config.secret.as_ref(), None)?;
     let signer = Signer::new(secret.as_deref()).map_err(|err| anyhow!("secret: {err}"))?;
     let http = reader.http(config.http_config.as_ref(), &url)?;
+    let shown = shown(&http.uri);
     let maker = Maker::Webhook(Webhook {
         uri: http.uri,
         headers: http.headers,
@@ -99,6 +133,7 @@ fn webhook(config: &WebhookConfig, reader: &mut Reader<'_>) -> anyhow::Result<Ma
         kind: "webhook",
         target: Target::Http(HttpTarget {
             maker,
+            shown,
             tls: http.tls,
             policy: Policy::Operator,
         }),
@@ -108,15 +143,15 @@ fn webhook(config: &WebhookConfig, reader: &mut Reader<'_>) -> anyhow::Result<Ma
 }
 
 /// Reads secrets and remembers what it read.
-struct Reader<'a> {
-    tree: &'a Alertmanager,
+pub(super) struct Reader<'a> {
+    pub(super) tree: &'a Alertmanager,
     read: Vec<Vec<u8>>,
 }
 
 /// Where and how requests go.
-struct Http {
-    uri: Uri,
-    headers: HeaderMap,
+pub(super) struct Http {
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -129,8 +164,18 @@ impl Reader<'_> {
         }
     }
 
+    /// Remembers a text that `Debug` does not show in full.
+    pub(super) fn note(&mut self, text: &str) {
+        self.read.push(text.as_bytes().to_vec());
+    }
+
+    /// What was read since the last call.
+    pub(super) fn taken(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.read)
+    }
+
     /// A secret, or the file that holds it: the first line, as elsewhere.
-    fn optional(
+    pub(super) fn optional(
         &mut self,
         field: &str,
         secret: Option<&Secret>,
@@ -149,7 +194,7 @@ impl Reader<'_> {
         Ok(Some(text))
     }
 
-    fn required(
+    pub(super) fn required(
         &mut self,
         field: &str,
         secret: Option<&Secret>,
@@ -161,7 +206,7 @@ impl Reader<'_> {
     }
 
     /// How requests to `url` are made.
-    fn http(&mut self, own: Option<&HttpConfig>, url: &str) -> anyhow::Result<Http> {
+    pub(super) fn http(&mut self, own: Option<&HttpConfig>, url: &str) -> anyhow::Result<Http> {
         let uri = options::uri(url)?;
         let plain = HttpConfig::default();
         let global = self.tree.global.http_config.as_ref();

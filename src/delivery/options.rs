@@ -114,6 +114,9 @@ impl Options {
             );
             None
         };
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let authority = uri.authority().map_or("", |a| a.as_str());
+        let shown = format!("{scheme}://{authority}{}", uri.path());
         let maker = Maker::Webhook(Webhook {
             uri,
             headers: headers(webhook, &mut read)?,
@@ -125,6 +128,7 @@ impl Options {
             kind: "webhook",
             target: Target::Http(HttpTarget {
                 maker,
+                shown,
                 tls,
                 policy: Policy::Operator,
             }),

@@ -7,6 +7,9 @@ use rustls::ClientConfig;
 
 use super::address::Policy;
 use super::http::{Client, Outcome};
+use super::message::Message;
+use super::receivers::Kind;
+use super::templates::Notice;
 use super::webhook::Webhook;
 use crate::model::{Delivery, Timestamp};
 
@@ -21,6 +24,8 @@ pub(super) enum Target {
 #[derive(Clone)]
 pub(super) struct HttpTarget {
     pub(super) maker: Maker,
+    /// Where it leads, without what may be secret.
+    pub(super) shown: String,
     /// `None` for `http://`.
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) policy: Policy,
@@ -31,17 +36,15 @@ pub(super) struct HttpTarget {
 pub(super) enum Maker {
     /// A webhook.
     Webhook(Webhook),
+    /// A receiver of another kind.
+    Receiver(Box<Kind>),
 }
 
 impl Target {
     /// Where it leads, without what may be secret.
     pub(super) fn shown(&self) -> String {
-        let Target::Http(HttpTarget { maker, .. }) = self;
-        let Maker::Webhook(webhook) = maker;
-        let uri = &webhook.uri;
-        let scheme = uri.scheme_str().unwrap_or_default();
-        let authority = uri.authority().map_or("", |a| a.as_str());
-        format!("{scheme}://{authority}{}", uri.path())
+        let Target::Http(http) = self;
+        http.shown.clone()
     }
 }
 
@@ -68,6 +71,12 @@ impl Sender {
         match self {
             Sender::Http(Maker::Webhook(webhook), client) => {
                 let call = webhook.call(delivery, now);
+                client.send(call, now).await
+            }
+            Sender::Http(Maker::Receiver(kind), client) => {
+                let message = Message::parse(&delivery.body);
+                let notice = message.map(|m| Notice::new(m, &delivery.event_id, now));
+                let call = notice.and_then(|notice| kind.call(&notice));
                 client.send(call, now).await
             }
         }

@@ -22,6 +22,7 @@ pub(super) fn execute(
         out: String::new(),
         variables: vec![("$", data.clone())],
         running: &template.name,
+        source: &template.text,
         depth: 0,
         place: None,
     };
@@ -71,6 +72,8 @@ pub(super) struct State<'t, 'e> {
     pub(super) variables: Vec<(&'t str, Value)>,
     /// The name of the running template.
     running: &'t str,
+    /// The text that its places are counted in.
+    source: &'t str,
     pub(super) depth: usize,
     place: Option<Place<'t>>,
 }
@@ -186,7 +189,7 @@ impl<'t> State<'t, '_> {
             pos: call.pos,
             node: call,
         });
-        let Some((name, list)) = self.template.defined.get_key_value(&call.name) else {
+        let Some((name, source, list)) = self.template.definition(&call.name) else {
             return self.fail(&format!("template {:?} not defined", call.name));
         };
         let data = match &call.pipe {
@@ -195,9 +198,11 @@ impl<'t> State<'t, '_> {
         };
         let variables = std::mem::replace(&mut self.variables, vec![("$", data.clone())]);
         let running = std::mem::replace(&mut self.running, name);
+        let before = std::mem::replace(&mut self.source, source);
         self.list(&data, list)?;
         self.variables = variables;
         self.running = running;
+        self.source = before;
         Ok(())
     }
 
@@ -246,7 +251,7 @@ impl<'t> State<'t, '_> {
         let Some(place) = self.place else {
             return Err(ExecError(format!("template: {name}: {message}")));
         };
-        let before = &self.template.text[..place.pos];
+        let before = &self.source[..place.pos];
         let line = 1 + before.matches('\n').count();
         let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1);
         let (running, node) = (self.running, place.node);

@@ -11,6 +11,7 @@
 //! It must never do I/O or read a clock, and it must end soon whatever the
 //! template says: steps, output bytes and the depth of calls are bounded.
 
+pub mod alertmanager;
 mod ast;
 mod eval;
 mod exec;
@@ -29,8 +30,10 @@ mod time;
 pub mod value;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use functions::{Function, escape_query};
+pub use methods::ZERO_TIME_MS;
 pub use value::Value;
 
 use crate::model::{Labels, Timestamp};
@@ -52,6 +55,36 @@ pub struct Template {
     text: String,
     root: Vec<ast::Node>,
     defined: BTreeMap<String, Vec<ast::Node>>,
+    library: Option<Arc<Library>>,
+}
+
+/// Definitions that many templates share.
+#[derive(Debug, Default)]
+pub struct Library {
+    texts: Vec<String>,
+    /// Each with the index of its text.
+    defined: BTreeMap<String, (usize, Vec<ast::Node>)>,
+}
+
+impl Library {
+    /// Adds the definitions of a text; a later one of the same name counts.
+    ///
+    /// # Errors
+    /// As [`Template::parse`].
+    pub fn add(
+        &mut self,
+        name: &str,
+        text: &str,
+        functions: &'static [Function],
+    ) -> Result<(), ParseError> {
+        let parsed = parser::parse(name, text, functions)?;
+        let at = self.texts.len();
+        self.texts.push(text.to_owned());
+        for (name, list) in parsed.defined {
+            self.defined.insert(name, (at, list));
+        }
+        Ok(())
+    }
 }
 
 /// Runs a query for a template: the elements, or the error's text.
@@ -106,7 +139,25 @@ impl Template {
             text: text.to_owned(),
             root: parsed.root,
             defined: parsed.defined,
+            library: None,
         })
+    }
+
+    /// The same template with more definitions; its own count first.
+    #[must_use]
+    pub fn with_library(mut self, library: &Arc<Library>) -> Template {
+        self.library = Some(Arc::clone(library));
+        self
+    }
+
+    /// A definition with the text that its places are counted in.
+    fn definition(&self, name: &str) -> Option<(&str, &str, &[ast::Node])> {
+        if let Some((name, list)) = self.defined.get_key_value(name) {
+            return Some((name, &self.text, list));
+        }
+        let library = self.library.as_deref()?;
+        let (name, (at, list)) = library.defined.get_key_value(name)?;
+        Some((name, &library.texts[*at], list))
     }
 
     /// Expands the template over `data`.

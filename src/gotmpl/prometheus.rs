@@ -91,6 +91,7 @@ pub static FUNCTIONS: &[Function] = &[
                 entries: entries
                     .map(|(i, value)| (format!("arg{i}"), value.clone()))
                     .collect(),
+                is_kv: false,
             })))
         }),
     },
@@ -194,7 +195,7 @@ fn label(sample: &Value, name: &str) -> Value {
     }
 }
 
-fn regex(pattern: &str) -> Result<regex::Regex, String> {
+pub(super) fn regex(pattern: &str) -> Result<regex::Regex, String> {
     RegexBuilder::new(pattern)
         .size_limit(REGEX_BYTES_MAX)
         .build()
@@ -202,7 +203,7 @@ fn regex(pattern: &str) -> Result<regex::Regex, String> {
 }
 
 /// As Go's `strings.Title`: the first letter of each word in upper case.
-fn title(text: &str) -> String {
+pub(super) fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut in_word = false;
     for c in text.chars() {
@@ -276,7 +277,7 @@ fn parse_float(text: &str) -> Result<f64, String> {
     Ok(v)
 }
 
-fn humanized(args: &[Value], form: fn(f64) -> String) -> Answer {
+pub(super) fn humanized(args: &[Value], form: fn(f64) -> String) -> Answer {
     Ok(Value::str(form(to_float(&args[0])?)))
 }
 
@@ -308,7 +309,7 @@ fn humanize1024(v: f64) -> String {
     format!("{}{prefix}{i}", g4(v))
 }
 
-fn humanize_duration(v: f64) -> String {
+pub(super) fn humanize_duration(v: f64) -> String {
     if !v.is_finite() {
         return g4(v);
     }

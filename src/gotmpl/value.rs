@@ -49,6 +49,8 @@ pub struct Map {
     pub zero: Value,
     /// The entries.
     pub entries: BTreeMap<String, Value>,
+    /// Whether it has the methods of Alertmanager's label sets.
+    pub is_kv: bool,
 }
 
 /// A struct's fields in the order of their declaration.
@@ -62,6 +64,15 @@ pub struct Struct {
 
 /// The type of a query's result.
 pub const QUERY_RESULT: &str = "template.queryResult";
+
+/// The type of a notification's alerts.
+pub const ALERTS: &str = "template.Alerts";
+
+/// The type of a label set's pairs.
+pub const PAIRS: &str = "template.Pairs";
+
+/// The type of a list of texts.
+pub const STRINGS: &str = "[]string";
 
 /// The type of an element of a query's result.
 pub const SAMPLE: &str = "*template.sample";
@@ -80,7 +91,24 @@ impl Value {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), Value::str(value)))
                 .collect(),
+            is_kv: false,
         }))
+    }
+
+    /// A label set of Alertmanager's, with methods such as `.SortedPairs`.
+    pub fn kv<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value {
+        let texts = pairs.into_iter();
+        let entries = texts.map(|(name, value)| (name.to_owned(), Value::str(value)));
+        Value::Map(Arc::new(Map {
+            zero: Value::str(""),
+            entries: entries.collect(),
+            is_kv: true,
+        }))
+    }
+
+    /// A list of this type.
+    pub fn list(type_name: &'static str, items: Vec<Value>) -> Value {
+        Value::List(Arc::new(List { type_name, items }))
     }
 
     /// A query's result.
@@ -109,6 +137,7 @@ impl Value {
             Value::Float(_) => "float64",
             Value::Str(_) => "string",
             Value::List(list) => list.type_name,
+            Value::Map(map) if map.is_kv => "template.KV",
             Value::Map(map) if matches!(map.zero, Value::Str(_)) => "map[string]string",
             Value::Map(_) => "map[string]interface {}",
             Value::Struct(object) => object.type_name,

@@ -57,14 +57,14 @@ impl Hooks {
 }
 
 /// The real one.
-struct Alertmanager {
+pub(crate) struct Alertmanager {
     child: Child,
     port: u16,
     _dir: tempfile::TempDir,
 }
 
 impl Alertmanager {
-    async fn start(config: &str, url: &str) -> Option<Alertmanager> {
+    pub(crate) async fn start(config: &str, url: &str) -> Option<Alertmanager> {
         let program = program("prometheus-alertmanager")?;
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
@@ -99,7 +99,7 @@ impl Alertmanager {
         Some(started)
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 }
@@ -111,7 +111,7 @@ impl Drop for Alertmanager {
     }
 }
 
-const URL: &str = "http://am.example:9093";
+pub(crate) const URL: &str = "http://am.example:9093";
 
 /// The tree of all these tests; `port` is where its receivers are.
 fn tree(port: u16) -> String {
@@ -197,7 +197,7 @@ impl Pair {
     }
 }
 
-fn configure(dir: &Path, tree: &str) {
+pub(crate) fn configure(dir: &Path, tree: &str) {
     fs::write(dir.join("alertmanager.yml"), tree).unwrap();
     let config = format!(
         "[global]\nexternal_url = \"{URL}\"\n[alerting]\nconfig_file = \"alertmanager.yml\"\n"
@@ -206,12 +206,12 @@ fn configure(dir: &Path, tree: &str) {
 }
 
 /// RFC 3339, some seconds from now.
-fn at(secs: i64) -> String {
+pub(crate) fn at(secs: i64) -> String {
     let now = pulse::model::Clock::System.now();
     now.plus_ms(secs * 1_000).to_rfc3339()
 }
 
-fn alert(labels: &[(&str, &str)], starts_at: &str, ends_at: &str) -> Value {
+pub(crate) fn alert(labels: &[(&str, &str)], starts_at: &str, ends_at: &str) -> Value {
     let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
     serde_json::json!({
         "labels": labels,

@@ -25,6 +25,7 @@ mod process;
 mod programs;
 mod promql_scripts;
 mod query_api;
+mod receivers;
 mod reference;
 mod remote_write;
 mod requirements;

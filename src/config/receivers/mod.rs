@@ -1,10 +1,17 @@
 //! Receivers: who can be told, and how, in the words of an `alertmanager.yml`.
 
+mod chat;
 mod http;
+mod paging;
 
 use serde::Deserialize;
 
+pub use chat::{
+    DiscordConfig, MattermostConfig, MsTeamsConfig, SlackConfig, SlackField, TelegramConfig,
+};
 pub use http::{Authorization, BasicAuth, HttpConfig, TlsConfig, WebhookConfig};
+
+pub use paging::{GotifyConfig, NtfyConfig, OpsgenieConfig, PagerDutyConfig, PushoverConfig};
 
 /// A receiver: everything in it is told of the same alerts.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -14,6 +21,26 @@ pub struct Receiver {
     pub name: String,
     /// HTTP endpoints that take Alertmanager's webhook message.
     pub webhook_configs: Vec<WebhookConfig>,
+    /// Slack.
+    pub slack_configs: Vec<SlackConfig>,
+    /// Telegram.
+    pub telegram_configs: Vec<TelegramConfig>,
+    /// Discord.
+    pub discord_configs: Vec<DiscordConfig>,
+    /// Microsoft Teams.
+    pub msteams_configs: Vec<MsTeamsConfig>,
+    /// Mattermost.
+    pub mattermost_configs: Vec<MattermostConfig>,
+    /// PagerDuty (Events API 2).
+    pub pagerduty_configs: Vec<PagerDutyConfig>,
+    /// Opsgenie.
+    pub opsgenie_configs: Vec<OpsgenieConfig>,
+    /// Pushover.
+    pub pushover_configs: Vec<PushoverConfig>,
+    /// ntfy.
+    pub ntfy_configs: Vec<NtfyConfig>,
+    /// Gotify.
+    pub gotify_configs: Vec<GotifyConfig>,
 }
 
 /// One way of telling within a receiver. What has to be told to it waits in the
@@ -40,7 +67,37 @@ impl Receiver {
                 ..self.integration("webhook", i, config.send_resolved)
             });
         }
+        let told = self.slack_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "slack", told);
+        let told = self.telegram_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "telegram", told);
+        let told = self.discord_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "discord", told);
+        let told = self.msteams_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "msteams", told);
+        let told = self.mattermost_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "mattermost", told);
+        let told = self.pagerduty_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "pagerduty", told);
+        let told = self.opsgenie_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "opsgenie", told);
+        let told = self.pushover_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "pushover", told);
+        let told = self.ntfy_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "ntfy", told);
+        let told = self.gotify_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "gotify", told);
         all
+    }
+
+    fn add(
+        &self,
+        all: &mut Vec<Integration>,
+        kind: &'static str,
+        send_resolved: impl Iterator<Item = bool>,
+    ) {
+        let of_kind = send_resolved.enumerate();
+        all.extend(of_kind.map(|(i, told)| self.integration(kind, i, told)));
     }
 
     fn integration(&self, kind: &'static str, index: usize, send_resolved: bool) -> Integration {

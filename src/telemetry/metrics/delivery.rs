@@ -6,7 +6,19 @@ use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 use crate::model::tenant::DEFAULT_TENANT;
 
 /// The kinds of destinations: `destination_type`.
-pub(crate) const DESTINATION_TYPES: [&str; 1] = ["webhook"];
+pub(crate) const DESTINATION_TYPES: [&str; 11] = [
+    "webhook",
+    "slack",
+    "telegram",
+    "discord",
+    "msteams",
+    "mattermost",
+    "pagerduty",
+    "opsgenie",
+    "pushover",
+    "ntfy",
+    "gotify",
+];
 
 /// How an attempt can end: `result` of `pulse_delivery_total`.
 pub(crate) const RESULTS: [&str; 4] = ["success", "retry", "failed", "dlq"];
@@ -89,10 +101,9 @@ impl Delivery {
 
     /// Makes a tenant's children, so that its zeros are visible.
     pub fn add_tenant(&self, tenant: &str) {
-        for kind in DESTINATION_TYPES {
-            for result in RESULTS {
-                self.total.with_label_values(&[tenant, kind, result]);
-            }
+        // Receivers of other kinds get theirs with the first attempt: few have any.
+        for result in RESULTS {
+            self.total.with_label_values(&[tenant, "webhook", result]);
         }
         self.dlq.with_label_values(&[tenant]);
         self.dlq_depth.with_label_values(&[tenant]);

@@ -1,0 +1,135 @@
+//! The texts of notifications: the built-in definitions, those of the configured
+//! files, and the fields of receivers that use them.
+//!
+//! Names are Alertmanager's, and so is what they print, so that a field taken from an
+//! `alertmanager.yml` says here what it said there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+
+use super::message::Message;
+use crate::gotmpl::alertmanager::FUNCTIONS;
+use crate::gotmpl::{Env, Library, Limits, Template, Value};
+use crate::model::Timestamp;
+
+/// The definitions that exist without any file.
+const DEFAULTS: &str = include_str!("default.tmpl");
+
+/// Definitions that fields may use.
+pub(super) struct Templates {
+    library: Arc<Library>,
+    /// The texts of the files, to notice that one changed.
+    pub(super) read: Vec<Vec<u8>>,
+}
+
+/// A field's parsed template.
+#[derive(Clone)]
+pub(super) struct Text(Arc<Template>);
+
+impl Templates {
+    /// Reads and parses the files.
+    ///
+    /// # Errors
+    /// With the file and what is wrong in it.
+    pub(super) fn load(patterns: &[String], base_dir: &Path) -> anyhow::Result<Templates> {
+        let mut library = Library::default();
+        library
+            .add("default.tmpl", DEFAULTS, FUNCTIONS)
+            .map_err(|err| anyhow!("BUG: the built-in templates: {err}"))?;
+        let mut read = Vec::new();
+        for pattern in patterns {
+            for file in matching(&base_dir.join(pattern))? {
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("templates: cannot read {}", file.display()))?;
+                library
+                    .add(&file.display().to_string(), &text, FUNCTIONS)
+                    .map_err(|err| anyhow!("templates: {err}"))?;
+                read.push(text.into_bytes());
+            }
+        }
+        Ok(Templates {
+            library: Arc::new(library),
+            read,
+        })
+    }
+
+    /// Parses a field.
+    ///
+    /// # Errors
+    /// With the field and what is wrong.
+    pub(super) fn text(&self, field: &str, text: &str) -> anyhow::Result<Text> {
+        let template = Template::parse(field, text, FUNCTIONS);
+        let template = template.map_err(|err| anyhow!("{field}: {err}"))?;
+        Ok(Text(Arc::new(template.with_library(&self.library))))
+    }
+}
+
+/// The files that a path names; `*` is allowed in its last part.
+fn matching(path: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some((start, end)) = name.split_once('*') else {
+        return Ok(vec![path.to_owned()]);
+    };
+    if end.contains('*') {
+        bail!("templates: {}: expected at most one *", path.display());
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("templates: cannot read {}", folder.display()))?;
+    let mut files: Vec<_> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+        })
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// A notification that is being put into words.
+pub(super) struct Notice {
+    pub(super) message: Message,
+    pub(super) event_id: String,
+    pub(super) now: Timestamp,
+    data: Value,
+}
+
+impl Notice {
+    pub(super) fn new(message: Message, event_id: &str, now: Timestamp) -> Notice {
+        Notice {
+            data: message.data(),
+            event_id: event_id.to_owned(),
+            message,
+            now,
+        }
+    }
+
+    /// Expands a field.
+    ///
+    /// # Errors
+    /// In Go's words.
+    pub(super) fn render(&self, text: &Text) -> Result<String, String> {
+        let no_query = |_: &str| Err("queries are for rules".to_owned());
+        let env = Env {
+            query: &no_query,
+            external_url: &self.message.external_url,
+            now: self.now,
+            limits: Limits::default(),
+        };
+        text.0
+            .execute(&self.data, &env)
+            .map_err(|err| err.to_string())
+    }
+
+    /// The same over all attempts at all messages of a group: the receiver's own
+    /// key of the incident.
+    pub(super) fn incident(&self) -> String {
+        let key = self.message.group_key.as_bytes();
+        let digest = ring::digest::digest(&ring::digest::SHA256, key);
+        digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
