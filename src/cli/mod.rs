@@ -68,6 +68,9 @@ pub struct RunArgs {
     /// How long samples are kept [default: 30d].
     #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = parse_span)]
     pub retention: Option<Span>,
+    /// Let /api/v1/admin/tsdb/... answer: delete_series, clean_tombstones, snapshot, compact.
+    #[arg(long = "web.enable-admin-api")]
+    pub enable_admin_api: bool,
     /// error, warn, info, debug or trace, or target=level pairs [default: info].
     #[arg(long, alias = "log.level", value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -97,6 +100,7 @@ impl RunArgs {
         if let Some(retention) = self.retention {
             config.store.retention = retention;
         }
+        config.server.enable_admin_api |= self.enable_admin_api;
         if let Some(level) = &self.log_level {
             config.server.log_level.clone_from(level);
         }
@@ -170,7 +174,9 @@ mod tests {
             "/d",
             "--storage.tsdb.retention.time",
             "15d",
+            "--web.enable-admin-api",
         ]);
+        assert!(named.server.enable_admin_api);
         assert_eq!(named.server.listen.len(), 2);
         assert_eq!(named.server.data_dir, PathBuf::from("/d"));
         assert_eq!(named.store.retention, Span::secs(15 * 86_400));

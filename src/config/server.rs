@@ -37,6 +37,8 @@ pub struct Server {
     pub cors_origin: String,
     /// A folder of Grafana dashboards to show beside the shipped ones.
     pub dashboards_dir: Option<PathBuf>,
+    /// Whether `/api/v1/admin/tsdb/...` (delete, snapshot, compact) answers.
+    pub enable_admin_api: bool,
     /// A filter as in `info` or `pulse=debug,warn`.
     pub log_level: String,
     /// How log lines look.
@@ -52,6 +54,7 @@ impl Default for Server {
             body_max: Size::mib(16),
             allowed_hosts: Vec::new(),
             cors_origin: String::new(),
+            enable_admin_api: false,
             dashboards_dir: None,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
+use super::deleted::{Tombstone, Tombstones};
 use super::disk::{Backends, io_error, sync_dir};
 use super::sealed::{Generation, Kind, SealedFile};
 use super::{Error, sealed};
@@ -45,6 +46,8 @@ pub(super) struct Days {
     files: RwLock<BTreeMap<(u32, Kind), Arc<DayFile>>>,
     /// The open ones, the last used at the end.
     open: Mutex<Vec<Arc<OpenFile>>>,
+    /// What is deleted in the files and not yet gone from them.
+    tombstones: Tombstones,
     /// How many need the files, and the log behind them, to stay.
     pins: Arc<Mutex<usize>>,
 }
@@ -169,6 +172,7 @@ impl Days {
             cache_bytes,
             files: RwLock::default(),
             open: Mutex::default(),
+            tombstones: Tombstones::default(),
             pins: Arc::default(),
         };
         let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
@@ -181,6 +185,49 @@ impl Days {
             }
         }
         Ok(days)
+    }
+
+    /// What is deleted in the files and not yet gone from them.
+    pub(super) fn tombstones(&self) -> &Tombstones {
+        &self.tombstones
+    }
+
+    /// The files that have deleted samples, or had some before they were rewritten.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn reached_by_tombstones(&self) -> Result<Vec<Arc<DayFile>>, sealed::Error> {
+        let tombstones = self.tombstones.all();
+        let mut reached = Vec::new();
+        for day in self.all() {
+            let series = match self.series_of(&day) {
+                Ok(series) => series,
+                Err(_) if day.is_gone() => continue,
+                Err(err) => return Err(err),
+            };
+            let generations = day.generations();
+            let reaches = |t: &Tombstone| {
+                let hits =
+                    |g: &Generation| t.reaches(g.commit_seqs.end().0, g.min_time, g.max_time);
+                generations.iter().any(hits) && !t.series.is_disjoint(&series)
+            };
+            if tombstones.iter().any(reaches) {
+                reached.push(day);
+            }
+        }
+        Ok(reached)
+    }
+
+    /// The series of which a file has nothing that may be seen.
+    fn hidden_series(&self, day: &DayFile) -> RoaringBitmap {
+        let generations = day.generations();
+        let covers_all = |t: &&Tombstone| {
+            let covers = |g: &Generation| t.covers(g.commit_seqs.end().0, g.min_time, g.max_time);
+            generations.iter().all(covers)
+        };
+        let tombstones = self.tombstones.all();
+        let covering = tombstones.iter().filter(covers_all);
+        covering.fold(RoaringBitmap::new(), |all, t| all | &t.series)
     }
 
     /// Keeps the files in their places for a while.
@@ -275,10 +322,11 @@ impl Days {
                 what: "removed or replaced".to_owned(),
             });
         }
-        match day.kind {
+        let file = match day.kind {
             Kind::Day => SealedFile::open_frozen(&day.path, cache_bytes, &self.backends),
             Kind::Hours => SealedFile::open(&day.path, cache_bytes, &self.backends),
-        }
+        };
+        file.map(|file| file.hiding(self.tombstones.clone()))
     }
 
     /// Closes a file, so that the next use opens it anew: after an error in it.
@@ -376,7 +424,7 @@ impl Days {
             let mut again = false;
             for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
                 match self.series_of(day) {
-                    Ok(series) => all |= &*series,
+                    Ok(series) => all |= &*series - &self.hidden_series(day),
                     Err(_) if day.is_gone() => again = true,
                     Err(err) => return Err(err),
                 }

@@ -11,6 +11,8 @@ pub mod batch;
 mod changed;
 mod clock;
 mod days;
+mod delete;
+mod deleted;
 mod disk;
 mod head;
 mod index;
@@ -246,6 +248,7 @@ impl Store {
             sealed_max_t: coverage.max_t,
             lock,
         }));
+        delete::load(&shared)?;
         Store::start(shared, log)
     }
 
@@ -462,12 +465,26 @@ impl Store {
     /// # Errors
     /// When a file cannot be read, or `out` fails.
     pub fn backup(&self, plan: &backup::Plan, out: impl Write) -> Result<backup::Done, Error> {
-        let source = backup::Source {
+        backup::write(&self.backup_source(), plan, self.shared.clock.now(), out)
+    }
+
+    /// Makes a snapshot: a directory below `snapshots` in the data directory that
+    /// can itself be one. Gives its name. `skip_head` leaves out what is not sealed.
+    /// Blocking; nothing waits for it.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn snapshot(&self, skip_head: bool) -> Result<String, Error> {
+        let now = self.shared.clock.now();
+        backup::snapshot(&self.backup_source(), skip_head, now)
+    }
+
+    fn backup_source(&self) -> backup::Source<'_> {
+        backup::Source {
             dir: &self.shared.dir,
             hot: &self.shared.hot,
             days: &self.shared.days,
-        };
-        backup::write(&source, plan, self.shared.clock.now(), out)
+        }
     }
 
     /// Walks every checksum of every file. Blocking; nothing waits for it.

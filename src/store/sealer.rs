@@ -15,6 +15,7 @@
 //! unlinked, and series that no day and no memory holds leave the index. Days that
 //! are over are rewritten ([`rewrite`]); a seal that becomes due goes first.
 
+mod clean;
 mod rewrite;
 pub(super) mod room;
 #[cfg(test)]
@@ -67,6 +68,8 @@ pub(super) enum Command {
     Seal(oneshot::Sender<Result<(), Error>>),
     /// Seal all there is and rewrite every day that has hours, also the open one.
     Compact(oneshot::Sender<Result<(), Error>>),
+    /// Rewrite every day that has deleted samples.
+    Clean(oneshot::Sender<Result<(), Error>>),
     /// End.
     Stop,
 }
@@ -92,7 +95,7 @@ pub(super) struct Sealer {
     /// When the process' memory made the open hour be sealed.
     sealed_for_memory: Option<Instant>,
     /// Came while a day was rewritten.
-    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+    waiting: Vec<Command>,
 }
 
 impl Sealer {
@@ -116,7 +119,7 @@ impl Sealer {
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         loop {
             let command = match self.waiting.pop() {
-                Some(reply) => Some(Command::Compact(reply)),
+                Some(command) => Some(command),
                 None => match commands.recv_timeout(TICK) {
                     Ok(command) => Some(command),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -127,6 +130,7 @@ impl Sealer {
                 Some(Command::Stop) => Err(Gone),
                 Some(Command::Seal(reply)) => self.seal_all(reply),
                 Some(Command::Compact(reply)) => self.compact(reply, commands),
+                Some(Command::Clean(reply)) => self.clean(reply, commands),
                 None => self.tick().and_then(|()| self.rewrite_due(commands)),
             });
             match std::panic::catch_unwind(work) {

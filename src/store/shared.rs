@@ -64,6 +64,8 @@ pub(super) struct Shared {
     pub(super) callers: AtomicUsize,
     /// Set when the store shall stop, so that the writer gives up on a dead disk.
     pub(super) closing: AtomicBool,
+    /// One deletion or cleaning at a time.
+    pub(super) deleting: tokio::sync::Mutex<()>,
     /// Which threads have ended.
     pub(super) ended: Arc<watch::Sender<Ended>>,
     changes: [watch::Sender<u64>; Table::ALL.len()],
@@ -114,6 +116,7 @@ impl Shared {
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
             callers: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            deleting: tokio::sync::Mutex::new(()),
             ended: Arc::new(watch::Sender::new(Ended::default())),
             changes: [(); Table::ALL.len()].map(|()| watch::Sender::new(0)),
             _lock: opened.lock,

@@ -44,11 +44,13 @@ pub enum Table {
     Metadata,
     /// Single values.
     Kv,
+    /// Deleted samples that are still in the files (store).
+    Deleted,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 16] = [
         Table::Outbox,
         Table::Attempt,
         Table::Dead,
@@ -64,6 +66,7 @@ impl Table {
         Table::Silence,
         Table::Metadata,
         Table::Kv,
+        Table::Deleted,
     ];
 
     /// The table's name on disk.
@@ -84,6 +87,7 @@ impl Table {
             Table::Silence => "silence",
             Table::Metadata => "metadata",
             Table::Kv => "kv",
+            Table::Deleted => "deleted",
         }
     }
 

@@ -122,6 +122,7 @@ fn api() -> Router<AppState> {
         .route("/status/clock", get(status::clock))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/walreplay", get(status::walreplay))
+        .nest("/admin/tsdb", admin_tsdb())
         .route("/local/backup", post(admin::backup))
         .route("/local/verify", post(admin::verify))
 }
@@ -138,6 +139,21 @@ fn alertmanager() -> Router<AppState> {
         .route("/silences", silences)
         .route("/silence/{id}", silence)
         .route("/status", get(v2::status::status))
+}
+
+/// What Prometheus lets its operator do, with POST or PUT.
+fn admin_tsdb() -> Router<AppState> {
+    Router::new()
+        .route(
+            "/delete_series",
+            post(admin::delete_series).put(admin::delete_series),
+        )
+        .route(
+            "/clean_tombstones",
+            post(admin::clean_tombstones).put(admin::clean_tombstones),
+        )
+        .route("/snapshot", post(admin::snapshot).put(admin::snapshot))
+        .route("/compact", post(admin::compact).put(admin::compact))
 }
 
 /// What every request passes, from the last line inwards: it is counted, gets its

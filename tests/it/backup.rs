@@ -166,3 +166,64 @@ async fn verify_names_the_file_and_the_page_of_a_flipped_bit() {
     fs::write(&hot, whole).unwrap();
     assert_verified(&data);
 }
+
+/// Asks the admin API; gives the status and the body.
+async fn admin(server: &Server, path: &str) -> (u16, String) {
+    let url = server.url(&format!("/api/v1/admin/tsdb/{path}"));
+    let form = "application/x-www-form-urlencoded";
+    let answer = server.http.post(&url, form, "").await;
+    (answer.status, answer.text().to_owned())
+}
+
+#[tokio::test]
+async fn the_admin_api_is_off_until_it_is_switched_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), free_port()).await;
+    for call in ["delete_series", "clean_tombstones", "snapshot", "compact"] {
+        let (status, body) = admin(&server, call).await;
+        let wanted = "{\"status\":\"error\",\"errorType\":\"unavailable\",\
+                      \"error\":\"admin APIs disabled\"}";
+        assert_eq!((status, body.as_str()), (503, wanted), "{call}");
+    }
+    assert_eq!(server.terminate().await, Some(0));
+    fs::write(
+        dir.path().join("pulse.toml"),
+        "[server]\nenable_admin_api = true\n",
+    )
+    .unwrap();
+    let mut server = Server::start(dir.path(), free_port()).await;
+    eventually("own metrics are stored", || async {
+        (server.value("up{job=\"pulse\"}").await == Some(1.0)).then_some(())
+    })
+    .await;
+    let (status, body) = admin(&server, "delete_series").await;
+    assert_eq!(status, 400);
+    assert!(body.contains("no match[] parameter provided"), "{body}");
+    let get = server.get("/api/v1/admin/tsdb/snapshot").await;
+    assert_eq!(get.status, 405);
+
+    let (status, body) = admin(&server, "snapshot?skip_head=0").await;
+    assert_eq!(status, 200, "{body}");
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let name = body["data"]["name"].as_str().unwrap();
+    assert_verified(&dir.path().join("data/snapshots").join(name));
+    let (status, body) = admin(&server, "snapshot?skip_head=x").await;
+    assert_eq!(status, 400);
+    assert!(
+        body.contains("invalid parameter \\\"skip_head\\\""),
+        "{body}"
+    );
+
+    let gone = "delete_series?match[]=pulse_store_commits_total&match[]=up";
+    assert_eq!(admin(&server, gone).await, (204, String::new()));
+    let left = "count_over_time(pulse_store_commits_total[1h])";
+    let left = server.value(left).await.unwrap_or(0.0);
+    assert!(left <= 1.0, "{left} samples, one may have come since");
+    assert_eq!(admin(&server, "compact").await, (204, String::new()));
+    assert_eq!(
+        admin(&server, "clean_tombstones").await,
+        (204, String::new())
+    );
+    assert_eq!(server.terminate().await, Some(0));
+    assert_verified(&dir.path().join("data"));
+}

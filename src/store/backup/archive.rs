@@ -281,6 +281,11 @@ impl Rows {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+
+    /// The table and its rows.
+    pub(super) fn split(&self) -> (String, Vec<Row>) {
+        split_rows(&self.0).expect("they were put together here")
+    }
 }
 
 /// One block that was checked.

@@ -101,7 +101,7 @@ pub(in crate::store) fn write(
 }
 
 /// A name that no other backup has.
-fn new_id(dir: &Path, now: Timestamp) -> String {
+pub(super) fn new_id(dir: &Path, now: Timestamp) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut hash = Xxh3::new();
     hash.update(dir.as_os_str().as_encoded_bytes());
@@ -241,24 +241,9 @@ impl<'p, W: Write> Copy<'p, W> {
         Ok(())
     }
 
-    /// Whatever else is in the directory. These files are small, and are written
-    /// under another name first.
+    /// Whatever else is in the directory.
     fn others(&mut self, dir: &Path) -> Result<(), Error> {
-        let fail = |err| io_error("read", dir, err);
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for entry in fs::read_dir(dir).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let is_file = entry.file_type().map_err(fail)?.is_file();
-            let unfinished = name.ends_with(".new") || name.ends_with(".tmp");
-            if is_file && !unfinished && !LEFT_OUT.contains(&&*name) && Kind::parse(&name).is_none()
-            {
-                paths.push(entry.path());
-            }
-        }
-        paths.sort();
-        for path in paths {
+        for path in other_files(dir)? {
             let identity = content_hash(&path).map_err(|err| io_error("read", &path, err))?;
             self.file(&path, identity)?;
         }
@@ -279,8 +264,28 @@ impl<'p, W: Write> Copy<'p, W> {
     }
 }
 
+/// The files of a data directory that are neither sealed nor the process's own.
+/// These are small, and are written under another name first.
+pub(super) fn other_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let fail = |err| io_error("read", dir, err);
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_file = entry.file_type().map_err(fail)?.is_file();
+        let unfinished = name.ends_with(".new") || name.ends_with(".tmp");
+        let is_own = LEFT_OUT.contains(&&*name) || Kind::parse(&name).is_some();
+        if is_file && !unfinished && !is_own {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 /// The last commit of a snapshot.
-fn last_commit(read: &redb::ReadTransaction) -> Result<u64, redb::Error> {
+pub(super) fn last_commit(read: &redb::ReadTransaction) -> Result<u64, redb::Error> {
     let table = read.open_table(WAL)?;
     let last = table.last()?.map(|(key, _)| key.value().0);
     let sealed = Meta::read_in(read)?.wal_sealed_seq;

@@ -22,6 +22,7 @@ pub(super) mod archive;
 mod copy;
 mod hot;
 mod restore;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -29,3 +30,4 @@ pub use archive::{ArchiveError, Base, Contents, Head, Listed};
 pub use copy::{Done, Plan, write_offline};
 pub(super) use copy::{Source, write};
 pub use restore::{Restored, check, contents, restore};
+pub(super) use snapshot::snapshot;

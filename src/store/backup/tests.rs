@@ -20,7 +20,7 @@ fn open(dir: &Path) -> Store {
 }
 
 fn open_with(options: Options) -> Store {
-    let (clock, _) = manual(T0 + 60_000);
+    let (clock, _) = manual(T0 + 3 * 3_600_000);
     Store::open(options, clock, Metrics::new()).unwrap()
 }
 
@@ -138,7 +138,8 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_its_commit() {
     let mut backups: Vec<(PathBuf, Done)> = Vec::new();
     for n in 1..=4 {
         while store.shared.committed.load(Ordering::Relaxed) < n * 60 {
-            tokio::task::yield_now().await;
+            assert!(!writers.iter().all(|writer| writer.is_finished()));
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         let to = dir.path().join(format!("{n}.pulse"));
         let backup = store.clone();

@@ -29,6 +29,7 @@ use super::seal::{Layout, Seal};
 use super::tables::{self, FORMAT_MAX, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
 use crate::store::CommitSeq;
+use crate::store::deleted::Tombstones;
 use crate::store::disk::Boxed;
 
 /// Opens the bytes of a file: the place to count writes and to inject faults.
@@ -140,6 +141,8 @@ pub struct SealedFile {
     generations: RwLock<Arc<[Generation]>>,
     /// Held while a generation is written or removed.
     writing: Mutex<()>,
+    /// What reads leave out.
+    pub(super) tombstones: Tombstones,
 }
 
 /// What went wrong, before it is known on which file.
@@ -277,7 +280,13 @@ impl SealedFile {
             cache_bytes,
             generations: RwLock::new(generations),
             writing: Mutex::new(()),
+            tombstones: Tombstones::default(),
         })
+    }
+
+    /// From now on reads leave out what these say.
+    pub(in crate::store) fn hiding(self, tombstones: Tombstones) -> SealedFile {
+        SealedFile { tombstones, ..self }
     }
 
     /// Where the file is.

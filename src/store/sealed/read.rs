@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use redb::{AccessGuard, ReadOnlyTable, ReadTransaction};
 use xxhash_rust::xxh3::Xxh3;
@@ -17,6 +18,7 @@ use super::file::{Error, Generation, SealedFile, Trouble, place};
 use super::page::{Entry, EntryKey, Page};
 use super::tables::{self, PAGE, PageKey, TIMES, WINDOW, WindowRow};
 use crate::model::{Sample, Timestamp};
+use crate::store::deleted::{Hidden, Tombstone};
 
 impl SealedFile {
     /// Appends the samples of `targets` (metric symbol, ref; ascending, unique) in
@@ -42,6 +44,7 @@ impl SealedFile {
         // The list first, then the snapshot: every listed generation is in it.
         let generations = self.generations();
         let read = self.begin_read_here()?;
+        let tombstones = self.tombstones.all();
         let mut budget = Budget {
             left: samples_max,
             limit: samples_max,
@@ -59,6 +62,7 @@ impl SealedFile {
                 Walk {
                     pages,
                     generation,
+                    hidden: hidden_in(&tombstones, generation),
                     times: Times::new(&read, generation)?,
                     range: (start, end),
                     values: Vec::new(),
@@ -107,6 +111,7 @@ type Guard = AccessGuard<'static, &'static [u8]>;
 struct Walk<'a> {
     pages: &'a Pages,
     generation: &'a Generation,
+    hidden: Hidden,
     times: Times<'a>,
     range: (i64, i64),
     values: Vec<f64>,
@@ -232,9 +237,17 @@ impl Walk<'_> {
         let pairs = times[from..to].iter().zip(&self.values);
         self.run
             .extend(pairs.map(|(time, value)| Sample::new(*time, *value)));
+        self.hidden.trim(entry.key.ref_id, &mut self.run);
         merge(out, &self.run);
         Ok(())
     }
+}
+
+/// What is deleted in a generation.
+fn hidden_in(tombstones: &Arc<[Tombstone]>, generation: &Generation) -> Hidden {
+    let last_seq = generation.commit_seqs.end().0;
+    let (first, last) = (generation.min_time, generation.max_time);
+    Hidden::of(tombstones, last_seq, first, last)
 }
 
 /// The key of the first entry of a series.

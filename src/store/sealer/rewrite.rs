@@ -128,8 +128,8 @@ impl Sealer {
         let done = match commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => Err(Gone),
             Ok(Command::Seal(reply)) => self.seal_all(reply),
-            Ok(Command::Compact(reply)) => {
-                self.waiting.push(reply);
+            Ok(later @ (Command::Compact(_) | Command::Clean(_))) => {
+                self.waiting.push(later);
                 Ok(())
             }
             Err(TryRecvError::Empty) if looked.elapsed() >= LOOK => {

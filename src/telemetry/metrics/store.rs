@@ -8,7 +8,7 @@ use prometheus::{
 use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 
 /// The tables of the store, in its own words: `table` of the `db_` families.
-pub(crate) const TABLES: [&str; 17] = [
+pub(crate) const TABLES: [&str; 18] = [
     "samples",
     "series",
     "outbox",
@@ -26,6 +26,7 @@ pub(crate) const TABLES: [&str; 17] = [
     "silence",
     "metadata",
     "kv",
+    "deleted",
 ];
 
 /// Why rows are not taken: `reason` of `pulse_store_refused_total`.

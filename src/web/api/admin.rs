@@ -14,6 +14,9 @@ use axum::response::{IntoResponse as _, Response};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::json::{self, Object};
+use super::params::Params;
+use crate::model::Timestamp;
 use crate::store::backup::Plan;
 use crate::web::Context;
 use crate::web::error::ApiError;
@@ -23,9 +26,6 @@ const PIECES_MAX: usize = 4;
 
 /// A piece is sent at this length.
 const PIECE_BYTES: usize = 256 << 10;
-
-/// The longest list of files of an earlier backup.
-pub const PLAN_BYTES_MAX: usize = 16 << 20;
 
 /// What the command line may do, and one at a time.
 pub struct Local {
@@ -131,5 +131,86 @@ pub async fn verify(
         .await
         .map_err(|_| ApiError::unavailable("the verification failed inside"))?;
     let body = serde_json::to_vec(&checked).expect("plain data is JSON");
-    Ok(super::json::respond(body))
+    Ok(json::respond(body))
+}
+
+/// The admin API is off unless the configuration says otherwise.
+fn enabled(context: &Context) -> Result<OwnedSemaphorePermit, ApiError> {
+    if context.config().server.enable_admin_api {
+        context.local.turn()
+    } else {
+        Err(ApiError::unavailable("admin APIs disabled"))
+    }
+}
+
+/// Deletes the samples of matching series in a time range.
+pub async fn delete_series(
+    State(context): State<Context>,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
+    let _turn = enabled(&context)?;
+    let selectors = params.selectors()?;
+    if selectors.is_empty() {
+        return Err(ApiError::bad_data("no match[] parameter provided"));
+    }
+    let start = params.time("start")?.unwrap_or(Timestamp::MIN);
+    let end = params.time("end")?.unwrap_or(Timestamp::MAX);
+    let series = context.store.delete_series(&selectors, start, end).await?;
+    tracing::info!(
+        series,
+        start_ms = start.as_ms(),
+        end_ms = end.as_ms(),
+        "series deleted"
+    );
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes deleted samples out of the files.
+pub async fn clean_tombstones(State(context): State<Context>) -> Result<StatusCode, ApiError> {
+    let _turn = enabled(&context)?;
+    context.store.clean_tombstones().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Rewrites every day that has sealed hours into its long columns, the open one too.
+pub async fn compact(State(context): State<Context>) -> Result<StatusCode, ApiError> {
+    let _turn = enabled(&context)?;
+    context.store.compact_now().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a copy of the data directory below `snapshots` in it.
+pub async fn snapshot(
+    State(context): State<Context>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let turn = enabled(&context)?;
+    let skip_head = match params.get("skip_head") {
+        "" => false,
+        text => parse_bool(text).ok_or_else(|| {
+            let message = format!("unable to parse boolean {text:?}");
+            ApiError::parameter("skip_head", message)
+        })?,
+    };
+    let store = context.store.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        store.snapshot(skip_head)
+    });
+    let name = made
+        .await
+        .map_err(|_| ApiError::unavailable("the snapshot failed inside"))??;
+    tracing::info!(name, "snapshot made");
+    Ok(json::respond(json::success(&[], &[], |out| {
+        Object::new(out).text("name", &name).end();
+    })))
+}
+
+/// What Go takes for a boolean.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }

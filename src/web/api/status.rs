@@ -109,6 +109,10 @@ pub async fn flags(State(context): State<Context>) -> Response {
             config.server.data_dir.display().to_string(),
         ),
         ("storage.tsdb.retention.time", span(config.store.retention)),
+        (
+            "web.enable-admin-api",
+            config.server.enable_admin_api.to_string(),
+        ),
         ("web.external-url", config.global.external_url.clone()),
         ("web.listen-address", listen.join(",")),
         (
