@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context as _, anyhow};
 
-use crate::config::{Config, Span};
+use crate::config::{Config, Size, Span};
 use crate::{alerting, delivery, ingest, rules, sources, web};
 
 /// What a checked configuration holds, in numbers.
@@ -90,6 +90,24 @@ fn mistaken_values(config: &Config) -> Vec<anyhow::Error> {
             mistakes.push(anyhow!("{field} = 0, expected at least 1"));
         }
     }
+    let store = &config.store;
+    for (field, size, least) in [
+        ("[store] memory_limit", store.memory_limit, Size::mib(64)),
+        ("[store] write_budget", store.write_budget, Size::mib(100)),
+        ("[store] free_min", store.free_min, Size::mib(1)),
+        ("[store] reserve", store.reserve, Size::mib(1)),
+    ] {
+        if size.get() > 0 && size < least {
+            let text = format!("{field} = {size:?}, expected 0B or at least {least:?}");
+            mistakes.push(anyhow!(text));
+        }
+    }
+    if store.head_max < Size::mib(1) {
+        let head_max = store.head_max;
+        mistakes.push(anyhow!(
+            "[store] head_max = {head_max:?}, expected at least 1MiB"
+        ));
+    }
     for view in &config.metrics.views {
         if !VIEWS.contains(&view.as_str()) {
             let text = format!("[metrics] views: {view:?}, expected some of {VIEWS:?}");
@@ -134,6 +152,9 @@ mod tests {
                 "[global] scrape_interval",
             ),
             ("[query]\nconcurrency = 0", "[query] concurrency"),
+            ("[store]\nmemory_limit = \"1MiB\"", "[store] memory_limit"),
+            ("[store]\nwrite_budget = \"1MiB\"", "[store] write_budget"),
+            ("[store]\nhead_max = \"1B\"", "[store] head_max"),
             ("[server]\nconnections_max = 0", "[server] connections_max"),
             ("[metrics]\nviews = [\"nod\"]", "[metrics] views"),
             (

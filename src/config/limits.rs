@@ -28,6 +28,8 @@ pub struct Store {
     pub free_min: Size,
     /// A file that is given up when the disk is full; 0: none.
     pub reserve: Size,
+    /// Bytes that commits and seals may write to the disk in a day; 0: no budget.
+    pub write_budget: Size,
 }
 
 impl Default for Store {
@@ -42,6 +44,7 @@ impl Default for Store {
             memory_limit: Size::bytes(0),
             free_min: Size::mib(256),
             reserve: Size::mib(32),
+            write_budget: Size::mib(8 * 1_024),
         }
     }
 }
@@ -66,8 +69,18 @@ pub struct Limits {
     pub series_max: usize,
     /// Active series of one tenant.
     pub series_per_tenant_max: usize,
+    /// Series that may be made in an hour, all tenants together; 0 is no limit.
+    pub new_series_per_hour: usize,
+    /// Series that one tenant may make in an hour; 0 is no limit.
+    pub new_series_per_tenant_per_hour: usize,
+    /// Values of one label of one tenant; further ones become `__overflow__`. 0 is no limit.
+    pub label_values_max: usize,
     /// Devices of one tenant that are registered; messages of others are taken all the same.
     pub devices_per_tenant_max: usize,
+    /// Samples per second in messages, all tenants together; 0 is no limit.
+    pub samples_per_second_all: u32,
+    /// Samples per second in messages of one tenant; 0 is no limit.
+    pub samples_per_second: u32,
     /// Messages per second of one tenant; 0 is no limit.
     pub messages_per_second: u32,
     /// Messages that a tenant may send at once above its rate.
@@ -91,7 +104,12 @@ impl Default for Limits {
             label_value_bytes_max: 2_048,
             series_max: 1_000_000,
             series_per_tenant_max: 200_000,
+            new_series_per_hour: 0,
+            new_series_per_tenant_per_hour: 0,
+            label_values_max: 0,
             devices_per_tenant_max: 100_000,
+            samples_per_second_all: 0,
+            samples_per_second: 0,
             messages_per_second: 0,
             messages_burst: 10_000,
             buffer_per_tenant: 65_600,
@@ -192,6 +210,9 @@ pub struct Tenant {
     /// Instead of `limits.messages_burst`.
     #[serde(default)]
     pub messages_burst: Option<u32>,
+    /// Instead of `limits.samples_per_second`.
+    #[serde(default)]
+    pub samples_per_second: Option<u32>,
     /// Instead of `limits.series_per_tenant_max`.
     #[serde(default)]
     pub series_max: Option<usize>,

@@ -39,6 +39,8 @@ pub(super) struct Rule {
     pub(super) rate: u32,
     /// Messages at once above the rate.
     pub(super) burst: u32,
+    /// Samples per second; 0 is no limit.
+    pub(super) samples: u32,
     /// Messages that may wait for their commit.
     pub(super) buffer: usize,
 }
@@ -66,6 +68,7 @@ impl Plan {
             enabled: true,
             rate: limits.messages_per_second,
             burst: limits.messages_burst,
+            samples: limits.samples_per_second,
             buffer: limits.buffer_per_tenant,
         };
         Ok(Plan {
@@ -139,6 +142,7 @@ fn rules(config: &Config, anyone: Rule) -> HashMap<TenantId, Rule> {
         enabled: tenant.enabled,
         rate: tenant.messages_per_second.unwrap_or(anyone.rate),
         burst: tenant.messages_burst.unwrap_or(anyone.burst),
+        samples: tenant.samples_per_second.unwrap_or(anyone.samples),
         ..anyone
     };
     let tenants = config.tenant.iter();

@@ -1,4 +1,4 @@
-//! A token bucket: so many messages a second, and a few more at once.
+//! A token bucket: so many messages or samples a second, and a few more at once.
 
 use crate::model::Timestamp;
 
@@ -18,10 +18,11 @@ impl Bucket {
         }
     }
 
-    /// Takes a token, if there is one. A rate of 0 is no limit. A clock that goes
+    /// Takes so many tokens, if they are there; from a full bucket also more than it
+    /// holds, which time then pays back. A rate of 0 is no limit. A clock that goes
     /// back fills nothing in at that moment and goes on filling from there: an hour
     /// back must not block a tenant for an hour.
-    pub(super) fn take(&mut self, rate: u32, burst: u32, now: Timestamp) -> bool {
+    pub(super) fn take(&mut self, count: u32, rate: u32, burst: u32, now: Timestamp) -> bool {
         if rate == 0 {
             return true;
         }
@@ -30,9 +31,10 @@ impl Bucket {
         let passed_ms = now.ms_since(self.filled).max(0);
         self.filled = now;
         self.tokens = (self.tokens + passed_ms as f64 / 1e3 * f64::from(rate)).min(size);
-        let is_there = self.tokens >= 1.0;
+        let count = f64::from(count);
+        let is_there = self.tokens >= count.min(size);
         if is_there {
-            self.tokens -= 1.0;
+            self.tokens -= count;
         }
         is_there
     }
@@ -44,7 +46,9 @@ mod tests {
 
     fn taken(bucket: &mut Bucket, rate: u32, burst: u32, ms: i64) -> usize {
         let now = Timestamp::from_ms(ms);
-        (0..1_000).filter(|_| bucket.take(rate, burst, now)).count()
+        (0..1_000)
+            .filter(|_| bucket.take(1, rate, burst, now))
+            .count()
     }
 
     #[test]
@@ -61,6 +65,15 @@ mod tests {
         let mut bucket = Bucket::new(0, Timestamp::from_ms(0));
         assert_eq!(taken(&mut bucket, 0, 0, 0), 1_000);
         assert_eq!(taken(&mut bucket, 1, 0, 1_000), 1);
+    }
+
+    #[test]
+    fn a_load_above_the_burst_is_paid_back() {
+        let mut bucket = Bucket::new(10, Timestamp::from_ms(0));
+        assert!(bucket.take(25, 10, 10, Timestamp::from_ms(0)));
+        for (ms, want) in [(1_000, false), (1_500, false), (1_700, true)] {
+            assert_eq!(bucket.take(1, 10, 10, Timestamp::from_ms(ms)), want, "{ms}");
+        }
     }
 
     #[test]

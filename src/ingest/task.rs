@@ -270,6 +270,10 @@ impl Worker {
                 entry.stage = Stage::Written(encoded);
                 load.entries.push(entry);
             }
+            Err(refused) if !refused.reason.is_kept() => {
+                self.explain(&entry, &refused.detail);
+                self.end(&entry, Ending::Rejected(refused.reason));
+            }
             Err(refused) => self.bury(entry, &refused, at.now, load),
         }
     }
@@ -460,6 +464,8 @@ fn refused_by_writer(refusal: Refusal) -> Refused {
             Reason::SeriesLimit,
             "a new series, but disk or memory are nearly full",
         ),
+        Refusal::SeriesRate => (Reason::SeriesLimit, "too many new series in this hour"),
+        Refusal::Labels => (Reason::Parse, "more or longer labels than limits allow"),
         Refusal::Overload => (Reason::Storage, "the store takes no samples"),
         Refusal::UnknownSeries => (
             Reason::Storage,

@@ -29,6 +29,7 @@ pub(super) struct Tenant {
 struct Gate {
     rule: Rule,
     bucket: Bucket,
+    samples: Bucket,
 }
 
 /// All tenants seen since the start.
@@ -65,9 +66,14 @@ impl Tenants {
         let meter = self.metrics.ingest.meter(label);
         meter.capacity.set(to_gauge(rule.buffer));
         let bucket = Bucket::new(rule.burst, now);
+        let samples = Bucket::new(samples_burst(rule.samples), now);
         Arc::new(Tenant {
             meter,
-            gate: Mutex::new(Gate { rule, bucket }),
+            gate: Mutex::new(Gate {
+                rule,
+                bucket,
+                samples,
+            }),
             timed: AtomicU64::new(0),
         })
     }
@@ -81,6 +87,11 @@ impl Tenants {
             tenant.lock().rule = rule;
         }
     }
+}
+
+/// Samples at once above a rate: those of ten seconds.
+pub(super) fn samples_burst(rate: u32) -> u32 {
+    rate.saturating_mul(10)
 }
 
 impl Tenant {
@@ -99,11 +110,18 @@ impl Tenant {
         if !enabled {
             return Err(Reason::Tenant);
         }
-        if gate.bucket.take(rate, burst, now) {
+        if gate.bucket.take(1, rate, burst, now) {
             Ok(())
         } else {
             Err(Reason::Quota)
         }
+    }
+
+    /// Whether a message with so many samples is within the tenant's rate.
+    pub(super) fn passes_samples(&self, count: u32, now: Timestamp) -> bool {
+        let mut gate = self.lock();
+        let rate = gate.rule.samples;
+        gate.samples.take(count, rate, samples_burst(rate), now)
     }
 
     /// Whether as many of its messages wait as may.

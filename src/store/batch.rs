@@ -138,6 +138,10 @@ pub enum Refusal {
     SeriesLimit,
     /// A new series, but disk or memory are nearly full.
     NoRoom,
+    /// A new series, but there were too many in this hour.
+    SeriesRate,
+    /// More or longer labels than `[limits]` allows.
+    Labels,
     /// Samples are not taken at the moment, and the batch does not wait.
     Overload,
     /// The id is of a series that has left the store; resolve its labels again.
@@ -146,12 +150,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in their order.
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::Conflict,
         Refusal::TooOld,
         Refusal::TooNew,
         Refusal::SeriesLimit,
         Refusal::NoRoom,
+        Refusal::SeriesRate,
+        Refusal::Labels,
         Refusal::Overload,
         Refusal::UnknownSeries,
     ];

@@ -3,8 +3,10 @@
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
+use std::time::Instant;
 
 use super::batch::{ItemOutcome, Refusal, RefusedRow, Row, SeriesKey, StateOp, WriteBatch};
+use super::churn::{Churn, Values, check_labels};
 use super::head::{Shard, place_of};
 use super::index::Added;
 use super::parts::{Parts, window_of};
@@ -12,6 +14,7 @@ use super::pressure::{Cause, Level};
 use super::series::{Freezer, HeadSeries, Placed};
 use super::shared::Shared;
 use super::{Table, wal};
+use crate::model::tenant::TENANT_LABEL;
 use crate::model::{Labels, Sample};
 use crate::telemetry::metrics;
 
@@ -107,6 +110,8 @@ pub(super) struct Intake {
     log_rows: usize,
     counts: Counts,
     limits: Limits,
+    churn: Churn,
+    values: Values,
 }
 
 /// What the rows of the open transaction came to.
@@ -127,7 +132,7 @@ struct Limits {
 
 impl Limits {
     fn of(&self, labels: &Labels) -> usize {
-        let tenant = labels.get(crate::model::tenant::TENANT_LABEL);
+        let tenant = labels.get(TENANT_LABEL);
         let own = tenant.and_then(|tenant| self.of_tenant.get(tenant));
         own.copied().unwrap_or(self.tenant)
     }
@@ -153,6 +158,8 @@ impl Intake {
             log_rows: 0,
             counts: Counts::default(),
             limits,
+            churn: Churn::new(Instant::now()),
+            values: Values::default(),
         }
     }
 
@@ -264,15 +271,34 @@ impl Intake {
     }
 
     fn series_of(&mut self, pass: &mut Pass<'_>, labels: &Labels) -> Result<u32, Refusal> {
-        let index = self.shared.index();
+        let shared = pass.shared;
+        let index = shared.index();
         if let Some(id) = index.lookup(labels) {
             return Ok(id);
         }
         if !pass.takes_series {
             return Err(Refusal::NoRoom);
         }
+        check_labels(labels, &shared.options.limits)?;
+        let max = shared.options.limits.label_values_max;
+        let capped = self.values.cap(labels, max, &index);
+        let labels = match &capped {
+            None => labels,
+            Some(capped) => {
+                if let Some(id) = index.lookup(capped) {
+                    return Ok(id);
+                }
+                capped
+            }
+        };
         if index.len() >= self.limits.all || index.tenant_series(labels) >= self.limits.of(labels) {
             return Err(Refusal::SeriesLimit);
+        }
+        let tenant = labels.get(TENANT_LABEL).unwrap_or_default();
+        self.churn
+            .admit(tenant, &shared.options.limits, Instant::now())?;
+        if capped.is_some() {
+            shared.metrics.store.label_values_capped.inc();
         }
         drop(index);
         // Readers may hold the index while they wait for a shard.
@@ -284,6 +310,11 @@ impl Intake {
         pass.fresh = id;
         self.added.push(added);
         Ok(id)
+    }
+
+    /// Series have left the store.
+    pub(super) fn forgot(&mut self) {
+        self.values.forget();
     }
 
     /// Makes the open record start all value coders anew. Only while it is empty.

@@ -9,6 +9,7 @@
 pub mod backup;
 pub mod batch;
 mod changed;
+mod churn;
 mod clock;
 mod days;
 mod delete;
@@ -43,6 +44,7 @@ mod transaction;
 mod varint;
 pub mod verify;
 mod wal;
+mod wear;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -175,6 +177,8 @@ pub struct Stats {
     pub max_time: Option<Timestamp>,
     /// Bytes on disk, as allocated.
     pub disk_bytes: u64,
+    /// Bytes that a day writes to the disk if it goes on as in the last hour.
+    pub written_per_day: u64,
 }
 
 impl Store {
@@ -439,6 +443,8 @@ impl Store {
             min_time: time(min),
             max_time: time(max),
             disk_bytes: disk::disk_bytes(&self.shared.dir),
+            written_per_day: u64::try_from(self.shared.metrics.store.written_per_day.get())
+                .unwrap_or(0),
         }
     }
 

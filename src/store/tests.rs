@@ -489,3 +489,61 @@ fn the_tables_of_the_metrics_are_the_stores() {
     let all: Vec<&str> = ["samples", "series"].into_iter().chain(ours).collect();
     assert_eq!(all, crate::telemetry::metrics::STORE_TABLES);
 }
+
+#[tokio::test]
+async fn limits_on_new_series_are_kept_and_counted_by_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.limits.new_series_per_tenant_per_hour = 3;
+    options.limits.label_values_max = 2;
+    options.limits.label_value_bytes_max = 12;
+    let store = open_with(options);
+    let rows = ["d1", "d2", "d3", "d4", "a value that is too long"];
+    let rows = rows.map(|device| row("a", device, T0, 1.0));
+    let committed = store.write(batch(rows)).await.unwrap();
+    // The third device's series is the one of all others; the fourth is a repeat.
+    let outcome = committed.outcomes[0];
+    assert_eq!(
+        (outcome.added, outcome.duplicates, outcome.refused),
+        (3, 1, 1)
+    );
+    assert!(store.resolve(&labels("a", "__overflow__")).is_some());
+    assert!(store.resolve(&labels("a", "d3")).is_none());
+    let outcome = store
+        .write(batch([row("b", "d1", T0, 1.0)]))
+        .await
+        .unwrap()
+        .outcomes[0];
+    assert_eq!(outcome.refusal, Some(Refusal::SeriesRate));
+    let metrics = &store.shared.metrics.store;
+    let counted = |reason: &str| metrics.refused.with_label_values(&[reason]).get();
+    assert_eq!((counted("labels"), counted("series_rate")), (1, 1));
+    assert_eq!(metrics.label_values_capped.get(), 1);
+}
+
+#[tokio::test]
+async fn a_spent_write_budget_makes_commits_wait_for_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    // Less than one commit writes.
+    options.store.write_budget = config::Size::bytes(1_000);
+    let store = open_with(options);
+    let write = async |i: i64| {
+        let begun = Instant::now();
+        store
+            .write(batch([row("a", "d", T0 + i, 1.0)]))
+            .await
+            .unwrap();
+        begun.elapsed()
+    };
+    write(0).await;
+    assert!(write(1).await > std::time::Duration::from_millis(900));
+    let metrics = &store.shared.metrics.store;
+    assert!(metrics.wear_linger.get() > 0.9);
+    assert!(store.stats().written_per_day > 0);
+    // The control: with the usual budget a lone caller does not wait.
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.write(batch([row("a", "d", T0, 1.0)])).await.unwrap();
+    assert!(store.shared.metrics.store.wear_linger.get() < 0.01);
+}

@@ -31,6 +31,7 @@ use super::parts::Part;
 use super::series::PartId;
 use super::shared::Shared;
 use super::transaction::{Change, Changes};
+use super::wear::Wear;
 use super::{StateOp, Table, state, wal};
 
 /// Batches that may wait in the queue.
@@ -122,6 +123,7 @@ pub(super) struct Writer {
     record: Vec<u8>,
     last_reset: Instant,
     keeper: Keeper,
+    wear: Wear,
 }
 
 /// How close together batches arrive.
@@ -151,6 +153,8 @@ impl Writer {
             .enable_time()
             .build()?;
         let seq = shared.committed.load(Ordering::Relaxed) + 1;
+        let write_budget = shared.options.store.write_budget.get();
+        let written = shared.metrics.store.bytes_written.get();
         let quarter = shared.options.store.hot_cache.as_usize() / 4;
         Ok(Writer {
             intake: Intake::new(Arc::clone(&shared), log.builder),
@@ -176,6 +180,7 @@ impl Writer {
             record: Vec::new(),
             last_reset: Instant::now(),
             keeper: Keeper::default(),
+            wear: Wear::new(write_budget, written, Instant::now()),
         })
     }
 
@@ -299,6 +304,7 @@ impl Writer {
         let removed = self.shared.index_mut().remove(&empty);
         self.removed.series.extend(removed.series);
         self.removed.symbols.extend(removed.symbols);
+        self.intake.forgot();
         self.sealer.push(reply);
         self.due_within(Duration::ZERO);
     }
@@ -342,7 +348,8 @@ impl Writer {
         let linger = self.shared.options.store.linger.get();
         let expected =
             self.shared.callers.load(Ordering::Relaxed) > 0 || self.arrivals.gap < linger;
-        if expected { linger } else { Duration::ZERO }
+        self.wear
+            .linger(if expected { linger } else { Duration::ZERO })
     }
 
     fn take_ops(&mut self, ops: Vec<StateOp>) {

@@ -275,6 +275,12 @@ impl Writer {
                 .with_label_values(label)
                 .observe(rows as f64);
         }
+        let now = Instant::now();
+        self.wear.count(metrics.store.bytes_written.get(), now);
+        let per_day = self.wear.per_day(now);
+        let linger = self.wear.linger(self.shared.options.store.linger.get());
+        metrics.store.wear_linger.set(linger.as_secs_f64());
+        metrics.store.written_per_day.set(whole(per_day));
         std::mem::take(&mut self.load).leave(&metrics.store);
         self.intake.observe();
     }
@@ -287,6 +293,14 @@ struct Cut {
     bytes: i64,
     /// Whether removed series were deleted.
     catalog: bool,
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "float to int casts saturate"
+)]
+fn whole(bytes: f64) -> i64 {
+    bytes as i64
 }
 
 /// Our error where redb's is expected.

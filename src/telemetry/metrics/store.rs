@@ -30,12 +30,14 @@ pub(crate) const TABLES: [&str; 18] = [
 ];
 
 /// Why rows are not taken: `reason` of `pulse_store_refused_total`.
-pub(crate) const REFUSALS: [&str; 7] = [
+pub(crate) const REFUSALS: [&str; 9] = [
     "conflict",
     "too_old",
     "too_new",
     "series_limit",
     "no_room",
+    "series_rate",
+    "labels",
     "overload",
     "unknown_series",
 ];
@@ -90,6 +92,12 @@ pub struct Store {
     /// How hard the store is pressed, by `cause`: 0 calm, 1 sheds old data, 2 refuses
     /// new series, 3 takes no samples.
     pub pressure: IntGaugeVec,
+    /// New series that share the overflow value of a label.
+    pub label_values_capped: IntCounter,
+    /// Bytes that a day writes if it goes on as in the last hour.
+    pub written_per_day: IntGauge,
+    /// How long a commit waits for more because of the write budget.
+    pub wear_linger: prometheus::Gauge,
     /// Free bytes on the disk of the data directory.
     pub free_bytes: IntGauge,
     /// Sealed files that were removed for want of room.
@@ -199,6 +207,24 @@ impl Store {
                 "pulse_store_pressure",
                 "0 calm, 1 old data goes early, 2 new series are refused, 3 no samples are taken.",
                 &["cause"],
+            ),
+            label_values_capped: counter(
+                r,
+                "pulse_store_label_values_capped_total",
+                "New series with a label value above the limit, which became __overflow__.",
+            ),
+            written_per_day: gauge(
+                r,
+                "pulse_store_written_per_day_bytes",
+                "Bytes that a day writes to the disk if it goes on as in the last hour.",
+            ),
+            wear_linger: registered(
+                r,
+                prometheus::Gauge::new(
+                    "pulse_store_linger_seconds",
+                    "How long a commit waits for more, as the write budget allows.",
+                )
+                .expect("BUG: a bad metric name"),
             ),
             free_bytes: gauge(
                 r,

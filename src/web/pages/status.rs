@@ -76,6 +76,12 @@ fn storage(context: &Context, request: &Request) -> Facts {
             "Room",
             context.store.hardship().unwrap_or("enough").to_owned(),
         ),
+        (
+            "Writes a day",
+            Format::of("bytes")
+                .format(stats.written_per_day as f64)
+                .to_string(),
+        ),
         ("Oldest sample", time(stats.min_time)),
         ("Newest sample", time(stats.max_time)),
         (

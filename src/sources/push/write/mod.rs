@@ -458,9 +458,11 @@ impl Stored {
             let reason = match refusal {
                 Refusal::Conflict => PushReason::Conflict,
                 Refusal::TooOld | Refusal::TooNew => PushReason::Timestamp,
-                Refusal::SeriesLimit | Refusal::NoRoom | Refusal::Overload => {
-                    PushReason::SeriesLimit
-                }
+                Refusal::SeriesLimit
+                | Refusal::NoRoom
+                | Refusal::SeriesRate
+                | Refusal::Overload => PushReason::SeriesLimit,
+                Refusal::Labels => PushReason::Labels,
                 Refusal::UnknownSeries => continue,
             };
             refused.add(reason, self.refusals[refusal as usize] as usize);
