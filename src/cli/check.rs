@@ -1,23 +1,47 @@
-//! `pulse check`: does everything but start.
+//! `pulse check`: does everything but start. `pulse check rules`: rule files alone.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Args;
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
 
-use super::{EXIT_USAGE, checked, complain, say};
+use super::{EXIT_USAGE, checked, complain, say, warn};
 use crate::config::Config;
+use crate::rules::file::{self, Defaults};
+use crate::rules::{duplicates, packs};
 
 /// Arguments of `pulse check`.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct CheckArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// The configuration file; without one the built-in defaults are checked.
     #[arg(env = "PULSE_CONFIG")]
     config: Option<PathBuf>,
 }
 
-/// Checks the configuration and every file that it names.
+#[derive(Subcommand)]
+enum What {
+    /// Check rule files as strictly as Prometheus.
+    Rules(RulesArgs),
+}
+
+/// Arguments of `pulse check rules`.
+#[derive(Args)]
+struct RulesArgs {
+    /// Rule files, or names of packs such as pack:scaling.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Checks the configuration and every file that it names, or rule files.
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
+    if let Some(What::Rules(args)) = &args.what {
+        return check_rules(&args.files);
+    }
     let report = load(args).and_then(|config| checked(&config, args.config.as_deref()));
     match report {
         Ok(report) => {
@@ -36,4 +60,45 @@ fn load(args: &CheckArgs) -> anyhow::Result<Config> {
         Some(path) => Config::load(path),
         None => Ok(Config::default()),
     }
+}
+
+/// As `promtool check rules`: every file is looked at; the code is 1 when one is wrong.
+fn check_rules(files: &[PathBuf]) -> ExitCode {
+    let mut is_good = true;
+    for path in files {
+        let name = path.display().to_string();
+        say(&format!("Checking {name}"));
+        match check_file(&name) {
+            Ok(text) => say(&text),
+            Err(mistakes) => {
+                is_good = false;
+                warn(&format!("  FAILED:\n{}", mistakes.join("\n")));
+            }
+        }
+        say("");
+    }
+    match is_good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// What there is to say about a good file, or everything that is wrong.
+fn check_file(name: &str) -> Result<String, Vec<String>> {
+    let text = match name.strip_prefix("pack:") {
+        Some(pack) => packs::text(pack)
+            .map(str::to_owned)
+            .with_context(|| format!("{pack:?} is not a pack")),
+        None => std::fs::read_to_string(name).context("cannot read rule file"),
+    };
+    let text = text.map_err(|err| vec![format!("{name}: {err:#}")])?;
+    let defaults = Defaults::every(Duration::from_secs(60));
+    let groups = file::parse(name, &text, defaults)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
+    let mut report = format!("  SUCCESS: {rules} rules found");
+    for duplicate in duplicates(&groups) {
+        report.push_str(&format!("\n  duplicate rule: {duplicate}"));
+    }
+    Ok(report)
 }

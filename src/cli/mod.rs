@@ -10,6 +10,7 @@ mod local;
 mod plot;
 mod query;
 mod run;
+mod test;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ enum Command {
     Run(RunArgs),
     /// Check a configuration with all files that it names, without starting.
     Check(check::CheckArgs),
+    /// Run unit tests for rules.
+    Test(test::TestArgs),
     /// Ask a running pulse, or any Prometheus, a PromQL question.
     Query(query::QueryArgs),
     /// Write the whole data directory into one file, while it is in use or not.
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Test(args) => test::test(&args),
         Command::Query(args) => query::query(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
@@ -136,6 +140,12 @@ fn checked(config: &Config, file: Option<&Path>) -> anyhow::Result<crate::app::R
 #[expect(clippy::print_stderr, reason = "this is the command line's own voice")]
 fn complain(error: &anyhow::Error) {
     eprintln!("pulse: {error:#}");
+}
+
+/// Says something on standard error.
+#[expect(clippy::print_stderr, reason = "this is the command line's own voice")]
+fn warn(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Says something on standard output; a closed pipe is not an error.

@@ -15,8 +15,11 @@ use super::routing::{GroupBy, InhibitRule, RouteNode};
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
-    /// Paths or globs (`*` in the last part) of rule files.
-    pub files: Vec<String>,
+    /// Paths or globs of rule files.
+    #[serde(alias = "files")]
+    pub rule_files: Vec<String>,
+    /// Rules that come with the program.
+    pub packs: Vec<String>,
     /// After a restart, a pending alert with at least this `for` waits at least this long.
     pub for_grace_period: Span,
     /// After a longer restart, pending alerts begin anew.
@@ -28,7 +31,8 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
-            files: Vec::new(),
+            rule_files: Vec::new(),
+            packs: Vec::new(),
             for_grace_period: Span::secs(600),
             for_outage_tolerance: Span::secs(3_600),
             resend_delay: Span::secs(60),

@@ -70,6 +70,8 @@ pub struct Global {
     pub scrape_interval: Span,
     /// How often rule groups without an interval run.
     pub evaluation_interval: Span,
+    /// How far in the past the queries of rules look, in groups that do not say it.
+    pub rule_query_offset: Span,
     /// Added to what leaves the process: notifications, federation, remote_write.
     pub external_labels: BTreeMap<String, String>,
     /// Under which URL people reach us; stands in notifications. Empty: made
@@ -84,6 +86,7 @@ impl Default for Global {
         Global {
             scrape_interval: Span::secs(15),
             evaluation_interval: Span::secs(15),
+            rule_query_offset: Span::secs(0),
             external_labels: BTreeMap::new(),
             external_url: String::new(),
             trust_clock: false,

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
+use super::raw::{RawFile, RawGroup, RawMap, RawRule};
 use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text, rule_id};
 use crate::gotmpl::{Template, prometheus};
 use crate::model::duration;
@@ -30,56 +30,53 @@ pub struct FileError {
     pub message: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    #[serde(default)]
-    groups: Option<Vec<RawGroup>>,
+/// What holds for a group that does not say it itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// How often it runs.
+    pub interval: Duration,
+    /// How far in the past its queries look.
+    pub query_offset: Duration,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGroup {
-    name: Spanned<String>,
-    #[serde(default)]
-    interval: Option<Spanned<String>>,
-    #[serde(default)]
-    limit: Option<usize>,
-    #[serde(default)]
-    query_offset: Option<Spanned<String>>,
-    #[serde(default)]
-    labels: RawMap,
-    #[serde(default)]
-    rules: Option<Vec<Spanned<RawRule>>>,
+impl Defaults {
+    /// Groups run so often and look at the present.
+    pub fn every(interval: Duration) -> Defaults {
+        Defaults {
+            interval,
+            query_offset: Duration::ZERO,
+        }
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRule {
-    #[serde(default)]
-    record: Option<Spanned<String>>,
-    #[serde(default)]
-    alert: Option<Spanned<String>>,
-    #[serde(default)]
-    expr: Option<Spanned<String>>,
-    #[serde(default, rename = "for")]
-    hold: Option<Spanned<String>>,
-    #[serde(default)]
-    keep_firing_for: Option<Spanned<String>>,
-    #[serde(default)]
-    labels: RawMap,
-    #[serde(default)]
-    annotations: RawMap,
+/// A file without a mistake.
+#[derive(Debug)]
+pub struct Parsed {
+    /// In the order of the file.
+    pub groups: Vec<GroupSpec>,
+    /// Fields that vmalert knows and Prometheus does not: taken, but told.
+    pub extras: Vec<FileError>,
 }
 
-/// A map of texts, in which a value may be left out.
-type RawMap = Option<BTreeMap<String, Option<Spanned<String>>>>;
+/// Parses and checks the text of a file as strictly as Prometheus.
+///
+/// # Errors
+/// With every mistake, in the order of the file. A field of vmalert is one.
+pub fn parse(file: &str, text: &str, defaults: Defaults) -> Result<Vec<GroupSpec>, Vec<FileError>> {
+    let parsed = parse_lenient(file, text, defaults)?;
+    if parsed.extras.is_empty() {
+        Ok(parsed.groups)
+    } else {
+        Err(parsed.extras)
+    }
+}
 
-/// Parses and checks the text of a file; `interval` is that of groups without one.
+/// Parses and checks the text of a file; what only vmalert knows is let through
+/// where leaving it out changes no result.
 ///
 /// # Errors
 /// With every mistake, in the order of the file.
-pub fn parse(file: &str, text: &str, interval: Duration) -> Result<Vec<GroupSpec>, Vec<FileError>> {
+pub fn parse_lenient(file: &str, text: &str, defaults: Defaults) -> Result<Parsed, Vec<FileError>> {
     let raw: Option<RawFile> = serde_saphyr::from_str(text).map_err(|err| {
         let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
         let layout = bad_layout(text, line);
@@ -93,13 +90,17 @@ pub fn parse(file: &str, text: &str, interval: Duration) -> Result<Vec<GroupSpec
     })?;
     let mut checker = Checker {
         file,
-        interval,
+        defaults,
         errors: Vec::new(),
+        extras: Vec::new(),
     };
     let groups = raw.and_then(|raw| raw.groups).unwrap_or_default();
     let checked = checker.groups(groups);
     if checker.errors.is_empty() {
-        Ok(checked)
+        Ok(Parsed {
+            groups: checked,
+            extras: checker.extras,
+        })
     } else {
         Err(checker.errors)
     }
@@ -127,6 +128,20 @@ fn bad_layout(text: &str, gave_up: u64) -> Option<(u64, u64, String)> {
     None
 }
 
+/// Rules that say the same thing twice, as promtool's lint finds them: the same
+/// name with the same labels, over all groups of a file.
+pub fn duplicates(groups: &[GroupSpec]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let rules = groups.iter().flat_map(|group| &group.rules);
+    let twice = rules.filter(|rule| !seen.insert((&rule.name, &rule.labels)));
+    let shown = twice.map(|rule| {
+        let labels = rule.labels.iter();
+        let pairs: Vec<String> = labels.map(|(n, v)| format!("{n}={v:?}")).collect();
+        format!("{}{{{}}}", rule.name, pairs.join(", "))
+    });
+    shown.collect()
+}
+
 /// The parser's message without its picture of the place.
 fn yaml_message(err: &serde_saphyr::Error) -> String {
     let whole = err.without_snippet().to_string();
@@ -136,8 +151,9 @@ fn yaml_message(err: &serde_saphyr::Error) -> String {
 
 struct Checker<'a> {
     file: &'a str,
-    interval: Duration,
+    defaults: Defaults,
     errors: Vec<FileError>,
+    extras: Vec<FileError>,
 }
 
 impl Checker<'_> {
@@ -159,8 +175,10 @@ impl Checker<'_> {
     }
 
     fn group(&mut self, raw: RawGroup) -> GroupSpec {
-        let name = raw.name.value;
         let interval = self.duration(raw.interval.as_ref());
+        let query_offset = self.query_offset(&raw);
+        self.group_extras(&raw);
+        let name = raw.name.value;
         let group_labels = self.label_map(raw.labels, raw.name.referenced);
         let mut ordinals = HashMap::new();
         let mut rules = Vec::new();
@@ -178,15 +196,56 @@ impl Checker<'_> {
         GroupSpec {
             file: self.file.to_owned(),
             interval: if interval.is_zero() {
-                self.interval
+                self.defaults.interval
             } else {
                 interval
             },
             limit: raw.limit.unwrap_or(0),
-            query_offset: self.duration(raw.query_offset.as_ref()),
+            query_offset,
             rules,
             name,
         }
+    }
+
+    /// Prometheus' word goes before vmalert's, and both before the default.
+    fn query_offset(&mut self, raw: &RawGroup) -> Duration {
+        match raw.query_offset.as_ref().or(raw.eval_delay.as_ref()) {
+            Some(offset) => self.duration(Some(offset)),
+            None => self.defaults.query_offset,
+        }
+    }
+
+    fn group_extras(&mut self, raw: &RawGroup) {
+        for (name, extra) in [
+            ("eval_delay", &raw.eval_delay),
+            ("eval_offset", &raw.eval_offset),
+            ("eval_alignment", &raw.eval_alignment),
+            ("concurrency", &raw.concurrency),
+            ("debug", &raw.debug),
+        ] {
+            self.extra(name, extra.as_ref());
+        }
+        if let Some(language) = &raw.language {
+            if language.value != "prometheus" {
+                let text = format!("rules of type {:?} are not known", language.value);
+                self.error(language.referenced, &text);
+            }
+            self.extra("type", Some(language));
+        }
+    }
+
+    fn extra(&mut self, name: &str, extra: Option<&Spanned<String>>) {
+        let Some(extra) = extra else { return };
+        let taken = match name {
+            "eval_delay" => "taken as query_offset",
+            _ => "ignored",
+        };
+        self.extras.push(FileError {
+            file: self.file.to_owned(),
+            line: extra.referenced.line(),
+            column: extra.referenced.column(),
+            message: format!("{name} is a field of vmalert, which Prometheus refuses; {taken}"),
+        });
     }
 
     /// A rule without its number; `None` when it has no name or no expression.
@@ -197,6 +256,8 @@ impl Checker<'_> {
     ) -> Option<RuleSpec> {
         let at = raw.referenced;
         let raw = raw.value;
+        self.extra("debug", raw.debug.as_ref());
+        self.extra("update_entries_limit", raw.update_entries_limit.as_ref());
         let mut labels = group_labels.clone();
         labels.extend(self.label_map(raw.labels, at));
         let annotations = self.annotation_map(raw.annotations, at);
@@ -368,7 +429,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, want: &str) {
-        let errors = parse("r.yml", text, Duration::from_secs(15)).unwrap_err();
+        let errors = parse("r.yml", text, Defaults::every(Duration::from_secs(15))).unwrap_err();
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(errors, [want], "{text:?}");
     }
@@ -392,7 +453,7 @@ mod tests {
     #[test]
     fn tabs_in_a_text_and_one_document_with_its_mark_are_fine() {
         let text = "---\ngroups:\n- name: g\n  rules:\n  - alert: A\n    expr: |\n      up\n      \t== 0\n";
-        let groups = parse("r.yml", text, Duration::from_secs(15)).unwrap();
+        let groups = parse("r.yml", text, Defaults::every(Duration::from_secs(15))).unwrap();
         assert_eq!(groups[0].rules.len(), 1);
     }
 }

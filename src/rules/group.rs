@@ -176,6 +176,25 @@ impl Group {
         }
     }
 
+    /// Labels and annotations of the firing alerts of the rules of that name.
+    pub(super) fn firing<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a Labels, &'a BTreeMap<String, String>)> {
+        let rules = self.spec.rules.iter().zip(&self.rules);
+        let named = rules
+            .filter(move |(rule, _)| rule.name == name && matches!(rule.kind, Kind::Alerting(_)));
+        let alerts = named.flat_map(|(_, state)| state.alerts.iter());
+        let firing = alerts.filter(|(_, alert)| alert.phase == AlertPhase::Firing);
+        firing.map(|(labels, alert)| (labels, &alert.annotations))
+    }
+
+    /// The rules whose last evaluation failed, with the error.
+    pub(super) fn errors(&self) -> impl Iterator<Item = (&str, &str)> {
+        let rules = self.spec.rules.iter().zip(&self.rules);
+        rules.filter_map(|(rule, state)| Some((rule.name.as_str(), state.last_error.as_deref()?)))
+    }
+
     /// What pages and the API see.
     pub(super) fn view(&self) -> GroupView {
         let rules = self.spec.rules.iter().zip(&self.rules);

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::file;
+use super::file::{self, Defaults, FileError};
 use super::spec::GroupSpec;
+use super::{glob, packs};
 use crate::config::Config;
 use crate::promql::{Engine, Features, engine};
 
@@ -23,6 +24,8 @@ const SUBQUERY_STEP_MIN: Duration = Duration::from_secs(1);
 pub struct Loaded {
     /// In the order of the files and of the groups in them.
     pub groups: Vec<Arc<GroupSpec>>,
+    /// What was let through though Prometheus would not.
+    pub warnings: Vec<FileError>,
     /// What holds for all of them.
     pub settings: Arc<Settings>,
 }
@@ -52,21 +55,36 @@ pub struct Settings {
 /// When a file cannot be found or read, and with every mistake in any of them:
 /// one line for each, with file, line and column.
 pub fn load(config: &Config) -> anyhow::Result<Loaded> {
-    let interval = config.global.evaluation_interval.get();
+    let defaults = Defaults {
+        interval: config.global.evaluation_interval.get(),
+        query_offset: config.global.rule_query_offset.get(),
+    };
     let mut groups = Vec::new();
+    let mut warnings = Vec::new();
     let mut mistakes = Vec::new();
-    for path in files(config)? {
-        let text = read(&path)?;
-        match file::parse(&path.display().to_string(), &text, interval) {
-            Ok(found) => groups.extend(found.into_iter().map(Arc::new)),
-            Err(errors) => mistakes.extend(errors.iter().map(ToString::to_string)),
+    let mut take = |file: &str, text: &str| match file::parse_lenient(file, text, defaults) {
+        Ok(found) => {
+            groups.extend(found.groups.into_iter().map(Arc::new));
+            warnings.extend(found.extras);
         }
+        Err(errors) => mistakes.extend(errors.iter().map(ToString::to_string)),
+    };
+    for name in &config.rules.packs {
+        let text = packs::text(name).with_context(|| {
+            let known: Vec<&str> = packs::names().collect();
+            format!("[rules] packs: {name:?} is not a pack, expected some of {known:?}")
+        })?;
+        take(&packs::file(name), text);
+    }
+    for path in files(config)? {
+        take(&path.display().to_string(), &read(&path)?);
     }
     if !mistakes.is_empty() {
         anyhow::bail!("{}", mistakes.join("\n"));
     }
     Ok(Loaded {
         groups,
+        warnings,
         settings: Arc::new(settings(config)),
     })
 }
@@ -106,9 +124,16 @@ fn settings(config: &Config) -> Settings {
 /// The files that the configured paths and globs name, each once, in order.
 fn files(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for pattern in &config.rules.files {
+    for pattern in &config.rules.rule_files {
         let path = config.resolve(Path::new(pattern));
-        for file in expand(&path)? {
+        let pattern = path.display().to_string();
+        let shown = || format!("cannot look for rule files {pattern:?}");
+        let named = if glob::is_pattern(&pattern) {
+            glob::find(&pattern).with_context(shown)?
+        } else {
+            vec![path]
+        };
+        for file in named {
             if !found.contains(&file) {
                 found.push(file);
             }
@@ -117,53 +142,11 @@ fn files(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A path itself, or the files that match when its last part has a `*`.
-fn expand(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let Some(pattern) = name.filter(|name| name.contains('*')) else {
-        return Ok(vec![path.to_owned()]);
-    };
-    let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    let folder = parent.unwrap_or(Path::new("."));
-    let shown = || format!("cannot read rule files in {}", folder.display());
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(shown)? {
-        let entry = entry.with_context(shown)?;
-        let name = entry.file_name();
-        let matches = name.to_str().is_some_and(|name| fits(pattern, name));
-        if matches && entry.path().is_file() {
-            files.push(path.with_file_name(name));
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Whether a name fits a pattern in which `*` stands for any text. A name with a
-/// leading dot fits only a pattern with one.
-fn fits(pattern: &str, name: &str) -> bool {
-    if name.starts_with('.') && !pattern.starts_with('.') {
-        return false;
-    }
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else {
-        return false;
-    };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else {
-        return rest.is_empty();
-    };
-    for part in middle {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
+/// Reads a rule file.
+///
+/// # Errors
+/// When it cannot be read or is too large.
+pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     let shown = || format!("cannot read rule file {}", path.display());
     let bytes = std::fs::metadata(path).with_context(shown)?.len();
     if bytes > FILE_BYTES_MAX {
@@ -176,28 +159,12 @@ fn read(path: &Path) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn stars_stand_for_any_text() {
-        for (pattern, name, want) in [
-            ("*.yml", "a.yml", true),
-            ("*.yml", ".a.yml", false),
-            ("*.yml", "a.yaml", false),
-            ("a*b*c", "aXbYc", true),
-            ("a*b*c", "abc", true),
-            ("a*b*c", "acb", false),
-            ("a*a", "a", false),
-            ("*", "anything", true),
-        ] {
-            assert_eq!(fits(pattern, name), want, "{pattern} {name}");
-        }
-    }
-
     fn config_with(dir: &Path, files: &[&str]) -> Config {
         let mut config = Config {
             base_dir: dir.to_owned(),
             ..Config::default()
         };
-        config.rules.files = files.iter().map(|&f| f.to_owned()).collect();
+        config.rules.rule_files = files.iter().map(|&f| f.to_owned()).collect();
         config
     }
 

@@ -112,6 +112,9 @@ impl Rules {
     /// resolve, and their series end.
     pub async fn reload(&self, loaded: Loaded) {
         let inner = &self.0;
+        for warning in &loaded.warnings {
+            tracing::warn!(%warning, "rule file is not as Prometheus takes it");
+        }
         let mut seats = inner.seats.lock().await;
         let before = std::mem::take(&mut *seats);
         for seat in &before {

@@ -9,18 +9,24 @@
 
 mod alert;
 pub mod file;
+mod glob;
 mod group;
 mod load;
 mod manager;
+mod memory;
 mod overlay;
+pub mod packs;
+mod raw;
 mod rows;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 mod turn;
+pub mod unit;
 mod upkeep;
 pub mod view;
 
+pub use file::duplicates;
 pub use load::{Loaded, Settings, check, load};
 pub use manager::{Rules, start};
 pub use view::{AlertState, AlertView, GroupView, RuleKind, RuleView};

@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::alert::{Alerts, Change, Results, Times};
-use super::file;
+use super::file::{self, Defaults};
 use super::spec::{GroupSpec, Kind};
 use crate::model::alert::AlertPhase::{self, Firing, Pending, Resolved};
 use crate::model::{Labels, Timestamp};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+const DEFAULTS: Defaults = Defaults {
+    interval: MINUTE,
+    query_offset: Duration::ZERO,
+};
+
 fn parse(text: &str) -> Vec<GroupSpec> {
-    file::parse("r.yml", text, MINUTE).unwrap()
+    file::parse("r.yml", text, DEFAULTS).unwrap()
 }
 
 fn check_error(text: &str, want: &str) {
-    let errors = match file::parse("r.yml", text, MINUTE) {
+    let errors = match file::parse("r.yml", text, DEFAULTS) {
         Ok(_) => panic!("accepted: {text}"),
         Err(errors) => errors,
     };
@@ -411,4 +416,34 @@ fn changed_annotations_are_written_once_per_resend_delay_and_do_not_wait() {
     assert_eq!(changes.len(), 1);
     assert!(!changes[0].is_urgent);
     assert!(step(&mut alerts, 150, 0, result("x", "c")).is_empty());
+}
+
+#[test]
+fn vmalerts_fields_are_let_through_with_a_warning_where_they_change_nothing() {
+    let text = "groups:\n- name: g\n  type: prometheus\n  concurrency: 4\n  eval_delay: 30s\n  \
+                rules:\n  - {alert: A, expr: up, debug: true}\n";
+    let parsed = file::parse_lenient("r.yml", text, DEFAULTS).unwrap();
+    assert_eq!(parsed.groups[0].query_offset, Duration::from_secs(30));
+    let told: Vec<String> = parsed.extras.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 4, "{told:#?}");
+    assert!(
+        told.iter()
+            .any(|t| t.starts_with("r.yml:5:15: eval_delay is a field of vmalert")),
+        "{told:#?}"
+    );
+    assert_eq!(file::parse("r.yml", text, DEFAULTS).unwrap_err().len(), 4);
+    let graphite = text.replace("prometheus", "graphite");
+    assert!(file::parse_lenient("r.yml", &graphite, DEFAULTS).is_err());
+}
+
+#[test]
+fn a_group_without_a_query_offset_has_the_global_one() {
+    let defaults = Defaults {
+        query_offset: MINUTE,
+        ..DEFAULTS
+    };
+    let text = "groups:\n- name: a\n- {name: b, query_offset: 5s}\n- {name: c, query_offset: 0s}\n";
+    let groups = file::parse("r.yml", text, defaults).unwrap();
+    let offsets: Vec<u64> = groups.iter().map(|g| g.query_offset.as_secs()).collect();
+    assert_eq!(offsets, [60, 5, 0]);
 }

@@ -266,7 +266,10 @@ impl Turn<'_, '_> {
 }
 
 /// The elements of an instant query; a scalar is one element without labels.
-fn instant(
+///
+/// # Errors
+/// With the error's text, and when the result is neither vector nor scalar.
+pub(super) fn instant(
     world: &World<'_>,
     data: &dyn Queryable,
     expr: &promql::Expr,

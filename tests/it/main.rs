@@ -24,8 +24,10 @@ mod pages;
 mod process;
 mod programs;
 mod promql_scripts;
+mod promtool;
 mod query_api;
 mod receivers;
+
 mod reference;
 mod remote_write;
 mod requirements;

@@ -94,7 +94,9 @@ fn every_option_is_in_the_reference() {
                 line.trim_start_matches(['#', '|', ':', ' '])
                     .starts_with(&format!("{option} = "))
             });
-            assert!(shown, "{table} {option} is not in config.toml");
+            // The one option with an older name.
+            let is_alias = (table, option.as_str()) == ("[rules]", "files");
+            assert!(shown || is_alias, "{table} {option} is not in config.toml");
         }
     }
 }

@@ -10,12 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// How many requirements are open. Lower it with each one that is shown.
-const OPEN_MAX: usize = 186;
+const OPEN_MAX: usize = 153;
 
 /// Files and folders that may show a requirement.
-const PLACES: [&str; 5] = [
+const PLACES: [&str; 6] = [
     "tests/it",
     "assets/dashboards",
+    "assets/rules",
     "README.md",
     "config.toml",
     "tests/data/rules",

@@ -688,6 +688,7 @@ fn a11_rule_files_are_refused_where_promtool_refuses_them() {
     let path = dir.path().join("r.yml");
     let of_rule = |rule: &&str| format!("groups:\n- name: g\n  rules:\n  - {rule}\n");
     let files = FILES.iter().map(|&file| file.to_owned());
+    let defaults = rules::file::Defaults::every(Duration::from_secs(60));
     let mut differing = Vec::new();
     let mut refused = 0;
     for text in RULES.iter().map(of_rule).chain(files) {
@@ -697,7 +698,7 @@ fn a11_rule_files_are_refused_where_promtool_refuses_them() {
             .arg(&path)
             .output()
             .unwrap();
-        let ours = rules::file::parse("r.yml", &text, Duration::from_secs(60));
+        let ours = rules::file::parse("r.yml", &text, defaults);
         refused += usize::from(!theirs.status.success());
         if theirs.status.success() != ours.is_ok() {
             let said = String::from_utf8_lossy(&theirs.stderr).into_owned();

@@ -145,9 +145,9 @@ pub async fn config(State(context): State<Context>) -> Response {
             yaml.push_str(&format!("    {name}: {}\n", quoted(value)));
         }
     }
-    if !config.rules.files.is_empty() {
+    if !config.rules.rule_files.is_empty() {
         yaml.push_str("rule_files:\n");
-        for file in &config.rules.files {
+        for file in &config.rules.rule_files {
             yaml.push_str(&format!("- {}\n", quoted(file)));
         }
     }

@@ -1,0 +1,346 @@
+//! promtool's unit tests for rules, run by the engine that runs the rules.
+//!
+//! As promtool: time begins at 0 and moves by `evaluation_interval` (1 m) up to
+//! the largest `eval_time`, whatever the groups' own interval; an alert is
+//! expected in the evaluation before or at its time, and only when it fires; an
+//! evaluation that fails ends the test. The texts are promtool's too. Owns
+//! nothing; it must never touch a store.
+
+mod file;
+mod report;
+mod series;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use file::{AlertTest, ExprTest, Span, TestFile, TestGroup};
+use report::{Fired, Point};
+
+use super::file::Defaults;
+use super::group::{Group, World};
+use super::load::{self, Settings};
+use super::memory::Memory;
+use super::spec::GroupSpec;
+use super::{file as rule_file, glob, turn};
+use crate::model::{Sample, Timestamp};
+use crate::promql::{self, Engine, engine};
+
+/// The evaluation interval of a file that names none.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Evaluations of one test: a month at a minute is 44,640.
+const STEPS_MAX: i64 = 1_000_000;
+
+/// What came of one test file.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What did not hold, in promtool's words; empty: everything held.
+    pub failures: Vec<String>,
+    /// Patterns that named no file.
+    pub warnings: Vec<String>,
+}
+
+/// Runs a test file with the rule files that it names.
+pub fn run(path: &Path) -> Outcome {
+    let mut outcome = Outcome::default();
+    if let Err(failures) = run_file(path, &mut outcome.warnings) {
+        outcome.failures = failures;
+    }
+    outcome
+}
+
+fn run_file(path: &Path, warnings: &mut Vec<String>) -> Result<(), Vec<String>> {
+    let text = load::read(path).map_err(|err| vec![format!("{err:#}")])?;
+    let file: TestFile =
+        serde_saphyr::from_str(&text).map_err(|err| vec![err.without_snippet().to_string()])?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let rule_files = rule_files(&file, folder, warnings)?;
+    let order = order(&file)?;
+    let interval = match file.evaluation_interval.0 {
+        Duration::ZERO => INTERVAL,
+        interval => interval,
+    };
+    let mut failures = Vec::new();
+    for group in &file.tests {
+        let test = Test {
+            group,
+            interval,
+            fuzzy: file.fuzzy_compare,
+            rule_files: &rule_files,
+            order: &order,
+        };
+        if let Err(found) = test.run() {
+            failures.extend(found);
+        }
+    }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(failures)
+    }
+}
+
+/// The rule files, relative to the folder of the test file.
+fn rule_files(
+    file: &TestFile,
+    folder: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<PathBuf>, Vec<String>> {
+    let mut files = Vec::new();
+    for pattern in &file.rule_files {
+        let pattern = folder.join(pattern).display().to_string();
+        let found = glob::find(&pattern).map_err(|err| vec![err.to_string()])?;
+        if found.is_empty() {
+            warnings.push(format!("no file match pattern {pattern}"));
+        }
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+fn order(file: &TestFile) -> Result<HashMap<&str, usize>, Vec<String>> {
+    let mut order = HashMap::new();
+    for (at, name) in file.group_eval_order.iter().enumerate() {
+        if order.insert(name.as_str(), at).is_some() {
+            let text = format!("group name repeated in evaluation order: {name}");
+            return Err(vec![text]);
+        }
+    }
+    Ok(order)
+}
+
+/// One item of `tests`.
+struct Test<'a> {
+    group: &'a TestGroup,
+    interval: Duration,
+    fuzzy: bool,
+    rule_files: &'a [PathBuf],
+    order: &'a HashMap<&'a str, usize>,
+}
+
+impl Test<'_> {
+    fn run(&self) -> Result<(), Vec<String>> {
+        let mut memory = self.input().map_err(|err| vec![err])?;
+        let mut groups = self.groups()?;
+        let settings = self.settings();
+        let mut alert_tests: BTreeMap<Span, Vec<&AlertTest>> = BTreeMap::new();
+        for test in &self.group.alert_rule_test {
+            if test.alertname.is_empty() {
+                return Err(vec![self.unnamed(test)]);
+            }
+            alert_tests.entry(test.eval_time).or_default().push(test);
+        }
+        let step = Span(self.interval).ms().max(1);
+        let end = self.end();
+        if end / step > STEPS_MAX {
+            return Err(vec![format!("more than {STEPS_MAX} evaluations")]);
+        }
+        let mut failures = Vec::new();
+        let mut due = alert_tests.into_iter().peekable();
+        let mut ms = 0;
+        while ms <= end {
+            let ts = Timestamp::from_ms(ms);
+            memory.show_till(ts);
+            let errors = evaluate(&mut groups, ts, &settings, &mut memory);
+            if !errors.is_empty() {
+                failures.extend(errors);
+                return Err(failures);
+            }
+            while let Some((_, tests)) = due.next_if(|(at, _)| at.ms() < ms + step) {
+                for test in tests {
+                    failures.extend(self.check_alerts(test, &groups));
+                }
+            }
+            ms += step;
+        }
+        let exprs = self.group.promql_expr_test.iter();
+        failures.extend(exprs.filter_map(|test| self.check_expr(test, &settings, &memory)));
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(failures)
+        }
+    }
+
+    fn unnamed(&self, test: &AlertTest) -> String {
+        let group = match self.group.name.as_str() {
+            "" => String::new(),
+            name => format!(" (in TestGroup {name})"),
+        };
+        let at = test.eval_time;
+        format!(
+            "an item under alert_rule_test misses required attribute alertname at eval_time {at}{group}"
+        )
+    }
+
+    fn input(&self) -> Result<Memory, String> {
+        let interval = match self.group.interval.ms() {
+            0 => Span(self.interval).ms(),
+            ms => ms,
+        };
+        let mut memory = Memory::default();
+        for input in &self.group.input_series {
+            let labels = series::labels(&input.series)?;
+            let mut ms = 0;
+            for value in series::values(&input.values)? {
+                if let Some(v) = value {
+                    memory.push(&labels, Sample::new(ms, v));
+                }
+                ms += interval;
+            }
+        }
+        Ok(memory)
+    }
+
+    /// The groups in the order of their evaluation, which is the files' but for
+    /// those that `group_eval_order` names.
+    fn groups(&self) -> Result<Vec<Group>, Vec<String>> {
+        let defaults = Defaults::every(self.interval);
+        let mut specs: Vec<GroupSpec> = Vec::new();
+        let mut failures = Vec::new();
+        for path in self.rule_files {
+            let name = path.display().to_string();
+            let text = load::read(path).map_err(|err| vec![format!("{err:#}")])?;
+            match rule_file::parse_lenient(&name, &text, defaults) {
+                Ok(parsed) => specs.extend(parsed.groups),
+                Err(errors) => failures.extend(errors.iter().map(ToString::to_string)),
+            }
+        }
+        if !failures.is_empty() {
+            return Err(failures);
+        }
+        let place = |spec: &GroupSpec| self.order.get(spec.name.as_str()).copied();
+        specs.sort_by_key(|spec| place(spec).unwrap_or(usize::MAX));
+        let fresh = |spec| Group::restore(Arc::new(spec), None, |_| Vec::new());
+        Ok(specs.into_iter().map(fresh).collect())
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            engine: Engine {
+                options: engine::Options {
+                    subquery_step: self.interval,
+                    ..engine::Options::default()
+                },
+                ..Engine::default()
+            },
+            external_labels: self.group.external_labels.clone(),
+            external_url: self.group.external_url.clone(),
+            timeout: Duration::MAX,
+            for_grace_period: Duration::ZERO,
+            for_outage_tolerance: Duration::ZERO,
+            resend_delay: INTERVAL,
+        }
+    }
+
+    /// The largest time that is asked for, in milliseconds.
+    fn end(&self) -> i64 {
+        let alerts = self.group.alert_rule_test.iter().map(|t| t.eval_time);
+        let exprs = self.group.promql_expr_test.iter().map(|t| t.eval_time);
+        alerts.chain(exprs).max().unwrap_or_default().ms()
+    }
+
+    fn check_alerts(&self, test: &AlertTest, groups: &[Group]) -> Option<String> {
+        let mut got = Vec::new();
+        for group in groups {
+            got.extend(group.firing(&test.alertname).map(|(labels, annotations)| {
+                Fired {
+                    labels: labels
+                        .iter()
+                        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                        .collect(),
+                    annotations: annotations.clone(),
+                }
+            }));
+        }
+        let expected = test.exp_alerts.iter().map(|alert| {
+            let mut labels = alert.exp_labels.clone();
+            labels.insert("alertname".to_owned(), test.alertname.clone());
+            Fired {
+                labels,
+                annotations: alert.exp_annotations.clone(),
+            }
+        });
+        let mut expected: Vec<Fired> = expected.collect();
+        got.sort();
+        expected.sort();
+        (got != expected).then(|| report::alerts(&self.group.name, test, &expected, &got))
+    }
+
+    fn check_expr(&self, test: &ExprTest, settings: &Settings, memory: &Memory) -> Option<String> {
+        let failed = |why: &str| {
+            let (expr, at) = (report::quoted(&test.expr), test.eval_time);
+            Some(format!("    expr: {expr}, time: {at}, err: {why}"))
+        };
+        let mut got = match ask(test, settings, memory) {
+            Ok(got) => got,
+            Err(error) => return failed(&error),
+        };
+        let mut expected = Vec::new();
+        for sample in &test.exp_samples {
+            match series::labels(&sample.labels) {
+                Ok(labels) => expected.push(Point {
+                    labels,
+                    v: sample.value,
+                }),
+                Err(error) => {
+                    let labels = report::quoted(&sample.labels);
+                    return failed(&format!("labels {labels}: {error}"));
+                }
+            }
+        }
+        got.sort_by(|a, b| a.labels.cmp(&b.labels));
+        expected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let holds = got.len() == expected.len()
+            && got
+                .iter()
+                .zip(&expected)
+                .all(|(a, b)| a.equals(b, self.fuzzy));
+        (!holds).then(|| report::samples(test, &expected, &got))
+    }
+}
+
+/// Evaluates every group once; gives the errors of their rules.
+fn evaluate(
+    groups: &mut [Group],
+    ts: Timestamp,
+    settings: &Settings,
+    memory: &mut Memory,
+) -> Vec<String> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let mut errors = Vec::new();
+    for group in groups {
+        let world = World {
+            data: memory,
+            settings,
+            stepped_ms: 0,
+            cancel: &cancel,
+        };
+        let evaluation = group.evaluate(ts, &world);
+        memory.take(evaluation.batch);
+        errors.extend(group.errors().map(|(name, error)| {
+            let at = report::go_duration(ts.as_ms());
+            format!("    rule: {name}, time: {at}, err: {error}")
+        }));
+    }
+    errors
+}
+
+/// The elements of a test's expression.
+fn ask(test: &ExprTest, settings: &Settings, memory: &Memory) -> Result<Vec<Point>, String> {
+    let expr = promql::parse(&test.expr).map_err(|err| err.to_string())?;
+    let cancel = Arc::new(AtomicBool::new(false));
+    let world = World {
+        data: memory,
+        settings,
+        stepped_ms: 0,
+        cancel: &cancel,
+    };
+    let at = Timestamp::from_ms(test.eval_time.ms());
+    let elements = turn::instant(&world, memory, &expr, at)?;
+    let point = |(labels, v)| Point { labels, v };
+    Ok(elements.into_iter().map(point).collect())
+}
