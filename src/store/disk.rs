@@ -336,6 +336,17 @@ fn write_format(path: &Path) -> io::Result<()> {
     sync_dir(path.parent().unwrap_or(Path::new("")))
 }
 
+/// An error with its causes in one line.
+pub(super) fn causes(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut next = err.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::CommitSeq;
 use super::clock::{FUTURE_MAX_MS, Witness};
+use super::disk::causes;
 use super::parts::{Part, WINDOW_MS, window_of};
 use super::pressure::{Cause, Level};
 use super::sealed::SealedSeries;
@@ -174,10 +175,10 @@ impl Sealer {
             && !self.parts.is_empty()
             && let Err(err) = self.seal_parts()?
         {
-            tracing::error!(error = %chain(&err), "cannot seal, trying again");
+            tracing::error!(error = %causes(&err), "cannot seal, trying again");
         }
         if let Err(err) = self.expire()? {
-            tracing::error!(error = %chain(&err), "cannot remove an expired day");
+            tracing::error!(error = %causes(&err), "cannot remove an expired day");
         }
         self.measure();
         Ok(())
@@ -374,15 +375,4 @@ impl Sealer {
 
 fn gauge(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// An error with its causes in one line.
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut next = err.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

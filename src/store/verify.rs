@@ -16,7 +16,7 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
 use super::days::{Days, store_error};
-use super::disk::{self, DirLock, io_error};
+use super::disk::{self, DirLock, causes, io_error};
 use super::sealed::{BadRow, Kind, SealedFile};
 use super::tables::{self, HOT_FILE, Hot, SERIES, SYMBOLS, WAL, state_table};
 use super::wal::Record;
@@ -265,16 +265,6 @@ fn position(haystack: &[u8], wanted: &[u8]) -> Option<usize> {
         from += 1;
     }
     None
-}
-
-fn causes(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut next = err.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

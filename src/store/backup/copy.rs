@@ -10,6 +10,7 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::super::disk::causes;
 use super::archive::{Base, Contents, File, Head, Listed, PIECE, Writer};
 use super::hot;
 use crate::model::Timestamp;
@@ -94,7 +95,7 @@ pub(in crate::store) fn write(
         Ok(commit_seq) => copy.finish(commit_seq).map_err(pipe),
         Err(err) => {
             // The reader may be gone; the error is told to our caller anyway.
-            drop(copy.writer.give_up(&chain(&err)));
+            drop(copy.writer.give_up(&causes(&err)));
             Err(err)
         }
     }
@@ -109,16 +110,6 @@ pub(super) fn new_id(dir: &Path, now: Timestamp) -> String {
     hash.update(&std::process::id().to_le_bytes());
     hash.update(&COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
     format!("{:016x}", hash.digest())
-}
-
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut next = err.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 fn pipe(err: io::Error) -> Error {

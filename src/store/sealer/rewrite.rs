@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 
 use super::super::Error;
 use super::super::days::rewrite::{NotRewritten, Series};
+use super::super::disk::causes;
 use super::super::sealed::Kind;
-use super::{Command, DAY_S, Gone, Sealer, chain};
+use super::{Command, DAY_S, Gone, Sealer};
 
 /// A day is rewritten this long after its end.
 const AFTER_END_MS: i64 = 2 * 3_600_000;
@@ -61,7 +62,7 @@ impl Sealer {
         if let Err(err) = self.rewrite(start_s, commands)? {
             // Not again at the next tick: the cause may last.
             self.sealed_at.insert(start_s, Instant::now());
-            tracing::error!(error = %chain(&err), start_s, "cannot rewrite a day, trying again");
+            tracing::error!(error = %causes(&err), start_s, "cannot rewrite a day, trying again");
         }
         Ok(())
     }

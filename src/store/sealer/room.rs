@@ -8,10 +8,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::super::disk::causes;
 use super::super::pressure::{Cause, Level};
 use super::super::shared::Shared;
 use super::super::{Error, days};
-use super::{Gone, Sealer, chain, gauge};
+use super::{Gone, Sealer, gauge};
 
 /// What a sample takes in memory at most, roughly.
 const SAMPLE_BYTES: u64 = 16;
@@ -79,7 +80,7 @@ impl Sealer {
             Ok(false) => return Ok(()),
             Ok(true) => {}
             Err(err) => {
-                tracing::error!(error = %chain(&err), "cannot make room on the disk");
+                tracing::error!(error = %causes(&err), "cannot make room on the disk");
                 return Ok(());
             }
         }
@@ -87,7 +88,7 @@ impl Sealer {
             Ok(unheld) => self.forget(&unheld)?,
             Err(err) => {
                 let err = days::store_error(err);
-                tracing::error!(error = %chain(&err), "cannot find the series that are gone");
+                tracing::error!(error = %causes(&err), "cannot find the series that are gone");
             }
         }
         Ok(())
