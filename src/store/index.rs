@@ -37,12 +37,28 @@ pub(super) struct Index {
     last_ref: u32,
 }
 
+/// Name and value symbols, sorted by the name's text, as varints: names are few,
+/// so a pair takes 2 to 4 bytes instead of 8.
 #[derive(Debug)]
-struct Entry {
-    /// Name and value symbols, sorted by the name's text.
-    pairs: Box<[(u32, u32)]>,
-    /// The value of `tenant_id`, 0 for the operator's own series.
-    tenant: u32,
+struct Entry(Box<[u8]>);
+
+impl Entry {
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs(Reader(&self.0))
+    }
+}
+
+/// The symbol pairs of a series. Ends at the first byte that is none.
+#[derive(Clone)]
+struct Pairs<'a>(Reader<'a>);
+
+impl Iterator for Pairs<'_> {
+    type Item = (u32, u32);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u32, u32)> {
+        Some((self.0.number32()?, self.0.number32()?))
+    }
 }
 
 /// What the catalog tables have to get for a new series.
@@ -76,11 +92,11 @@ impl Index {
         let Some(entry) = self.series.get(series) else {
             return false;
         };
-        let mut pairs = entry.pairs.iter();
+        let mut pairs = entry.pairs();
         let same = labels.iter().all(|(name, value)| {
-            pairs.next().is_some_and(|(n, v)| {
-                self.symbols.text(*v) == value && self.symbols.text(*n) == name
-            })
+            pairs
+                .next()
+                .is_some_and(|(n, v)| self.symbols.text(v) == value && self.symbols.text(n) == name)
         });
         same && pairs.next().is_none()
     }
@@ -95,14 +111,15 @@ impl Index {
             }
             id
         };
-        let pairs: Box<[(u32, u32)]> = labels
-            .iter()
-            .map(|(n, v)| (take(n, &mut self.symbols), take(v, &mut self.symbols)))
-            .collect();
+        let mut pairs = Vec::with_capacity(64);
+        for (name, value) in labels {
+            varint::put(&mut pairs, take(name, &mut self.symbols).into());
+            varint::put(&mut pairs, take(value, &mut self.symbols).into());
+        }
         let series = self.last_ref + 1;
-        let tenant = self.tenant_of(&pairs);
-        let row = encode_row(tenant, first_seen_s, &pairs);
-        self.link(series, pairs, labels);
+        let entry = Entry(pairs.as_slice().into());
+        let row = encode_row(self.tenant_of(&entry), first_seen_s, &pairs);
+        self.link(series, entry, labels);
         Added {
             series,
             symbols,
@@ -110,25 +127,25 @@ impl Index {
         }
     }
 
-    fn tenant_of(&self, pairs: &[(u32, u32)]) -> u32 {
+    /// The value of `tenant_id`, 0 for the operator's own series.
+    fn tenant_of(&self, entry: &Entry) -> u32 {
         let label = self.symbols.get(TENANT_LABEL);
-        let pair = pairs.iter().find(|(n, _)| Some(*n) == label);
-        pair.map_or(0, |(_, value)| *value)
+        let pair = entry.pairs().find(|(n, _)| Some(*n) == label);
+        pair.map_or(0, |(_, value)| value)
     }
 
-    fn link(&mut self, series: u32, pairs: Box<[(u32, u32)]>, labels: &Labels) {
-        for (name, value) in &pairs {
-            let values = self.names.entry(*name).or_default();
-            values.entry(*value).or_default().insert(series);
+    fn link(&mut self, series: u32, entry: Entry, labels: &Labels) {
+        for (name, value) in entry.pairs() {
+            let values = self.names.entry(name).or_default();
+            values.entry(value).or_default().insert(series);
         }
-        let entry = self.hash(labels).with_id(series);
+        let hashed = self.hash(labels).with_id(series);
         self.by_labels
-            .insert_unique(entry.spread(), entry, |entry| entry.spread());
-        let tenant = self.tenant_of(&pairs);
+            .insert_unique(hashed.spread(), hashed, |hashed| hashed.spread());
+        let tenant = self.tenant_of(&entry);
         *self.tenants.entry(tenant).or_default() += 1;
         self.all.insert(series);
-        self.series
-            .get_or_insert_with(series, || Entry { pairs, tenant });
+        self.series.get_or_insert_with(series, || entry);
         self.last_ref = self.last_ref.max(series);
     }
 
@@ -140,17 +157,17 @@ impl Index {
     /// Puts a stored series back; its symbols must be there. `None` when the row
     /// is damaged.
     pub(super) fn restore_series(&mut self, series: u32, row: &[u8]) -> Option<()> {
-        let pairs = decode_row(row)?;
-        let known = |id: &u32| self.symbols.contains(*id);
-        if !pairs.iter().all(|(n, v)| known(n) && known(v)) {
+        let entry = decode_row(row)?;
+        let known = |id: u32| self.symbols.contains(id);
+        if !entry.pairs().all(|(n, v)| known(n) && known(v)) {
             return None;
         }
-        for (name, value) in &pairs {
-            self.symbols.use_once_more(*name);
-            self.symbols.use_once_more(*value);
+        for (name, value) in entry.pairs() {
+            self.symbols.use_once_more(name);
+            self.symbols.use_once_more(value);
         }
-        let labels = self.labels_of(&pairs);
-        self.link(series, pairs, &labels);
+        let labels = self.labels_of(&entry);
+        self.link(series, entry, &labels);
         Some(())
     }
 
@@ -177,16 +194,16 @@ impl Index {
                 entry.remove();
             }
             let entry = self.series.remove(id).expect("it has labels");
-            for (name, value) in &entry.pairs {
-                self.unlink(*name, *value, id);
+            if let Some(count) = self.tenants.get_mut(&self.tenant_of(&entry)) {
+                *count -= 1;
+            }
+            for (name, value) in entry.pairs() {
+                self.unlink(name, value, id);
                 removed.symbols.extend(
-                    [*name, *value]
+                    [name, value]
                         .into_iter()
                         .filter(|s| self.symbols.release(*s)),
                 );
-            }
-            if let Some(count) = self.tenants.get_mut(&entry.tenant) {
-                *count -= 1;
             }
             self.all.remove(id);
             removed.series.push(id);
@@ -230,12 +247,12 @@ impl Index {
     /// The labels of a series.
     pub(super) fn labels(&self, series: u32) -> Option<Labels> {
         let entry = self.series.get(series)?;
-        Some(self.labels_of(&entry.pairs))
+        Some(self.labels_of(entry))
     }
 
-    fn labels_of(&self, pairs: &[(u32, u32)]) -> Labels {
-        let texts = pairs.iter();
-        Labels::from_sorted(texts.map(|(n, v)| (self.symbols.text(*n), self.symbols.text(*v))))
+    fn labels_of(&self, entry: &Entry) -> Labels {
+        let text = |symbol| self.symbols.text(symbol);
+        Labels::from_sorted(entry.pairs().map(|(n, v)| (text(n), text(v))))
     }
 
     /// The symbol of a series' metric name; 0 when it has none.
@@ -253,10 +270,10 @@ impl Index {
 
     fn symbol_of(&self, series: u32, name: Option<u32>) -> u32 {
         let entry = self.series.get(series);
-        let mut pairs = entry.iter().flat_map(|entry| entry.pairs.iter());
+        let mut pairs = entry.into_iter().flat_map(Entry::pairs);
         pairs
             .find(|(n, _)| Some(*n) == name)
-            .map_or(0, |(_, value)| *value)
+            .map_or(0, |(_, value)| value)
     }
 
     /// A number that series of one device or scraped instance share: they were
@@ -264,10 +281,10 @@ impl Index {
     pub(super) fn group(&self, series: u32) -> u32 {
         let wanted = ["device_id", "instance"].map(|name| self.symbols.get(name));
         let entry = self.series.get(series);
-        let mut pairs = entry.iter().flat_map(|entry| entry.pairs.iter());
+        let mut pairs = entry.into_iter().flat_map(Entry::pairs);
         pairs
             .find(|(name, _)| wanted.contains(&Some(*name)))
-            .map_or(0, |(_, value)| *value)
+            .map_or(0, |(_, value)| value)
     }
 
     /// All series.
@@ -374,34 +391,32 @@ fn listed_values(matcher: &Matcher, want: bool) -> Option<impl Iterator<Item = &
 }
 
 /// A catalog row: tenant, group (0: none yet), first seen in seconds, pairs.
-fn encode_row(tenant: u32, first_seen_s: u64, pairs: &[(u32, u32)]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(8 + pairs.len() * 4);
+fn encode_row(tenant: u32, first_seen_s: u64, pairs: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(16 + pairs.len());
     varint::put(&mut row, u64::from(tenant));
     varint::put(&mut row, 0);
     varint::put(&mut row, first_seen_s);
-    for (name, value) in pairs {
-        varint::put(&mut row, u64::from(*name));
-        varint::put(&mut row, u64::from(*value));
-    }
+    row.extend_from_slice(pairs);
     row
 }
 
 /// Whether a catalog row can be read and names symbols that are there.
 pub(super) fn is_catalog_row(row: &[u8], symbols: &RoaringBitmap) -> bool {
-    decode_row(row).is_some_and(|pairs| {
-        let known = |(n, v): &(u32, u32)| symbols.contains(*n) && symbols.contains(*v);
-        pairs.iter().all(known)
+    decode_row(row).is_some_and(|entry| {
+        let known = |(n, v)| symbols.contains(n) && symbols.contains(v);
+        entry.pairs().all(known)
     })
 }
 
-fn decode_row(row: &[u8]) -> Option<Box<[(u32, u32)]>> {
+fn decode_row(row: &[u8]) -> Option<Entry> {
     let mut reader = Reader(row);
     for _ in 0..3 {
         reader.number()?;
     }
-    let mut pairs = Vec::new();
-    while !reader.is_empty() {
-        pairs.push((reader.number32()?, reader.number32()?));
+    let mut rest = reader.clone();
+    while !rest.is_empty() {
+        rest.number32()?;
+        rest.number32()?;
     }
-    Some(pairs.into_boxed_slice())
+    Some(Entry(reader.0.into()))
 }

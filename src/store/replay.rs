@@ -61,8 +61,14 @@ pub(super) fn replay(
         sequence: meta.sequence,
         ..Replayed::default()
     };
-    replayed.read_catalog(db, meta, metrics)?;
-    replayed.read_log(db, meta.wal_sealed_seq + 1, sealed, metrics)?;
+    // The two do not meet: the log knows series by their numbers only.
+    let (catalog, log) = std::thread::scope(|scope| {
+        let catalog = scope.spawn(|| read_catalog(db, meta, metrics));
+        let log = replayed.read_log(db, meta.wal_sealed_seq + 1, sealed, metrics);
+        (catalog.join(), log)
+    });
+    replayed.index = catalog.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    log?;
     replayed.head.add_samples(replayed.added);
     let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let store = &metrics.store;
@@ -74,31 +80,27 @@ pub(super) fn replay(
     Ok(replayed)
 }
 
-impl Replayed {
-    fn read_catalog(
-        &mut self,
-        db: &Database,
-        meta: Meta,
-        metrics: &Metrics,
-    ) -> Result<(), Failure> {
-        let txn = db.begin_read()?;
-        for row in txn.open_table(SYMBOLS)?.iter()? {
-            let (id, text) = row?;
-            self.index.restore_symbol(id.value(), text.value());
-        }
-        for row in txn.open_table(SERIES)?.iter()? {
-            let (id, row) = row?;
-            if self.index.restore_series(id.value(), row.value()).is_none() {
-                metrics.store.checksum_failures.inc();
-                tracing::error!(series = id.value(), "damaged catalog row, series left out");
-            }
-        }
-        let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        self.index
-            .skip_to(number(meta.last_ref), number(meta.last_symbol));
-        Ok(())
+/// Reads symbols and series.
+fn read_catalog(db: &Database, meta: Meta, metrics: &Metrics) -> Result<Index, Failure> {
+    let mut index = Index::default();
+    let txn = db.begin_read()?;
+    for row in txn.open_table(SYMBOLS)?.iter()? {
+        let (id, text) = row?;
+        index.restore_symbol(id.value(), text.value());
     }
+    for row in txn.open_table(SERIES)?.iter()? {
+        let (id, row) = row?;
+        if index.restore_series(id.value(), row.value()).is_none() {
+            metrics.store.checksum_failures.inc();
+            tracing::error!(series = id.value(), "damaged catalog row, series left out");
+        }
+    }
+    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    index.skip_to(number(meta.last_ref), number(meta.last_symbol));
+    Ok(index)
+}
 
+impl Replayed {
     fn read_log(
         &mut self,
         db: &Database,

@@ -18,6 +18,15 @@ use crate::model::Sample;
 /// A tail or side buffer of this many samples is frozen.
 const CHUNK_SAMPLES: u16 = 120;
 
+/// How much shorter the first tail of a series may be.
+const STAGGER: u16 = 64;
+
+/// The head of samples that change neither the step nor the value.
+const STEADY: u8 = 1;
+
+/// A tail has room for one more sample at least: its time and its value's tokens.
+const SAMPLE_BYTES_MAX: usize = 24;
+
 /// Which samples are sealed together; see [`super::parts`].
 pub(super) type PartId = u32;
 
@@ -34,7 +43,8 @@ pub(super) enum Placed {
     Conflict,
 }
 
-/// The series. About 140 bytes and the encoded samples.
+/// The series. 88 bytes and the encoded samples: there are as many as series, so
+/// what few of them have is behind one pointer.
 #[derive(Debug)]
 pub(super) struct HeadSeries {
     /// The state of the log's coder.
@@ -44,20 +54,39 @@ pub(super) struct HeadSeries {
     /// No sealed sample is newer than this.
     sealed_max: i64,
     tail: Tail,
+    rest: Option<Box<Rest>>,
+}
+
+/// What a series has beside its tail.
+#[derive(Debug, Default)]
+struct Rest {
     chunks: Vec<Chunk>,
-    side: Option<Box<Side>>,
+    /// Samples that came between others, sorted by time.
+    side: Vec<(Sample, PartId)>,
+}
+
+impl Rest {
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.side.is_empty()
+    }
 }
 
 /// Samples in time order, still growing: the first one raw, then per sample the
-/// change of the step with an "unchanged value" bit, and the value's token.
+/// change of the step with an "unchanged value" bit, and the value's token. Where
+/// neither changes, the number of such samples less one follows instead; the last
+/// of them are only counted. The newest time is that of the series.
 #[derive(Debug, Default)]
 struct Tail {
     bytes: Vec<u8>,
-    last_t: i64,
-    last_step: i64,
-    coder: Coder,
+    /// The newest value.
+    last_bits: u64,
+    /// A part is an hour long, so a step fits; in ms.
+    last_step: i32,
     part: PartId,
     len: u16,
+    exponent: u8,
+    /// The last samples that change nothing and are not in the bytes yet.
+    steady: u8,
 }
 
 /// Samples in time order that do not change any more: the length of the times'
@@ -108,12 +137,6 @@ impl Freezer {
     }
 }
 
-/// Samples that came between others, sorted by time.
-#[derive(Debug, Default)]
-struct Side {
-    samples: Vec<(Sample, PartId)>,
-}
-
 impl HeadSeries {
     /// An empty one; no sealed sample of it is newer than `sealed_max`.
     pub(super) fn new(sealed_max: i64) -> HeadSeries {
@@ -122,9 +145,16 @@ impl HeadSeries {
             max_t: i64::MIN,
             sealed_max,
             tail: Tail::default(),
-            chunks: Vec::new(),
-            side: None,
+            rest: None,
         }
+    }
+
+    fn chunks(&self) -> &[Chunk] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.chunks)
+    }
+
+    fn side(&self) -> &[(Sample, PartId)] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.side)
     }
 
     /// Takes a sample in, unless its time is taken. `sealed` looks the time up in
@@ -160,13 +190,14 @@ impl HeadSeries {
         }
     }
 
+    #[inline]
     fn push(&mut self, sample: Sample, part: PartId, freezer: &mut Freezer) {
         if self.tail.len > 0 && self.tail.part != part {
             self.freeze_tail(freezer);
         }
-        self.tail.push(sample, part);
+        self.tail.push(sample, self.max_t, part);
         self.max_t = sample.t.as_ms();
-        if self.tail.len >= self.tail_max(freezer) {
+        if self.tail.len >= CHUNK_SAMPLES - STAGGER && self.tail.len >= self.tail_max(freezer) {
             self.freeze_tail(freezer);
         }
     }
@@ -174,36 +205,38 @@ impl HeadSeries {
     /// The first tail of a series is shorter by an amount that differs among
     /// neighbours, so that they do not all freeze in the same scrape.
     fn tail_max(&self, freezer: &Freezer) -> u16 {
-        if self.chunks.is_empty() {
-            let less = u16::try_from(freezer.stagger % 64).expect("below 64");
-            CHUNK_SAMPLES - less
+        if self.chunks().is_empty() {
+            let less = freezer.stagger % u32::from(STAGGER);
+            CHUNK_SAMPLES - u16::try_from(less).expect("below 64")
         } else {
             CHUNK_SAMPLES
         }
     }
 
+    #[cold]
     fn freeze_tail(&mut self, freezer: &mut Freezer) {
         let tail = std::mem::take(&mut self.tail);
         freezer.samples.clear();
-        tail.read(i64::MIN, i64::MAX, &mut freezer.samples);
+        tail.read(self.max_t, i64::MIN, i64::MAX, &mut freezer.samples);
         self.keep(freezer.freeze(tail.part));
     }
 
     /// A series has two or three chunks, so room for more would be a waste.
     fn keep(&mut self, chunk: Chunk) {
-        if self.chunks.len() < 4 {
-            self.chunks.reserve_exact(1);
+        let chunks = &mut self.rest.get_or_insert_default().chunks;
+        if chunks.len() < 4 {
+            chunks.reserve_exact(1);
         }
-        self.chunks.push(chunk);
+        chunks.push(chunk);
     }
 
     fn insert_between(&mut self, sample: Sample, part: PartId, freezer: &mut Freezer) {
-        let side = self.side.get_or_insert_default();
-        let at = side.samples.partition_point(|(s, _)| s.t < sample.t);
-        side.samples.insert(at, (sample, part));
-        if side.samples.len() >= usize::from(CHUNK_SAMPLES) {
-            let side = self.side.take().expect("it was just filled");
-            self.freeze_side(side.samples, freezer);
+        let side = &mut self.rest.get_or_insert_default().side;
+        let at = side.partition_point(|(s, _)| s.t < sample.t);
+        side.insert(at, (sample, part));
+        if side.len() >= usize::from(CHUNK_SAMPLES) {
+            let side = std::mem::take(side);
+            self.freeze_side(side, freezer);
         }
     }
 
@@ -220,8 +253,8 @@ impl HeadSeries {
 
     /// The bits stored at `t`.
     fn find(&self, t: i64) -> Option<u64> {
-        if self.tail.len > 0 && t == self.tail.last_t {
-            return Some(self.tail.coder.bits);
+        if self.tail.len > 0 && t == self.max_t {
+            return Some(self.tail.last_bits);
         }
         let mut found = Vec::new();
         self.read(t, t, &mut found);
@@ -231,51 +264,44 @@ impl HeadSeries {
     /// Appends the samples of the closed range to `out`, in time order.
     pub(super) fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
         let from = out.len();
-        for chunk in &self.chunks {
+        for chunk in self.chunks() {
             if chunk.min_t <= end && chunk.max_t >= start {
                 chunk.read(start, end, out);
             }
         }
-        self.tail.read(start, end, out);
-        if let Some(side) = &self.side {
-            let within = |s: &Sample| (start..=end).contains(&s.t.as_ms());
-            out.extend(side.samples.iter().map(|(s, _)| *s).filter(within));
-        }
+        self.tail.read(self.max_t, start, end, out);
+        let within = |s: &Sample| (start..=end).contains(&s.t.as_ms());
+        out.extend(self.side().iter().map(|(s, _)| *s).filter(within));
         sort(&mut out[from..]);
     }
 
     /// Appends the samples of a part to `out`, in time order.
     pub(super) fn read_part(&self, part: PartId, out: &mut Vec<Sample>) {
         let from = out.len();
-        for chunk in self.chunks.iter().filter(|chunk| chunk.part == part) {
+        for chunk in self.chunks().iter().filter(|chunk| chunk.part == part) {
             chunk.read(i64::MIN, i64::MAX, out);
         }
         if self.tail.part == part {
-            self.tail.read(i64::MIN, i64::MAX, out);
+            self.tail.read(self.max_t, i64::MIN, i64::MAX, out);
         }
-        if let Some(side) = &self.side {
-            let own = side.samples.iter().filter(|(_, p)| *p == part);
-            out.extend(own.map(|(sample, _)| *sample));
-        }
+        let own = self.side().iter().filter(|(_, p)| *p == part);
+        out.extend(own.map(|(sample, _)| *sample));
         sort(&mut out[from..]);
     }
 
     /// Whether it has samples of the part.
     pub(super) fn has_part(&self, part: PartId) -> bool {
         (self.tail.len > 0 && self.tail.part == part)
-            || self.chunks.iter().any(|chunk| chunk.part == part)
-            || self
-                .side
-                .as_ref()
-                .is_some_and(|side| side.samples.iter().any(|(_, p)| *p == part))
+            || self.chunks().iter().any(|chunk| chunk.part == part)
+            || self.side().iter().any(|(_, p)| *p == part)
     }
 
     /// The parts that it has samples of, some of them more than once.
     pub(super) fn parts(&self) -> impl Iterator<Item = PartId> {
-        let chunks = self.chunks.iter().map(|chunk| chunk.part);
+        let chunks = self.chunks().iter().map(|chunk| chunk.part);
         let tail = (self.tail.len > 0).then_some(self.tail.part);
-        let side = self.side.iter().flat_map(|side| &side.samples);
-        chunks.chain(tail).chain(side.map(|(_, part)| *part))
+        let side = self.side().iter().map(|(_, part)| *part);
+        chunks.chain(tail).chain(side)
     }
 
     /// Forgets the samples of a part, if it has some. The part is sealed now and
@@ -285,17 +311,14 @@ impl HeadSeries {
             return;
         }
         self.sealed_max = self.sealed_max.max(max_t);
-        self.chunks.retain(|chunk| chunk.part != part);
-        if self.chunks.is_empty() {
-            self.chunks = Vec::new();
-        }
         if self.tail.part == part {
             self.tail = Tail::default();
         }
-        if let Some(side) = &mut self.side {
-            side.samples.retain(|(_, p)| *p != part);
-            if side.samples.is_empty() {
-                self.side = None;
+        if let Some(rest) = &mut self.rest {
+            rest.chunks.retain(|chunk| chunk.part != part);
+            rest.side.retain(|(_, p)| *p != part);
+            if rest.is_empty() {
+                self.rest = None;
             }
         }
     }
@@ -307,7 +330,7 @@ impl HeadSeries {
 
     /// Whether it has no samples.
     pub(super) fn is_empty(&self) -> bool {
-        self.tail.len == 0 && self.chunks.is_empty() && self.side.is_none()
+        self.tail.len == 0 && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
     }
 
     /// The newest time that was placed since the series is in memory.
@@ -317,27 +340,24 @@ impl HeadSeries {
 
     /// Whether a sample may lie in the closed range, without decoding.
     pub(super) fn overlaps(&self, start: i64, end: i64) -> bool {
-        let side = self.side.iter().flat_map(|side| &side.samples);
-        self.chunks
+        let mut side = self.side().iter().map(|(sample, _)| sample.t.as_ms());
+        self.chunks()
             .iter()
             .any(|chunk| chunk.min_t <= end && chunk.max_t >= start)
-            || self.tail.overlaps(start, end)
-            || side
-                .map(|(sample, _)| sample.t.as_ms())
-                .any(|t| (start..=end).contains(&t))
+            || self.tail.overlaps(self.max_t, start, end)
+            || side.any(|t| (start..=end).contains(&t))
     }
 
     /// Bytes it takes, the struct included.
     pub(super) fn bytes(&self) -> usize {
-        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-        let side = self.side.as_ref().map_or(0, |side| {
-            side.samples.capacity() * size_of::<(Sample, PartId)>()
+        let rest = self.rest.as_ref().map_or(0, |rest| {
+            let chunks: usize = rest.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+            size_of::<Rest>()
+                + rest.chunks.capacity() * size_of::<Chunk>()
+                + chunks
+                + rest.side.capacity() * size_of::<(Sample, PartId)>()
         });
-        size_of::<HeadSeries>()
-            + self.tail.bytes.capacity()
-            + self.chunks.capacity() * size_of::<Chunk>()
-            + chunks
-            + side
+        size_of::<HeadSeries>() + self.tail.bytes.capacity() + rest
     }
 }
 
@@ -349,66 +369,117 @@ fn sort(samples: &mut [Sample]) {
 }
 
 impl Tail {
+    /// Adds a sample that is newer than `last_t`, the newest one so far.
     #[inline]
-    fn push(&mut self, sample: Sample, part: PartId) {
-        let t = sample.t.as_ms();
+    fn push(&mut self, sample: Sample, last_t: i64, part: PartId) {
+        let bits = sample.v.to_bits();
         if self.len == 0 {
-            self.bytes.extend_from_slice(&t.to_le_bytes());
-            self.bytes
-                .extend_from_slice(&sample.v.to_bits().to_le_bytes());
-            self.coder = Coder::starting_at(sample.v);
-            self.last_step = 0;
-            self.part = part;
+            self.begin(sample, part);
         } else {
-            let step = t - self.last_t;
-            let same = sample.v.to_bits() == self.coder.bits;
-            let change = varint::zigzag(step - self.last_step);
+            let step = sample.t.as_ms() - last_t;
+            let change = step - i64::from(self.last_step);
+            let same = bits == self.last_bits;
+            if same && change == 0 && self.steady < u8::MAX {
+                self.steady += 1;
+                self.len += 1;
+                return;
+            }
+            self.end_steady();
+            self.make_room();
+            let change = varint::zigzag(change);
             varint::put(&mut self.bytes, (change << 1) | u64::from(same));
             if !same {
-                self.coder.encode(sample.v, &mut self.bytes);
+                let mut coder = Coder {
+                    bits: self.last_bits,
+                    exponent: self.exponent,
+                };
+                coder.encode(sample.v, &mut self.bytes);
+                self.exponent = coder.exponent;
+            } else if change == 0 {
+                self.bytes.push(0);
             }
-            self.last_step = step;
+            self.last_step = i32::try_from(step).expect("a part is an hour long");
         }
-        self.last_t = t;
+        self.last_bits = bits;
         self.len += 1;
     }
 
-    fn overlaps(&self, start: i64, end: i64) -> bool {
-        let first = Reader(&self.bytes).fixed64().map(u64::cast_signed);
-        first.is_some_and(|first| first <= end && self.last_t >= start)
+    fn begin(&mut self, sample: Sample, part: PartId) {
+        self.make_room();
+        let (t, bits) = (sample.t.as_ms(), sample.v.to_bits());
+        self.bytes.extend_from_slice(&t.to_le_bytes());
+        self.bytes.extend_from_slice(&bits.to_le_bytes());
+        self.exponent = 0;
+        self.last_step = 0;
+        self.part = part;
     }
 
-    fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
-        if self.overlaps(start, end) {
-            read_tail(&self.bytes, self.len, start, end, out)
+    fn end_steady(&mut self) {
+        if self.steady > 0 {
+            self.make_room();
+            self.bytes.push(STEADY);
+            varint::put(&mut self.bytes, u64::from(self.steady - 1));
+            self.steady = 0;
+        }
+    }
+
+    /// Room grows by a quarter: doubling would leave a third of all tails' bytes
+    /// unused.
+    #[inline]
+    fn make_room(&mut self) {
+        let len = self.bytes.len();
+        if self.bytes.capacity() - len < SAMPLE_BYTES_MAX {
+            self.bytes.reserve_exact(SAMPLE_BYTES_MAX.max(len / 4));
+        }
+    }
+
+    fn overlaps(&self, last_t: i64, start: i64, end: i64) -> bool {
+        let first = Reader(&self.bytes).fixed64().map(u64::cast_signed);
+        first.is_some_and(|first| first <= end && last_t >= start)
+    }
+
+    fn read(&self, last_t: i64, start: i64, end: i64, out: &mut Vec<Sample>) {
+        if self.overlaps(last_t, start, end) {
+            self.decode(start, end, out)
                 .expect("BUG: a tail that cannot be decoded");
         }
     }
-}
 
-/// Decodes a tail; `None` when its bytes are not those of one.
-fn read_tail(bytes: &[u8], len: u16, start: i64, end: i64, out: &mut Vec<Sample>) -> Option<()> {
-    let mut reader = Reader(bytes);
-    let mut t = reader.fixed64()?.cast_signed();
-    let mut coder = Coder::starting_at(f64::from_bits(reader.fixed64()?));
-    let mut step = 0;
-    for i in 0..len {
-        if i > 0 {
-            let head = reader.number()?;
-            step += varint::unzigzag(head >> 1);
-            t += step;
-            if head & 1 == 0 {
-                coder.decode(&mut reader)?;
+    /// `None` when its bytes are not those of a tail.
+    fn decode(&self, start: i64, end: i64, out: &mut Vec<Sample>) -> Option<()> {
+        let mut reader = Reader(&self.bytes);
+        let mut t = reader.fixed64()?.cast_signed();
+        let mut coder = Coder::starting_at(f64::from_bits(reader.fixed64()?));
+        let (mut step, mut read, mut steady) = (0, 1, 0);
+        loop {
+            if t > end {
+                return Some(());
             }
-        }
-        if t > end {
-            break;
-        }
-        if t >= start {
-            out.push(Sample::new(t, f64::from_bits(coder.bits)));
+            if t >= start {
+                out.push(Sample::new(t, f64::from_bits(coder.bits)));
+            }
+            if read == self.len {
+                return Some(());
+            }
+            read += 1;
+            if steady > 0 {
+                steady -= 1;
+            } else if reader.is_empty() {
+                // The last ones are only counted.
+                steady = u64::from(self.len - read);
+            } else {
+                let head = reader.number()?;
+                if head == u64::from(STEADY) {
+                    steady = reader.number()?;
+                }
+                step += varint::unzigzag(head >> 1);
+                if head & 1 == 0 {
+                    coder.decode(&mut reader)?;
+                }
+            }
+            t += step;
         }
     }
-    Some(())
 }
 
 impl Chunk {

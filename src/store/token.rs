@@ -4,9 +4,10 @@
 //!
 //! | token | meaning |
 //! |---|---|
-//! | `0x00` | the same bits again (`0x01`-`0x3f`: reserved for runs) |
+//! | `0x00 + n` | the same bits again; in the log `n` more series have theirs again, too |
 //! | `0x40 + e` | from here on decimal exponent `e` (0 to 6); another token follows |
 //! | `0x50 + k` | difference of the values times `10^e`, zigzag, in `k` bytes |
+//! | `0x60 + n` | the same difference, zigzag, of `n + 1` (1 to 32) |
 //! | `0x80 + 8 lz + tz` | the bits XOR the previous bits, without `lz` leading and `tz` trailing zero bytes |
 //!
 //! Every bit pattern survives: the decimal form is taken only where turning it
@@ -17,7 +18,27 @@ use super::varint::{Reader, unzigzag, zigzag};
 const SAME: u8 = 0x00;
 const EXPONENT: u8 = 0x40;
 const DELTA: u8 = 0x50;
+const SMALL: u8 = 0x60;
 const XOR: u8 = 0x80;
+
+/// Differences up to this one (in zigzag order) are part of their token.
+const SMALL_MAX: u64 = 32;
+
+/// How many series one token can say to be unchanged.
+pub(super) const SAME_MAX: u8 = 0x40;
+
+/// The token of `n` series, 1 to 64, that are unchanged.
+#[inline]
+pub(super) fn same(n: u8) -> u8 {
+    debug_assert!((1..=SAME_MAX).contains(&n));
+    SAME + (n - 1)
+}
+
+/// How many series a token says to be unchanged; `None` when it is another one.
+#[inline]
+pub(super) fn same_count(token: u8) -> Option<u8> {
+    (token < SAME_MAX).then_some(token + 1)
+}
 
 const POWERS: [f64; 7] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
 
@@ -30,7 +51,7 @@ pub(super) struct Coder {
     /// The bits of the previous value.
     pub(super) bits: u64,
     /// The decimal exponent in force.
-    exponent: u8,
+    pub(super) exponent: u8,
 }
 
 impl Coder {
@@ -55,15 +76,24 @@ impl Coder {
         match self.decimal_delta(v) {
             Some((exponent, delta)) => {
                 let zigzag = zigzag(delta);
-                let len = 8 - (zigzag.leading_zeros() / 8) as usize;
+                // Equal numbers have equal bits here, so the difference is not 0.
+                let is_small = zigzag <= SMALL_MAX;
+                let len = match is_small {
+                    true => 0,
+                    false => 8 - (zigzag.leading_zeros() / 8) as usize,
+                };
                 let switch = usize::from(exponent != self.exponent);
                 if len + switch <= xor_len {
                     if switch == 1 {
                         out.push(EXPONENT | exponent);
                         self.exponent = exponent;
                     }
-                    out.push(DELTA | len.to_le_bytes()[0]);
-                    out.extend_from_slice(&zigzag.to_le_bytes()[..len]);
+                    if is_small {
+                        out.push(SMALL | (zigzag - 1).to_le_bytes()[0]);
+                    } else {
+                        out.push(DELTA | len.to_le_bytes()[0]);
+                        out.extend_from_slice(&zigzag.to_le_bytes()[..len]);
+                    }
                 } else {
                     put_xor(xor, out);
                 }
@@ -103,11 +133,9 @@ impl Coder {
         match token {
             SAME => {}
             0x51..=0x58 => {
-                let delta = unzigzag(little_endian(from.bytes(usize::from(token - DELTA))?));
-                let previous = to_integer(f64::from_bits(self.bits), self.exponent)?;
-                let integer = previous.checked_add(delta)?;
-                self.bits = from_integer(integer, self.exponent).to_bits();
+                self.add(little_endian(from.bytes(usize::from(token - DELTA))?))?;
             }
+            SMALL..XOR => self.add(u64::from(token - SMALL) + 1)?,
             XOR.. => {
                 let (lz, tz) = (usize::from((token >> 3) & 7), usize::from(token & 7));
                 let len = 8_usize.checked_sub(lz + tz)?;
@@ -117,6 +145,15 @@ impl Coder {
             _ => return None,
         }
         Some(f64::from_bits(self.bits))
+    }
+
+    /// Adds a difference that is written in zigzag order.
+    #[inline]
+    fn add(&mut self, zigzag: u64) -> Option<()> {
+        let previous = to_integer(f64::from_bits(self.bits), self.exponent)?;
+        let integer = previous.checked_add(unzigzag(zigzag))?;
+        self.bits = from_integer(integer, self.exponent).to_bits();
+        Some(())
     }
 }
 
@@ -205,6 +242,17 @@ mod tests {
         assert!(check(&counter) < 2 * 100 + 8);
         let decimals: Vec<f64> = (0..100).map(|i| 21.5 + f64::from(i % 7) / 10.0).collect();
         assert!(check(&decimals) < 2 * 100 + 8);
+    }
+
+    #[test]
+    fn small_steps_take_one_byte() {
+        let walk: Vec<f64> = (0..100_u32).map(|i| f64::from((i * 7) % 17)).collect();
+        assert!(check(&walk) < 100 + 8);
+        assert_eq!(
+            (1..=SAME_MAX).map(same).filter_map(same_count).max(),
+            Some(SAME_MAX)
+        );
+        assert_eq!(same_count(EXPONENT), None);
     }
 
     #[test]

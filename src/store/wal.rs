@@ -7,7 +7,8 @@
 //!
 //! | kind | payload |
 //! |---|---|
-//! | 2 rows | count varint, then rows |
+//! | 2 rows | count varint, then rows, as written before there were runs; read only |
+//! | 5 runs | count of all rows varint, then runs |
 //! | 10 reset | nothing: the value coders of all series start anew before the rows |
 //!
 //! Kinds 1 (scrape), 3 and 4 (series and symbols: they go to their tables in the
@@ -15,29 +16,35 @@
 //! (native histogram) and 12 (metadata) are reserved. An unknown kind is refused,
 //! never skipped.
 //!
-//! A row is `head varint | t varint, if it differs | value token, if it differs`.
-//! The head's low bits say: 1 the time differs from the row before (signed
-//! difference follows), 2 stands alone (its token is relative to 0 and leaves the
-//! series' coder as it is: late rows), 4 the value is the series' previous one.
-//! The bits above are the zigzag distance from the ref after the row before. So
-//! an unchanged value of the next series at the same time is one byte.
+//! A run is `head varint | t varint, if it differs | rows varint, if not one | tokens`:
+//! rows of neighbouring refs at one time, such as a scrape. The head's low bits
+//! say: 1 the time differs from the run before (signed difference follows), 2 the
+//! rows stand alone (their tokens are relative to 0 and leave the series' coders
+//! as they are: late rows), 4 there is more than one row. The bits above are the
+//! zigzag distance from the ref after the run before. The tokens are those of
+//! [`super::token`], where one token says that up to 64 rows are unchanged.
+//!
+//! A row of kind 2 is a run of one, but that the bit 4 says that its value is the
+//! series' previous one, and no token follows.
 //!
 //! `sequence` is the last number given to an outbox row or a dead letter.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::token::Coder;
+use super::token::{self, Coder, SAME_MAX};
 use super::varint::{self, Reader};
 
 /// The version of the record's form.
 const VERSION: u8 = 1;
 
 const FRAME_ROWS: u8 = 2;
+const FRAME_RUNS: u8 = 5;
 const FRAME_RESET: u8 = 10;
 
 const TIME_DIFFERS: u64 = 1;
 const ALONE: u64 = 2;
 const SAME_VALUE: u64 = 4;
+const MANY: u64 = 4;
 const FLAG_BITS: u32 = 3;
 
 /// What the log knows of one series: its coder, and since which reset.
@@ -63,12 +70,44 @@ impl LogState {
 /// A record in the making. Used again for the next one, so its buffers stay.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
-    rows: Vec<u8>,
+    /// Finished runs.
+    runs: Vec<u8>,
+    /// The tokens of the open run.
+    tokens: Vec<u8>,
+    run: Run,
+    /// Where the run before the open one ended.
+    last: Place,
     count: u64,
-    last_ref: u32,
-    last_t: i64,
     reset: u32,
     resets: bool,
+}
+
+/// The open run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    first: u32,
+    t: i64,
+    alone: bool,
+    rows: u32,
+    /// Its last rows that are unchanged and have no token yet.
+    same: u8,
+}
+
+impl Run {
+    #[inline]
+    fn goes_on(&self, series: u32, t: i64, alone: bool) -> bool {
+        self.rows > 0
+            && self.t == t
+            && self.alone == alone
+            && self.first.checked_add(self.rows) == Some(series)
+    }
+}
+
+/// The ref and the time of a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    series: u32,
+    t: i64,
 }
 
 impl Builder {
@@ -98,29 +137,71 @@ impl Builder {
         } else {
             log.coder(self.reset)
         };
-        let distance = i64::from(series) - i64::from(self.last_ref) - 1;
-        let same = coder.bits == v.to_bits();
-        let flags = u64::from(t != self.last_t) * TIME_DIFFERS
+        if !self.run.goes_on(series, t, alone) {
+            self.end_run();
+            self.run = Run {
+                first: series,
+                t,
+                alone,
+                ..Run::default()
+            };
+        }
+        let run = &mut self.run;
+        run.rows += 1;
+        self.count += 1;
+        if coder.bits == v.to_bits() {
+            run.same += 1;
+            if run.same == SAME_MAX {
+                self.tokens.push(token::same(SAME_MAX));
+                run.same = 0;
+            }
+            return;
+        }
+        if run.same > 0 {
+            self.tokens.push(token::same(run.same));
+            run.same = 0;
+        }
+        coder.encode(v, &mut self.tokens);
+    }
+
+    fn end_run(&mut self) {
+        let Run {
+            first,
+            t,
+            alone,
+            rows,
+            same,
+        } = std::mem::take(&mut self.run);
+        if rows == 0 {
+            return;
+        }
+        if same > 0 {
+            self.tokens.push(token::same(same));
+        }
+        let distance = i64::from(first) - i64::from(self.last.series) - 1;
+        let flags = u64::from(t != self.last.t) * TIME_DIFFERS
             + u64::from(alone) * ALONE
-            + u64::from(same) * SAME_VALUE;
+            + u64::from(rows > 1) * MANY;
         varint::put(
-            &mut self.rows,
+            &mut self.runs,
             (varint::zigzag(distance) << FLAG_BITS) | flags,
         );
-        if t != self.last_t {
-            varint::put_signed(&mut self.rows, t.wrapping_sub(self.last_t));
+        if t != self.last.t {
+            varint::put_signed(&mut self.runs, t.wrapping_sub(self.last.t));
         }
-        if !same {
-            coder.encode(v, &mut self.rows);
+        if rows > 1 {
+            varint::put(&mut self.runs, u64::from(rows));
         }
-        self.last_ref = series;
-        self.last_t = t;
-        self.count += 1;
+        self.runs.append(&mut self.tokens);
+        self.last = Place {
+            series: first + (rows - 1),
+            t,
+        };
     }
 
     /// Bytes so far.
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.runs.len() + self.tokens.len()
     }
 
     /// Whether there is no row.
@@ -135,6 +216,7 @@ impl Builder {
 
     /// Writes the record to `out` and empties the builder.
     pub(super) fn finish(&mut self, sequence: u64, out: &mut Vec<u8>) {
+        self.end_run();
         out.clear();
         out.extend_from_slice(&[VERSION, 0]);
         varint::put(out, sequence);
@@ -145,15 +227,16 @@ impl Builder {
         if self.count > 0 {
             let mut count = Vec::with_capacity(10);
             varint::put(&mut count, self.count);
-            out.push(FRAME_ROWS);
-            varint::put(out, (count.len() + self.rows.len()) as u64);
+            out.push(FRAME_RUNS);
+            varint::put(out, (count.len() + self.runs.len()) as u64);
             out.extend_from_slice(&count);
-            out.extend_from_slice(&self.rows);
+            out.extend_from_slice(&self.runs);
         }
         let hash = xxh3_64(out);
         out.extend_from_slice(&hash.to_le_bytes());
-        self.rows.clear();
-        (self.count, self.last_ref, self.last_t) = (0, 0, 0);
+        self.runs.clear();
+        self.last = Place::default();
+        self.count = 0;
         self.resets = false;
     }
 }
@@ -214,12 +297,12 @@ impl<'a> Record<'a> {
             let mut payload = Reader(reader.bytes(len)?);
             match kind {
                 FRAME_RESET => record.resets = true,
-                FRAME_ROWS => {
+                FRAME_ROWS | FRAME_RUNS => {
                     record.rows = Rows {
                         left: payload.number()?,
                         reader: payload,
-                        last_ref: 0,
-                        last_t: 0,
+                        in_runs: kind == FRAME_RUNS,
+                        ..Rows::default()
                     };
                 }
                 kind => return Some(Err(Unreadable::Frame(kind))),
@@ -233,9 +316,16 @@ impl<'a> Record<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Rows<'a> {
     reader: Reader<'a>,
+    /// Rows that were not read yet.
     left: u64,
-    last_ref: u32,
-    last_t: i64,
+    /// Whether they are of kind 5.
+    in_runs: bool,
+    last: Place,
+    alone: bool,
+    /// Rows of the open run that were not read yet.
+    run: u64,
+    /// The next rows of the open run that are unchanged.
+    same: u8,
 }
 
 impl Default for Rows<'_> {
@@ -243,8 +333,11 @@ impl Default for Rows<'_> {
         Rows {
             reader: Reader(&[]),
             left: 0,
-            last_ref: 0,
-            last_t: 0,
+            in_runs: false,
+            last: Place::default(),
+            alone: false,
+            run: 0,
+            same: 0,
         }
     }
 }
@@ -268,25 +361,59 @@ impl Rows<'_> {
         self.read_head().map(Some).ok_or(Unreadable::Damaged)
     }
 
+    #[inline]
     fn read_head(&mut self) -> Option<RowHead> {
+        if self.run > 0 {
+            self.last.series = self.last.series.checked_add(1)?;
+        } else {
+            let flags = self.read_place()?;
+            if !self.in_runs {
+                return Some(self.row(flags & SAME_VALUE != 0));
+            }
+            self.same = 0;
+            self.run = match flags & MANY {
+                0 => 1,
+                _ => self.reader.number()?.max(1),
+            };
+        }
+        self.run -= 1;
+        if self.same == 0
+            && let Some(count) = token::same_count(*self.reader.0.first()?)
+        {
+            self.reader.byte()?;
+            self.same = count;
+        }
+        let is_same = self.same > 0;
+        self.same = self.same.saturating_sub(1);
+        Some(self.row(is_same))
+    }
+
+    /// Reads where a run or a row of kind 2 begins; gives the flags.
+    fn read_place(&mut self) -> Option<u64> {
         let head = self.reader.number()?;
         let distance = varint::unzigzag(head >> FLAG_BITS);
-        let series = i64::from(self.last_ref)
+        let series = i64::from(self.last.series)
             .checked_add(1)?
             .checked_add(distance)?;
-        self.last_ref = u32::try_from(series).ok()?;
+        self.last.series = u32::try_from(series).ok()?;
         if head & TIME_DIFFERS != 0 {
-            self.last_t = self.last_t.wrapping_add(self.reader.signed()?);
+            self.last.t = self.last.t.wrapping_add(self.reader.signed()?);
         }
-        Some(RowHead {
-            series: self.last_ref,
-            t: self.last_t,
-            alone: head & ALONE != 0,
-            same: head & SAME_VALUE != 0,
-        })
+        self.alone = head & ALONE != 0;
+        Some(head)
+    }
+
+    fn row(&self, same: bool) -> RowHead {
+        RowHead {
+            series: self.last.series,
+            t: self.last.t,
+            alone: self.alone,
+            same,
+        }
     }
 
     /// The value of the row whose head was just read. `reset` counts the resets so far.
+    #[inline]
     pub(super) fn value(
         &mut self,
         head: RowHead,
@@ -398,16 +525,31 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_row_of_the_next_series_is_one_byte() {
+    fn unchanged_rows_of_neighbours_share_a_byte() {
         let rows = |v: f64| (0..100).map(|r| (r, 5_000, v.to_bits(), false)).collect();
         let records = write(&[(true, rows(1.5)), (false, rows(1.5))]);
-        // Version, flags, sequence, frames, kind, length, count, first time, hash.
-        let overhead = 4 + 3 + 2 + 8;
-        assert!(
-            records[1].len() <= 100 + overhead,
-            "{} bytes",
-            records[1].len()
-        );
+        // Version, flags, sequence, frames, kind, length, count, hash; head, time,
+        // rows, and a token for 64 of them.
+        let overhead = 4 + 3 + 8;
+        assert_eq!(records[1].len(), overhead + 1 + 2 + 1 + 2);
+    }
+
+    #[test]
+    fn rows_of_the_form_before_runs_are_read() {
+        // Reset; series 1 at 10 is 1.5, series 2 at 10 is 0, series 1 at 12 is late.
+        let mut bytes = vec![VERSION, 0, 7, 2, FRAME_RESET, 0, FRAME_ROWS, 0, 3];
+        bytes.extend_from_slice(&[0x01, 20, 0x41, 0x51, 30]);
+        bytes.push(0x04);
+        bytes.extend_from_slice(&[0x03 | (3 << 3), 4, 0x51, 2]);
+        bytes[7] = u8::try_from(bytes.len() - 8).unwrap();
+        let hash = xxh3_64(&bytes);
+        bytes.extend_from_slice(&hash.to_le_bytes());
+        let want = [
+            (1, 10, 1.5_f64.to_bits()),
+            (2, 10, 0),
+            (1, 12, 1.0_f64.to_bits()),
+        ];
+        assert_eq!(read(&[bytes]).unwrap(), want);
     }
 
     #[test]

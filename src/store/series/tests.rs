@@ -105,3 +105,22 @@ proptest! {
         prop_assert_eq!(got, want);
     }
 }
+
+#[test]
+fn what_never_changes_is_only_counted() {
+    let mut series = HeadSeries::new(i64::MIN);
+    let mut want = Vec::new();
+    for i in 0..50_i64 {
+        place(&mut series, i * 15_000, 3.5, 1);
+        want.push(Sample::new(i * 15_000, 3.5));
+        assert_eq!(all(&series), want);
+    }
+    assert!(series.bytes() <= size_of::<HeadSeries>() + 48);
+    assert_eq!(place(&mut series, 49 * 15_000, 3.5, 1), Placed::Duplicate);
+    assert_eq!(place(&mut series, 30_000, 4.0, 1), Placed::Conflict);
+    place(&mut series, 50 * 15_000, 4.5, 1);
+    place(&mut series, 51 * 15_000, 4.5, 1);
+    place(&mut series, 51 * 15_000 + 1, 4.5, 1);
+    want.extend([750_000, 765_000, 765_001].map(|t| Sample::new(t, 4.5)));
+    assert_eq!(all(&series), want);
+}

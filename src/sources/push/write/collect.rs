@@ -15,7 +15,7 @@ use crate::sources::metadata::Metadata;
 use crate::store::{Row, SeriesId, SeriesKey, Store};
 use crate::telemetry::metrics::PushReason;
 
-use super::known::{Key, Keys, Known, Scope};
+use super::known::{Cursor, Key, Keys, Known, Scope};
 
 /// For whom a request may write.
 pub(super) struct Writer {
@@ -75,6 +75,7 @@ impl Refused {
 pub(super) struct Collector<'a> {
     judge: &'a Judge<'a>,
     known: &'a Known,
+    cursor: Cursor,
     out: Collected,
 }
 
@@ -84,6 +85,7 @@ impl<'a> Collector<'a> {
         Collector {
             judge,
             known,
+            cursor: Cursor::default(),
             out: Collected::default(),
         }
     }
@@ -181,7 +183,7 @@ impl<'a> Collector<'a> {
     ) -> Result<(), String> {
         self.out.samples += samples.len() as u64;
         let key = self.judge.keys.key(self.judge.writer.scope, bytes);
-        let series = match self.known.get(key) {
+        let series = match self.known.get(key, &mut self.cursor) {
             Some(id) => SeriesKey::Id(id),
             None => match labels(self.judge)? {
                 Ok(labels) => self.look_up(key, labels),

@@ -77,7 +77,7 @@ const ROOM_BYTES: u32 = 256 << 20;
 const INLINE_BYTES: usize = 512 << 10;
 
 /// Buffers of unpacked bodies that are kept, and how large they may be.
-const BUFFERS_MAX: usize = 4;
+const BUFFERS_MAX: usize = 2;
 const BUFFER_BYTES_MAX: usize = 4 << 20;
 
 /// Metrics whose metadata is kept in memory to tell what has changed.
