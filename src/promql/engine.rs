@@ -96,7 +96,7 @@ impl Engine {
                 Computed::String(v) => Value::String { t, v },
                 Computed::Grid(grid) => Value::Vector {
                     t,
-                    samples: elements(&grid),
+                    samples: elements(&grid.finish()?),
                 },
             }
         };
@@ -160,7 +160,7 @@ impl Engine {
         let mut series = match evaluator.eval(expr, steps)? {
             Computed::Scalar(scalar) => vec![scalar_series(&scalar, steps)],
             Computed::String(_) => Vec::new(),
-            Computed::Grid(grid) => grid_series(&grid, steps),
+            Computed::Grid(grid) => grid_series(&grid.finish()?, steps),
         };
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         let value = Value::Matrix(series);

@@ -135,6 +135,8 @@ pub(super) struct Row {
     /// Whether the metric's name no longer counts; removing it for real is
     /// put off, because most rows are grouped away before anybody looks.
     nameless: bool,
+    /// Whether the name goes at the end of the query, and is still seen till then.
+    pending: bool,
     /// The step of the first value.
     pub(super) first: usize,
     /// Where the row's values begin in the buffer.
@@ -173,6 +175,16 @@ impl Row {
         } else {
             self.labels.value(name)
         }
+    }
+
+    /// Whether the name goes at the end of the query.
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending
+    }
+
+    /// Says that the name was set and stays.
+    pub(super) fn keep_name(&mut self) {
+        self.pending = false;
     }
 
     /// All steps from the first to the last value.
@@ -254,6 +266,7 @@ impl Grid {
         self.rows.push(Row {
             labels: labels.into_owned(),
             nameless: false,
+            pending: false,
             first: first + leading,
             start,
             len,
@@ -268,11 +281,7 @@ impl Grid {
         first: usize,
         fill: impl FnOnce(&mut Vec<f64>),
     ) -> bool {
-        let added = self.push(Cow::Borrowed(&row.labels), first, fill);
-        if added {
-            self.rows.last_mut().expect("just added").nameless = row.nameless;
-        }
-        added
+        self.push_relabelled(row, Cow::Borrowed(&row.labels), first, fill)
     }
 
     /// Adds a series with other labels whose name counts as little as a row's.
@@ -282,10 +291,45 @@ impl Grid {
         labels: Cow<'_, Labels>,
         first: usize,
         fill: impl FnOnce(&mut Vec<f64>),
+    ) -> bool {
+        let added = self.push(labels, first, fill);
+        if added {
+            let new = self.rows.last_mut().expect("just added");
+            (new.nameless, new.pending) = (row.nameless, row.pending);
+        }
+        added
+    }
+
+    /// Adds a series that stands for several rows: its name goes at the end of the
+    /// query when that of any of them does.
+    pub(super) fn push_for(
+        &mut self,
+        members: impl IntoIterator<Item = bool>,
+        labels: Cow<'_, Labels>,
+        first: usize,
+        fill: impl FnOnce(&mut Vec<f64>),
     ) {
         if self.push(labels, first, fill) {
-            self.rows.last_mut().expect("just added").nameless = row.nameless;
+            let pending = members.into_iter().any(|pending| pending);
+            self.rows.last_mut().expect("just added").pending = pending;
         }
+    }
+
+    /// Lets all names go at the end of the query.
+    pub(super) fn drop_names_later(&mut self) {
+        self.rows.iter_mut().for_each(|row| row.pending = true);
+    }
+
+    /// Takes off the names that were to go at the end. Rows that become equal are
+    /// joined; they may not have values at the same step.
+    pub(super) fn finish(mut self) -> Result<Grid, SameLabels> {
+        if self.rows.iter().all(|row| !row.pending) {
+            return Ok(self);
+        }
+        for row in &mut self.rows {
+            row.nameless |= row.pending;
+        }
+        self.join_same()
     }
 
     /// Adds all rows of another grid.
@@ -354,7 +398,7 @@ impl Grid {
     }
 
     /// Gives every row new labels.
-    pub(super) fn relabel(&mut self, mut f: impl FnMut(&Row) -> Labels) {
+    pub(super) fn relabel(&mut self, mut f: impl FnMut(&mut Row) -> Labels) {
         for row in &mut self.rows {
             row.labels = f(row);
             row.nameless = false;
@@ -415,7 +459,10 @@ impl Grid {
         for labels in order {
             let members = &groups[&labels];
             let (first, values) = self.join(members)?;
-            joined.push(Cow::Owned(labels), first, |cells| cells.extend(values));
+            let pending = members.iter().map(|i| self.rows[*i].pending);
+            joined.push_for(pending, Cow::Owned(labels), first, |cells| {
+                cells.extend(values);
+            });
         }
         Ok(joined)
     }

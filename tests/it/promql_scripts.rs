@@ -43,13 +43,20 @@ fn every_script_holds() {
         evals += script.evals();
         failures.extend(
             script
-                .run(&Engine::default())
+                .run(&engine_for(&name))
                 .into_iter()
                 .map(|failure| format!("{name}:{failure}")),
         );
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(evals >= EVALS_MIN, "only {evals} evals");
+}
+
+/// A file about a part of the language that is off by default switches it on.
+fn engine_for(name: &str) -> Engine {
+    let mut engine = Engine::default();
+    engine.options.features.delayed_name_removal = name.starts_with("delayed_names");
+    engine
 }
 
 /// The runner itself notices what is wrong.

@@ -27,6 +27,13 @@ struct Group {
     rows: Vec<usize>,
 }
 
+impl Group {
+    /// Which of its rows lose their names at the end of the query.
+    fn pending<'g>(&'g self, grid: &'g Grid) -> impl Iterator<Item = bool> + 'g {
+        self.rows.iter().map(|row| grid.rows()[*row].is_pending())
+    }
+}
+
 impl Evaluator<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate, steps: Steps) -> Result<Grid> {
         let op = aggregate.op;
@@ -154,9 +161,14 @@ impl Evaluator<'_> {
                 }
             }
             let values = accumulators.iter().zip(&seen);
-            result.push(Cow::Borrowed(&group.labels), 0, |cells| {
-                cells.extend(values.map(|(a, seen)| if *seen { finish(a) } else { absent() }));
-            });
+            result.push_for(
+                group.pending(grid),
+                Cow::Borrowed(&group.labels),
+                0,
+                |cells| {
+                    cells.extend(values.map(|(a, seen)| if *seen { finish(a) } else { absent() }));
+                },
+            );
         }
         Ok(result)
     }
@@ -173,18 +185,23 @@ impl Evaluator<'_> {
         let mut values = Vec::new();
         for group in groups {
             self.check_cancel()?;
-            result.push(Cow::Borrowed(&group.labels), 0, |cells| {
-                for step in 0..steps.count {
-                    values.clear();
-                    let all = group.rows.iter().map(|row| grid.value(*row, step));
-                    values.extend(all.filter(|v| !is_absent(*v)));
-                    cells.push(if values.is_empty() {
-                        absent()
-                    } else {
-                        f(step, &mut values)
-                    });
-                }
-            });
+            result.push_for(
+                group.pending(grid),
+                Cow::Borrowed(&group.labels),
+                0,
+                |cells| {
+                    for step in 0..steps.count {
+                        values.clear();
+                        let all = group.rows.iter().map(|row| grid.value(*row, step));
+                        values.extend(all.filter(|v| !is_absent(*v)));
+                        cells.push(if values.is_empty() {
+                            absent()
+                        } else {
+                            f(step, &mut values)
+                        });
+                    }
+                },
+            );
         }
         Ok(result)
     }

@@ -50,10 +50,10 @@ impl Evaluator<'_> {
                 return Ok(Computed::Scalar(scalars(op, &a, &b, steps)));
             }
             (Computed::Grid(grid), Computed::Scalar(scalar)) => {
-                with_scalar(binary, grid, |step, v| (v, scalar.at(step)))?
+                self.with_scalar(binary, grid, |step, v| (v, scalar.at(step)))?
             }
             (Computed::Scalar(scalar), Computed::Grid(grid)) => {
-                with_scalar(binary, grid, |step, v| (scalar.at(step), v))?
+                self.with_scalar(binary, grid, |step, v| (scalar.at(step), v))?
             }
             (Computed::Grid(lhs), Computed::Grid(rhs)) => match op {
                 BinaryOp::And => filter(&binary.matching, lhs, &rhs, steps, true),
@@ -112,36 +112,39 @@ fn scalars(op: BinaryOp, a: &Scalar, b: &Scalar, steps: Steps) -> Scalar {
     }
 }
 
-/// A vector and a scalar; `sides` puts them in the order of the operator. A
-/// comparison that holds gives the vector's value.
-fn with_scalar(
-    binary: &Binary,
-    mut grid: Grid,
-    sides: impl Fn(usize, f64) -> (f64, f64),
-) -> Result<Grid> {
-    let op = binary.op;
-    if !op.is_comparison() {
+impl Evaluator<'_> {
+    /// A vector and a scalar; `sides` puts them in the order of the operator. A
+    /// comparison that holds gives the vector's value.
+    fn with_scalar(
+        &self,
+        binary: &Binary,
+        mut grid: Grid,
+        sides: impl Fn(usize, f64) -> (f64, f64),
+    ) -> Result<Grid> {
+        let op = binary.op;
+        if !op.is_comparison() {
+            grid.map_steps(|step, v| {
+                let (a, b) = sides(step, v);
+                math::arithmetic(op, a, b)
+            });
+            return self.drop_names(grid);
+        }
         grid.map_steps(|step, v| {
             let (a, b) = sides(step, v);
-            math::arithmetic(op, a, b)
+            let holds = math::compare(op, a, b);
+            if binary.returns_bool {
+                f64::from(u8::from(holds))
+            } else if holds {
+                v
+            } else {
+                absent()
+            }
         });
-        return Ok(grid.drop_names()?);
-    }
-    grid.map_steps(|step, v| {
-        let (a, b) = sides(step, v);
-        let holds = math::compare(op, a, b);
         if binary.returns_bool {
-            f64::from(u8::from(holds))
-        } else if holds {
-            v
-        } else {
-            absent()
+            return self.drop_names(grid);
         }
-    });
-    if binary.returns_bool {
-        return Ok(grid.drop_names()?);
+        Ok(grid)
     }
-    Ok(grid)
 }
 
 /// Two vectors whose rows are brought together.

@@ -30,7 +30,7 @@ impl Evaluator<'_> {
             Kind::Math(f) => {
                 let mut grid = self.vector(&args[0], steps)?;
                 grid.map(f);
-                grid.drop_names()?
+                self.drop_names(grid)?
             }
             Kind::Round => self.round(args, steps)?,
             Kind::Clamp => self.clamp(args, steps)?,
@@ -112,6 +112,9 @@ impl Evaluator<'_> {
         if function.keeps_name() {
             return Ok(grid);
         }
+        if self.options.features.delayed_name_removal {
+            return self.drop_names(grid);
+        }
         Ok(grid.drop_names_strict()?)
     }
 
@@ -156,7 +159,7 @@ impl Evaluator<'_> {
         // As Prometheus: dividing by the inverse is exact for 0.1 and its like.
         let inverse = to.map(|to| 1.0 / to);
         grid.map_steps(|step, v| math::round(v, inverse.at(step)));
-        Ok(grid.drop_names()?)
+        self.drop_names(grid)
     }
 
     fn clamp(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
@@ -171,14 +174,14 @@ impl Evaluator<'_> {
                 math::max(low, math::min(high, v))
             }
         });
-        Ok(grid.drop_names()?)
+        self.drop_names(grid)
     }
 
     fn clamp_one(&mut self, args: &[Expr], steps: Steps, f: fn(f64, f64) -> f64) -> Result<Grid> {
         let mut grid = self.vector(&args[0], steps)?;
         let bound = self.scalar(&args[1], steps)?;
         grid.map_steps(|step, v| f(bound.at(step), v));
-        Ok(grid.drop_names()?)
+        self.drop_names(grid)
     }
 
     /// A part of the date of each value, or of the evaluation time.
@@ -191,7 +194,7 @@ impl Evaluator<'_> {
         };
         let mut grid = self.vector(arg, steps)?;
         grid.map(|v| part.of(v));
-        Ok(grid.drop_names()?)
+        self.drop_names(grid)
     }
 
     /// The time of the sample of a plain selector; of anything else, the time of the step.
@@ -205,7 +208,7 @@ impl Evaluator<'_> {
                 grid
             }
         };
-        Ok(grid.drop_names()?)
+        self.drop_names(grid)
     }
 
     fn absent(&mut self, arg: &Expr, steps: Steps) -> Result<Grid> {

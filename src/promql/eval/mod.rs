@@ -126,7 +126,7 @@ impl<'a> Evaluator<'a> {
             ExprKind::Unary(unary) => {
                 let computed = self.eval(&unary.expr, steps)?;
                 if unary.negative {
-                    negate(computed)
+                    self.negate(computed)
                 } else {
                     Ok(computed)
                 }
@@ -161,6 +161,31 @@ impl<'a> Evaluator<'a> {
             Computed::String(text) => Ok(text),
             _ => Err(EvalError::execution("expected a string")),
         }
+    }
+
+    /// Takes the names off, or lets them go at the end of the query.
+    fn drop_names(&self, mut grid: Grid) -> Result<Grid> {
+        if self.options.features.delayed_name_removal {
+            grid.drop_names_later();
+            return Ok(grid);
+        }
+        Ok(grid.drop_names()?)
+    }
+
+    /// Changes the sign; the result is another metric.
+    fn negate(&self, computed: Computed) -> Result<Computed> {
+        Ok(match computed {
+            Computed::Scalar(scalar) => Computed::Scalar(scalar.map(|v| -v)),
+            Computed::Grid(mut grid) => {
+                grid.map(|v| -v);
+                Computed::Grid(if self.options.features.delayed_name_removal {
+                    self.drop_names(grid)?
+                } else {
+                    grid.drop_names_strict()?
+                })
+            }
+            Computed::String(text) => Computed::String(text),
+        })
     }
 
     /// The fixed time of an `@`.
@@ -214,18 +239,6 @@ impl<'a> Evaluator<'a> {
         }
         Ok(())
     }
-}
-
-/// Changes the sign; the result is another metric.
-fn negate(computed: Computed) -> Result<Computed> {
-    Ok(match computed {
-        Computed::Scalar(scalar) => Computed::Scalar(scalar.map(|v| -v)),
-        Computed::Grid(mut grid) => {
-            grid.map(|v| -v);
-            Computed::Grid(grid.drop_names_strict()?)
-        }
-        Computed::String(text) => Computed::String(text),
-    })
 }
 
 /// The error of two series with the same labels in one vector.

@@ -3,6 +3,7 @@
 use super::super::ast::Expr;
 use super::super::grid::{Grid, Steps};
 use super::{EvalError, Evaluator, Result};
+use crate::model::labels::METRIC_NAME;
 use crate::model::matcher;
 
 impl Evaluator<'_> {
@@ -25,6 +26,9 @@ impl Evaluator<'_> {
             };
             let mut value = String::new();
             captures.expand(&replacement, &mut value);
+            if target == METRIC_NAME {
+                row.keep_name();
+            }
             labels.to_builder().set(&target, &value).build()
         });
         Ok(grid.join_same()?)
@@ -45,6 +49,9 @@ impl Evaluator<'_> {
         grid.relabel(|row| {
             let values: Vec<&str> = sources.iter().map(|source| row.value(source)).collect();
             let value = values.join(&separator);
+            if target == METRIC_NAME {
+                row.keep_name();
+            }
             row.labels().to_builder().set(&target, &value).build()
         });
         Ok(grid.join_same()?)

@@ -171,6 +171,7 @@ impl Evaluator<'_> {
             ExprKind::Subquery(subquery) => {
                 let windows = self.subquery_windows(subquery, steps)?;
                 let (grid, steps) = self.subquery(subquery, &windows)?;
+                let grid = grid.finish()?;
                 let rows = grid.rows().iter().enumerate();
                 series.extend(rows.map(|(i, row)| RangeSeries {
                     labels: row.labels(),
