@@ -121,6 +121,7 @@ impl App {
         layers.web.end("web", WEB_STOP).await;
         layers.ingest.end("ingest", INGEST_STOP).await;
         match tokio::time::timeout(STORE_STOP, self.0.store.close()).await {
+            Ok(()) if self.0.store.is_read_only() => {}
             Ok(()) => {
                 Control::remove(&self.0.data_dir);
                 self.mark_clean();

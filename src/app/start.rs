@@ -50,15 +50,23 @@ impl App {
         let current = Arc::clone(&in_force.borrow());
         let clean_marker = current.server.data_dir.join(CLEAN_MARKER);
         let is_new = !current.server.data_dir.exists();
-        let lock = store::DirLock::take(&current.server.data_dir)?;
+        let wanted = current.store.read_only;
+        let (lock, read_only) = store::DirLock::take_to_run(&current.server.data_dir, wanted)?;
+        let current = if read_only {
+            reading_only(&current)
+        } else {
+            current
+        };
         tracing::info!(addresses = ?addrs, "listening");
         let store = open_store(lock, &current, clock.clone(), Arc::clone(&metrics)).await?;
-        note_last_stop(&clean_marker, is_new);
         let control = Control::new(&addrs)?;
         let data_dir = current.server.data_dir.clone();
-        control
-            .write(&data_dir)
-            .context("cannot write CONTROL in the data directory")?;
+        if !read_only {
+            note_last_stop(&clean_marker, is_new);
+            control
+                .write(&data_dir)
+                .context("cannot write CONTROL in the data directory")?;
+        }
         let base = Base {
             config: current,
             store,
@@ -236,7 +244,11 @@ impl Base {
         ingest: &ingest::Ingest,
         board: Board,
     ) -> anyhow::Result<Sources> {
-        let first = self.start_internal(layer, board.clone())?;
+        let first = if self.store.is_read_only() {
+            None
+        } else {
+            Some(self.start_internal(layer, board.clone())?)
+        };
         let context = sources::Context {
             ingest: ingest.clone(),
             store: self.store.clone(),
@@ -247,7 +259,9 @@ impl Base {
             stop: layer.stop.clone(),
         };
         let sources = Sources::start(&self.config, context)?;
-        if tokio::time::timeout(FIRST_COLLECTION, first).await.is_err() {
+        if let Some(first) = first
+            && tokio::time::timeout(FIRST_COLLECTION, first).await.is_err()
+        {
             tracing::warn!("own metrics are late");
         }
         Ok(sources)
@@ -306,6 +320,24 @@ async fn open_store(
             dir.display()
         )
     })??)
+}
+
+/// The configuration of a process that cannot write: nothing comes in, nothing is
+/// evaluated or delivered. Queries and pages work.
+fn reading_only(config: &Config) -> Arc<Config> {
+    tracing::warn!(
+        path = %config.server.data_dir.display(),
+        "read-only: sources, rules and deliveries are off, pushes are refused"
+    );
+    let mut config = config.clone();
+    config.store.read_only = true;
+    let nothing = Config::default();
+    config.source = nothing.source;
+    config.destination = nothing.destination;
+    config.route = nothing.route;
+    config.rules = nothing.rules;
+    config.alerting = nothing.alerting;
+    Arc::new(config)
 }
 
 /// Says how the last run ended, and takes its mark away.

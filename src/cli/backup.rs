@@ -27,7 +27,7 @@ pub(super) struct DirArgs {
 }
 
 impl DirArgs {
-    fn dir(&self) -> anyhow::Result<PathBuf> {
+    pub(super) fn dir(&self) -> anyhow::Result<PathBuf> {
         let config = match &self.config {
             Some(path) => Config::load(path)?,
             None => Config::default(),
@@ -212,7 +212,7 @@ fn report(checked: &Checked) -> String {
 }
 
 /// Says how it went.
-fn ended(done: anyhow::Result<String>) -> ExitCode {
+pub(super) fn ended(done: anyhow::Result<String>) -> ExitCode {
     match done {
         Ok(text) => {
             say(&text);

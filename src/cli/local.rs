@@ -51,6 +51,14 @@ pub(super) fn verify(dir: &Path) -> anyhow::Result<Bytes> {
     })
 }
 
+/// Asks for the cardinality; gives its JSON.
+pub(super) fn tsdb(dir: &Path, limit: u32) -> anyhow::Result<Bytes> {
+    in_runtime(async {
+        let answer = ask(dir, "tsdb", limit.to_string().into_bytes(), SILENCE_MAX).await?;
+        collected(answer).await
+    })
+}
+
 fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

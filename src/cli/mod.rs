@@ -11,6 +11,7 @@ mod plot;
 mod query;
 mod run;
 mod test;
+mod tsdb;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Walk every checksum of a data directory or a backup; say what is wrong where.
     Verify(backup::VerifyArgs),
+    /// Look into the store of a running pulse.
+    Tsdb(tsdb::TsdbArgs),
 }
 
 /// What `run` can be told; it goes before the configuration file.
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Verify(args) => backup::verify(&args),
+        Command::Tsdb(args) => tsdb::tsdb(&args),
     }
 }
 

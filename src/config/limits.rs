@@ -30,6 +30,8 @@ pub struct Store {
     pub reserve: Size,
     /// Bytes that commits and seals may write to the disk in a day; 0: no budget.
     pub write_budget: Size,
+    /// Nothing is written: queries and pages only. So it is on a read-only medium too.
+    pub read_only: bool,
 }
 
 impl Default for Store {
@@ -45,6 +47,7 @@ impl Default for Store {
             free_min: Size::mib(256),
             reserve: Size::mib(32),
             write_budget: Size::mib(8 * 1_024),
+            read_only: false,
         }
     }
 }

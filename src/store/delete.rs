@@ -78,7 +78,7 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.commands
             .try_send(Command::Clean(reply))
-            .map_err(|_| Error::Closed)?;
+            .map_err(|_| self.refusal())?;
         answer.await.map_err(|_| Error::Closed)??;
         let remove = |tombstone: &Tombstone| StateOp::Delete {
             table: Table::Deleted,

@@ -183,6 +183,22 @@ impl DirLock {
         DirLock::take_existing(dir)
     }
 
+    /// Takes the lock of a directory to run on it; says whether it is only read:
+    /// because that is wanted, or because the medium takes no writes.
+    ///
+    /// # Errors
+    /// As [`DirLock::take`].
+    pub fn take_to_run(dir: &Path, read_only: bool) -> Result<(DirLock, bool), Error> {
+        if !read_only {
+            match DirLock::take(dir) {
+                Ok(lock) => return Ok((lock, false)),
+                Err(Error::Io { source, .. }) if is_read_only(&*source) => {}
+                Err(err) => return Err(err),
+            }
+        }
+        DirLock::take_to_read(dir).map(|lock| (lock, true))
+    }
+
     /// Takes the lock of a directory that is only read, also on a read-only medium,
     /// where nobody else can hold it for writing.
     ///

@@ -4,6 +4,7 @@
 //! and value there is the set of series that carry it. All of it is rebuilt from
 //! the catalog tables at start, which is quicker than reading stored sets.
 
+mod cardinality;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,9 @@ use std::collections::HashMap;
 use ahash::RandomState;
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
+
+pub(super) use cardinality::Top;
+pub use cardinality::{Cardinality, Count};
 
 use super::paged::Paged;
 use super::postings::Postings;
@@ -419,4 +423,13 @@ fn decode_row(row: &[u8]) -> Option<Entry> {
         rest.number32()?;
     }
     Some(Entry(reader.0.into()))
+}
+
+/// When the series of a catalog row was made, in seconds since the epoch; `None`
+/// when the row is malformed.
+pub(super) fn first_seen_s(row: &[u8]) -> Option<u64> {
+    let mut reader = Reader(row);
+    reader.number()?;
+    reader.number()?;
+    reader.number()
 }

@@ -6,6 +6,7 @@
 //! It must never acknowledge before the transaction is durable, wait for
 //! another part of the process, or let a redb type out.
 
+mod analyze;
 pub mod backup;
 pub mod batch;
 mod changed;
@@ -64,6 +65,7 @@ pub use batch::{
     StateOp, Urgency, WriteBatch,
 };
 pub use clock::FUTURE_MAX_MS;
+pub use index::{Cardinality, Count};
 pub use state::Table;
 
 use crate::config;
@@ -133,6 +135,9 @@ pub enum Error {
         /// The holder.
         pid: String,
     },
+    /// The medium, or the configuration, allows no writes.
+    #[error("the store is read-only")]
+    ReadOnly,
     /// The store is stopping or stopped.
     #[error("the store is closed")]
     Closed,
@@ -202,7 +207,12 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<Store, Error> {
         let store = &metrics.store;
-        let files = disk::counted_files(store.bytes_written.clone(), store.syncs.clone());
+        store.read_only.set(i64::from(options.store.read_only));
+        let files = if options.store.read_only {
+            disk::frozen_files()
+        } else {
+            disk::counted_files(store.bytes_written.clone(), store.syncs.clone())
+        };
         Store::open_on(files, lock, options, clock, metrics)
     }
 
@@ -215,13 +225,23 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<Store, Error> {
         let dir = &options.dir;
-        disk::check_format(dir)?;
+        let read_only = options.store.read_only;
+        if !read_only {
+            disk::check_format(dir)?;
+        } else if disk::read_format(dir)? == disk::Format::Missing {
+            let what = "it has no FORMAT file: this is no data directory";
+            return Err(io_error("read", dir, what));
+        }
         let cache = options.store.hot_cache.as_usize();
         let l0_cache = options.store.l0_cache.as_usize();
         let days = Days::open(dir, Arc::clone(&backends), l0_cache)?;
         let coverage = days.coverage()?;
         refuse_days_alone(dir, &days)?;
-        let (hot, meta) = Hot::open(dir, backends, cache)?;
+        let (hot, meta) = if read_only {
+            Hot::open_existing(dir, backends, cache)?
+        } else {
+            Hot::open(dir, backends, cache)?
+        };
         let db = hot.database()?;
         let fail = |err| io_error("read", hot.path(), err);
         let replayed = replay::replay(&db, meta, &coverage, &metrics).map_err(fail)?;
@@ -261,6 +281,14 @@ impl Store {
         let fail = |err| io_error("open", &shared.dir, err);
         let (jobs, queue) = mpsc::channel(writer::QUEUE_BATCHES_MAX);
         let (commands, orders) = std::sync::mpsc::sync_channel(COMMANDS_MAX);
+        if shared.options.store.read_only {
+            // Nobody takes what is sent: there is nothing to write.
+            return Ok(Store {
+                shared,
+                jobs,
+                commands,
+            });
+        }
         let writer = Writer::new(Arc::clone(&shared), queue, log).map_err(fail)?;
         let sealer = Sealer::new(Arc::clone(&shared), jobs.downgrade());
         let stop = commands.clone();
@@ -307,6 +335,9 @@ impl Store {
     pub async fn submit(&self, batch: WriteBatch) -> Result<Pending, Error> {
         if !batch.sheds && !batch.rows.is_empty() {
             self.shared.pressure.passes().await;
+        }
+        if self.is_read_only() {
+            return Err(Error::ReadOnly);
         }
         let load = Load::of(&batch);
         let (reply, answer) = oneshot::channel();
@@ -430,6 +461,20 @@ impl Store {
         self.shared.metrics.store.failing.get() != 0
     }
 
+    /// Whether nothing can be written, by configuration or because of the medium.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.options.store.read_only
+    }
+
+    /// What it means that nobody takes a command.
+    fn refusal(&self) -> Error {
+        if self.is_read_only() {
+            Error::ReadOnly
+        } else {
+            Error::Closed
+        }
+    }
+
     /// Figures for pages.
     pub fn stats(&self) -> Stats {
         let sealed = self.shared.days.span().unwrap_or((i64::MAX, i64::MIN));
@@ -458,6 +503,9 @@ impl Store {
     /// Commits what there is and ends the threads. Further writes are refused.
     pub async fn close(&self) {
         self.shared.closing.store(true, Ordering::Relaxed);
+        if self.is_read_only() {
+            return;
+        }
         self.shared.pressure.let_go();
         // When the writer has ended already there is nothing to tell it.
         drop(self.jobs.send(Job::Close).await);
@@ -508,7 +556,7 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.commands
             .try_send(Command::Seal(reply))
-            .map_err(|_| Error::Closed)?;
+            .map_err(|_| self.refusal())?;
         answer.await.map_err(|_| Error::Closed)?
     }
 }
@@ -524,7 +572,7 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.commands
             .try_send(Command::Compact(reply))
-            .map_err(|_| Error::Closed)?;
+            .map_err(|_| self.refusal())?;
         answer.await.map_err(|_| Error::Closed)?
     }
 }

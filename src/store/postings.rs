@@ -41,6 +41,14 @@ impl Postings {
         }
     }
 
+    /// How many refs there are.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Postings::Few { len, .. } => u64::from(*len),
+            Postings::Many(bitmap) => bitmap.len(),
+        }
+    }
+
     /// Removes a ref; says whether the set is empty now.
     pub(super) fn remove(&mut self, series: u32) -> bool {
         match self {

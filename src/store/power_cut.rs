@@ -412,6 +412,7 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
         }
     };
     let there = present(&store);
+    assert_eq!(store.verify().faults, [], "SEED={seed}");
     found.acknowledged = acknowledged.len() as u64;
     found.lost = acknowledged.iter().filter(|id| !there.contains(id)).count() as u64;
     found.cut_off = next - there.len() as u64 - found.lost;

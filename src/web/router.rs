@@ -125,6 +125,7 @@ fn api() -> Router<AppState> {
         .nest("/admin/tsdb", admin_tsdb())
         .route("/local/backup", post(admin::backup))
         .route("/local/verify", post(admin::verify))
+        .route("/local/tsdb", post(admin::tsdb))
 }
 
 /// Alertmanager's API.

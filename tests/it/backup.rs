@@ -227,3 +227,72 @@ async fn the_admin_api_is_off_until_it_is_switched_on() {
     assert_eq!(server.terminate().await, Some(0));
     assert_verified(&dir.path().join("data"));
 }
+
+/// Every file of a directory but the lock, with its bytes.
+fn all_bytes(data: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(data).unwrap().map(|e| e.unwrap().path());
+    let files = entries.filter(|path| path.is_file() && !path.ends_with("LOCK"));
+    let mut all: Vec<_> = files
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn a_read_only_start_answers_queries_refuses_pushes_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), free_port()).await;
+    let push = |server: &Server, v: u32| {
+        let url = server.url("/api/v1/ingest/acme?device=d1");
+        let http = server.http.clone();
+        async move { http.post_owned(url, format!("{{\"v\":{v}}}")).await.status }
+    };
+    assert_eq!(push(&server, 7).await / 100, 2);
+    // As a crash leaves it.
+    server.kill();
+    let data = dir.path().join("data");
+    let before = all_bytes(&data);
+    fs::write(dir.path().join("pulse.toml"), "[store]\nread_only = true\n").unwrap();
+    let mut server = Server::start(dir.path(), free_port()).await;
+    let value = server
+        .value("last_over_time(v{device_id=\"d1\"}[1h])")
+        .await;
+    assert_eq!(value, Some(7.0));
+    assert_eq!(server.get("/").await.status, 200);
+    let metrics = server.get("/metrics").await;
+    assert!(metrics.text().contains("\npulse_store_read_only 1\n"));
+    let status = push(&server, 8).await;
+    assert!(status >= 500, "a push is answered with {status}");
+    assert_eq!(server.terminate().await, Some(0));
+    assert_eq!(all_bytes(&data), before);
+    assert_verified(&data);
+    // The control: with writes allowed the start does change something.
+    fs::remove_file(dir.path().join("pulse.toml")).unwrap();
+    let mut server = Server::start(dir.path(), free_port()).await;
+    assert_eq!(push(&server, 8).await / 100, 2);
+    assert_eq!(server.terminate().await, Some(0));
+    assert_ne!(all_bytes(&data), before);
+}
+
+#[tokio::test]
+async fn analyze_tells_where_series_come_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), free_port()).await;
+    eventually("own metrics are stored", || async {
+        (server.value("count(up)").await >= Some(1.0)).then_some(())
+    })
+    .await;
+    let data = dir.path().join("data");
+    let said = pulse_says(&["tsdb", "analyze", "--limit", "3", "--data-dir", text(&data)]);
+    for wanted in [
+        "series by metric name:",
+        "series by tenant:",
+        "new within the last hour",
+    ] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    drop(server);
+    let output = pulse(&["tsdb", "analyze", "--data-dir", text(&data)]);
+    assert_eq!(output.status.code(), Some(1), "nobody has the directory");
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
 
+use crate::backup::assert_verified;
 use crate::broker::{Broker, free_port, say};
 use crate::ledger::Ledger;
 use crate::server::{Server, eventually};
@@ -57,8 +58,9 @@ async fn check(server: &mut Server, dir: &Path, ledger: &Ledger) {
     .await;
     let settle = start.elapsed();
     assert_eq!(ledger.faults(server).await, Vec::<String>::new());
-    // Once more from what is on disk.
+    // Once more from what is on disk, which is whole as it was left.
     server.kill();
+    assert_verified(&dir.join("data"));
     *server = Server::start(dir, server.port).await;
     assert_eq!(ledger.faults(server).await, Vec::<String>::new());
     say(&format!("settled in {settle:?}"));

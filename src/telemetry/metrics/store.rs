@@ -65,6 +65,8 @@ pub struct Store {
     pub commit_failures: IntCounter,
     /// 1 while the disk refuses transactions.
     pub failing: IntGauge,
+    /// 1 while nothing can be written at all.
+    pub read_only: IntGauge,
     /// Bytes handed to the file system.
     pub bytes_written: IntCounter,
     /// Syncs of files.
@@ -149,6 +151,11 @@ impl Store {
                 r,
                 "pulse_store_failing",
                 "Whether the disk refuses transactions at the moment.",
+            ),
+            read_only: gauge(
+                r,
+                "pulse_store_read_only",
+                "Whether the store was opened to be read only.",
             ),
             bytes_written: counter(
                 r,

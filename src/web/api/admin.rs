@@ -134,6 +134,29 @@ pub async fn verify(
     Ok(json::respond(body))
 }
 
+/// Which names, labels and tenants have most series. The body is the number of
+/// entries of each list.
+pub async fn tsdb(
+    State(context): State<Context>,
+    headers: HeaderMap,
+    body: String,
+) -> Result<Response, ApiError> {
+    let turn = context.local.admit(&headers)?;
+    let max = body
+        .parse()
+        .map_err(|_| ApiError::bad_data("expected a number"))?;
+    let store = context.store.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        store.cardinality(max)
+    });
+    let found = found
+        .await
+        .map_err(|_| ApiError::unavailable("the analysis failed inside"))??;
+    let body = serde_json::to_vec(&found).expect("plain data is JSON");
+    Ok(json::respond(body))
+}
+
 /// The admin API is off unless the configuration says otherwise.
 fn enabled(context: &Context) -> Result<OwnedSemaphorePermit, ApiError> {
     if context.config().server.enable_admin_api {

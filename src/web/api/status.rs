@@ -1,6 +1,6 @@
 //! `/api/v1/status/...` and `/api/v1/metadata`: what this process is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use axum::extract::State;
@@ -11,12 +11,10 @@ use super::params::Params;
 use crate::model::Timestamp;
 use crate::model::duration;
 use crate::sources::metadata::Metadata;
-use crate::store::Table;
+use crate::store::{Cardinality, Table};
 use crate::web::Context;
 use crate::web::error::ApiError;
 
-/// Series above which the cardinality lists are left empty: they cost a walk over all.
-const CARDINALITY_SERIES_MAX: usize = 200_000;
 /// How long those lists are, as in Prometheus.
 const CARDINALITY_ENTRIES: usize = 10;
 
@@ -186,75 +184,39 @@ pub async fn tsdb(State(context): State<Context>, params: Params) -> Result<Resp
     let timeout = context.config().query.timeout.get();
     let run = context.gate.run(timeout, move |_| {
         let stats = store.stats();
-        let all = [Vec::new()];
-        let limit = CARDINALITY_SERIES_MAX + 1;
-        let series = store.series(&all, Timestamp::MIN, Timestamp::MAX, limit)?;
-        let cardinality = if series.len() > CARDINALITY_SERIES_MAX {
-            Cardinality::default()
-        } else {
-            Cardinality::of(&series)
-        };
+        let cardinality = store.cardinality(entries)?;
         Ok::<_, ApiError>(json::success(&[], &[], |out| {
             let mut data = Object::new(out);
             Object::new(data.field("headStats"))
                 .integer("numSeries", stats.series)
-                .integer("numLabelPairs", cardinality.pairs.len() as u64)
+                .integer("numLabelPairs", cardinality.pairs)
                 .integer("chunkCount", 0)
                 .integer("minTime", stats.min_time.map_or(0, Timestamp::as_ms))
                 .integer("maxTime", stats.max_time.map_or(0, Timestamp::as_ms))
                 .end();
-            cardinality.write(&mut data, entries);
+            write_counts(&cardinality, &mut data);
             data.end();
         }))
     });
     run.await?.map(json::respond)
 }
 
-/// Counts over all series.
-#[derive(Default)]
-struct Cardinality {
-    metrics: HashMap<String, u64>,
-    values: HashMap<String, u64>,
-    bytes: HashMap<String, u64>,
-    pairs: HashMap<String, u64>,
-}
-
-impl Cardinality {
-    fn of(series: &[crate::model::Labels]) -> Cardinality {
-        let mut all = Cardinality::default();
-        for labels in series {
-            *all.metrics
-                .entry(labels.metric_name().to_owned())
-                .or_default() += 1;
-            for (name, value) in labels.iter() {
-                *all.pairs.entry(format!("{name}={value}")).or_default() += 1;
-            }
-        }
-        for pair in all.pairs.keys() {
-            let (name, value) = pair.split_once('=').expect("made with one");
-            *all.values.entry(name.to_owned()).or_default() += 1;
-            *all.bytes.entry(name.to_owned()).or_default() += value.len() as u64;
-        }
-        all
-    }
-
-    fn write(&self, data: &mut Object<'_>, entries: usize) {
-        for (name, counts) in [
-            ("seriesCountByMetricName", &self.metrics),
-            ("labelValueCountByLabelName", &self.values),
-            ("memoryInBytesByLabelName", &self.bytes),
-            ("seriesCountByLabelValuePair", &self.pairs),
-        ] {
-            let mut sorted: Vec<(&String, &u64)> = counts.iter().collect();
-            sorted.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-            let largest = sorted.into_iter().take(entries);
-            json::array(data.field(name), largest, |out, (name, count)| {
-                Object::new(out)
-                    .text("name", name)
-                    .integer("value", *count)
-                    .end();
-            });
-        }
+/// Prometheus' four lists, and two of our own.
+fn write_counts(found: &Cardinality, data: &mut Object<'_>) {
+    for (name, counts) in [
+        ("seriesCountByMetricName", &found.by_metric),
+        ("labelValueCountByLabelName", &found.values_by_label),
+        ("memoryInBytesByLabelName", &found.bytes_by_label),
+        ("seriesCountByLabelValuePair", &found.by_pair),
+        ("seriesCountByTenant", &found.by_tenant),
+        ("newSeriesCountByMetricName", &found.new_by_metric),
+    ] {
+        json::array(data.field(name), counts, |out, (name, count)| {
+            Object::new(out)
+                .text("name", name)
+                .integer("value", *count)
+                .end();
+        });
     }
 }
 
@@ -304,25 +266,20 @@ pub async fn exemplars() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Labels;
 
     #[test]
-    fn cardinality_counts_names_values_and_pairs() {
-        let series = [("a", "1"), ("a", "2"), ("b", "1")]
-            .map(|(name, job)| Labels::from_pairs([("__name__", name), ("job", job)]));
-        let all = Cardinality::of(&series);
-        assert_eq!(all.metrics["a"], 2);
-        assert_eq!(all.values["job"], 2);
-        assert_eq!(all.pairs["job=1"], 2);
+    fn counts_are_written_under_the_names_of_prometheus() {
+        let found = Cardinality {
+            by_metric: vec![("a".to_owned(), 2)],
+            ..Cardinality::default()
+        };
         let mut out = Vec::new();
         let mut data = Object::new(&mut out);
-        all.write(&mut data, 1);
+        write_counts(&found, &mut data);
         data.end();
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["seriesCountByMetricName"][0]["name"], "a");
-        assert_eq!(
-            value["seriesCountByMetricName"].as_array().unwrap().len(),
-            1
-        );
+        assert_eq!(value["seriesCountByMetricName"][0]["value"], 2);
+        assert!(value["labelValueCountByLabelName"].as_array().is_some());
     }
 }
