@@ -4,6 +4,7 @@
 //!
 //! It must never start anything before the whole configuration was checked.
 
+mod backtest;
 mod backup;
 mod check;
 mod local;
@@ -47,6 +48,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Run unit tests for rules.
     Test(test::TestArgs),
+    /// Show what a rule file would have done over the history of a running pulse.
+    Backtest(backtest::BacktestArgs),
     /// Ask a running pulse, or any Prometheus, a PromQL question.
     Query(query::QueryArgs),
     /// Write the whole data directory into one file, while it is in use or not.
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Test(args) => test::test(&args),
+        Command::Backtest(args) => backtest::backtest(&args),
         Command::Query(args) => query::query(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),

@@ -85,7 +85,21 @@ pub(super) fn query(args: &QueryArgs) -> ExitCode {
 }
 
 async fn ask(args: &QueryArgs) -> anyhow::Result<Bytes> {
-    let request = request(args)?;
+    let (path, form) = form(args);
+    post_form(&args.url, path, args.token.as_deref(), form).await
+}
+
+/// Posts a form to a path of the API and reads the answer, whatever its status.
+///
+/// # Errors
+/// When the server cannot be reached or does not answer in time.
+pub(super) async fn post_form(
+    url: &str,
+    path: &str,
+    token: Option<&str>,
+    form: String,
+) -> anyhow::Result<Bytes> {
+    let request = request(url, path, token, form)?;
     let https = hyper_rustls::HttpsConnectorBuilder::new()
         .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
         .https_or_http()
@@ -101,10 +115,11 @@ async fn ask(args: &QueryArgs) -> anyhow::Result<Bytes> {
     tokio::time::timeout(TIMEOUT, exchange)
         .await
         .context("no answer in time")?
-        .with_context(|| format!("cannot ask {}", args.url))
+        .with_context(|| format!("cannot ask {url}"))
 }
 
-fn request(args: &QueryArgs) -> anyhow::Result<Request<Full<Bytes>>> {
+/// The path that answers the question, and the question.
+fn form(args: &QueryArgs) -> (&'static str, String) {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("query", &args.query);
     let path = match (&args.start, &args.end) {
@@ -121,14 +136,23 @@ fn request(args: &QueryArgs) -> anyhow::Result<Request<Full<Bytes>>> {
             "query"
         }
     };
-    let uri: Uri = format!("{}/api/v1/{path}", args.url.trim_end_matches('/'))
+    (path, form.finish())
+}
+
+fn request(
+    url: &str,
+    path: &str,
+    token: Option<&str>,
+    form: String,
+) -> anyhow::Result<Request<Full<Bytes>>> {
+    let uri: Uri = format!("{}/api/v1/{path}", url.trim_end_matches('/'))
         .parse()
-        .with_context(|| format!("not a URL: {:?}", args.url))?;
+        .with_context(|| format!("not a URL: {url:?}"))?;
     let mut request = Request::post(uri).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    if let Some(token) = &args.token {
+    if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    Ok(request.body(Full::from(form.finish()))?)
+    Ok(request.body(Full::from(form))?)
 }
 
 /// The part of the Prometheus answer that is printed.

@@ -64,10 +64,21 @@ pub(super) struct Evaluation {
     pub(super) failed: u64,
     /// Alerts that began to fire, by tenant.
     pub(super) fired: BTreeMap<String, u64>,
+    /// Alerts that changed their phase.
+    pub(super) moved: Vec<Moved>,
     /// Series that some rule gave.
     pub(super) given: BTreeSet<Labels>,
     /// Series that a rule gave before and does not give any more.
     pub(super) ended: BTreeSet<Labels>,
+}
+
+/// An alert that changed its phase; `None` is inactive.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) rule_id: u64,
+    pub(super) labels: Labels,
+    pub(super) from: Option<AlertPhase>,
+    pub(super) to: Option<AlertPhase>,
 }
 
 impl Group {

@@ -55,10 +55,7 @@ pub struct Settings {
 /// When a file cannot be found or read, and with every mistake in any of them:
 /// one line for each, with file, line and column.
 pub fn load(config: &Config) -> anyhow::Result<Loaded> {
-    let defaults = Defaults {
-        interval: config.global.evaluation_interval.get(),
-        query_offset: config.global.rule_query_offset.get(),
-    };
+    let defaults = defaults(config);
     let mut groups = Vec::new();
     let mut warnings = Vec::new();
     let mut mistakes = Vec::new();
@@ -99,7 +96,16 @@ pub fn check(config: &Config) -> anyhow::Result<(usize, usize)> {
     Ok((loaded.groups.len(), rules))
 }
 
-fn settings(config: &Config) -> Settings {
+/// What a configuration says about groups that do not say it themselves.
+pub fn defaults(config: &Config) -> Defaults {
+    Defaults {
+        interval: config.global.evaluation_interval.get(),
+        query_offset: config.global.rule_query_offset.get(),
+    }
+}
+
+/// What a configuration says about all rules.
+pub fn settings(config: &Config) -> Settings {
     let interval = config.global.evaluation_interval.get();
     Settings {
         engine: Engine {

@@ -8,12 +8,14 @@
 //! for evaluations that were missed, or let a failed query change an alert.
 
 mod alert;
+pub mod backtest;
 pub mod file;
 mod glob;
 mod group;
 mod load;
 mod manager;
 mod memory;
+mod notices;
 mod overlay;
 pub mod packs;
 mod raw;
@@ -27,6 +29,6 @@ mod upkeep;
 pub mod view;
 
 pub use file::duplicates;
-pub use load::{Loaded, Settings, check, load};
+pub use load::{Loaded, Settings, check, defaults, load, settings};
 pub use manager::{Rules, start};
 pub use view::{AlertState, AlertView, GroupView, RuleKind, RuleView};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::gotmpl::Template;
+use crate::model::Timestamp;
 use crate::promql::Expr;
 
 /// A rule group.
@@ -111,6 +112,17 @@ impl GroupSpec {
         update_text(&mut hash, &self.name);
         let interval = self.interval_ms().unsigned_abs();
         i64::try_from(hash.digest() % interval).expect("less than an interval")
+    }
+
+    /// The first slot at or after `t`.
+    pub fn first_slot(&self, t: Timestamp) -> Timestamp {
+        let (offset, interval) = (self.offset_ms(), self.interval_ms());
+        let slot = t.minus_ms(offset).floor_to(interval).plus_ms(offset);
+        if slot < t {
+            slot.plus_ms(interval)
+        } else {
+            slot
+        }
     }
 
     /// The interval in milliseconds, at least 1.

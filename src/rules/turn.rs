@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::alert::{Alerts, Change, Results, Times};
-use super::group::{Evaluation, RuleState, World, push_item, sample_time};
+use super::group::{Evaluation, Moved, RuleState, World, push_item, sample_time};
 use super::overlay::Overlay;
 use super::rows::{self, Transition};
 use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text};
@@ -224,6 +224,12 @@ impl Turn<'_, '_> {
         if change.from == change.to {
             return;
         }
+        self.out.moved.push(Moved {
+            rule_id: self.rule.id,
+            labels: change.labels.clone(),
+            from: change.from,
+            to: change.to,
+        });
         if change.to == Some(AlertPhase::Firing) {
             let tenant = match change.labels.value(TENANT_LABEL) {
                 "" => DEFAULT_TENANT,

@@ -7,8 +7,8 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
 use super::api::{
-    admin, federate, lifecycle, metrics, parse, query, remote_read, rules, series, status, targets,
-    v2, why,
+    admin, backtest, federate, lifecycle, metrics, parse, query, remote_read, rules, series,
+    status, targets, v2, why,
 };
 use super::{Context, Front, cors, middleware, pages};
 
@@ -110,6 +110,7 @@ fn api() -> Router<AppState> {
         .route("/label/{name}/values", get(series::values))
         .route("/metadata", get(status::metadata))
         .route("/rules", get(rules::rules))
+        .route("/rules/backtest", post(backtest::backtest))
         .route("/alerts", get(rules::alerts))
         .route("/alertmanagers", get(rules::alertmanagers))
         .route("/targets", get(targets::targets))

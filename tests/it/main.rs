@@ -32,6 +32,7 @@ mod reference;
 mod remote_write;
 mod requirements;
 mod rules;
+mod rules_beside;
 mod server;
 mod sink;
 mod tidy;

@@ -712,3 +712,141 @@ fn a11_rule_files_are_refused_where_promtool_refuses_them() {
         "{refused}"
     );
 }
+
+/// The transitions that the live engine wrote down: milliseconds, labels, phase.
+fn history(store: &Store) -> Vec<(i64, String, String)> {
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let rows = store.scan(Table::AlertHistory, all, 10_000).unwrap();
+    let transition = |(key, row): &(bytes::Bytes, bytes::Bytes)| {
+        let ms = u64::from_be_bytes(key[1..9].try_into().unwrap()) ^ (1 << 63);
+        let row: serde_json::Value = serde_json::from_slice(row).unwrap();
+        let to = row["to"].as_str().unwrap().to_owned();
+        (ms.cast_signed(), row["labels"].to_string(), to)
+    };
+    let mut rows: Vec<_> = rows.iter().map(transition).collect();
+    rows.sort();
+    rows
+}
+
+#[tokio::test]
+async fn a21_a_backtest_does_what_the_live_engine_did_on_the_same_data() {
+    let text = group(
+        "  - {record: 'temp:max', expr: 'max by (room) (temp)'}\n\
+         \x20 - {alert: Hot, expr: 'temp:max > 30', for: 20s, labels: {v: 'l{{ $value }}'}}\n\
+         \x20 - {alert: Warm, expr: 'temp > 20', keep_firing_for: 30s}\n\
+         \x20 - {alert: Seen, expr: 'ALERTS{alertname=\"Warm\",alertstate=\"firing\"}', for: 10s}\n",
+    );
+    let machine = Machine::new(&text);
+    let p = machine.boot().await;
+    let start = Timestamp::from_ms(p.now());
+    let mut dice = 7_u64;
+    for _ in 0..120 {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let v = ((dice >> 33) % 5) as f64 * 10.0;
+        p.feed(
+            "temp",
+            &[("room", if dice >> 63 == 0 { "a" } else { "b" })],
+            v,
+        )
+        .await;
+        p.step(10).await;
+    }
+    let end = Timestamp::from_ms(p.now());
+    let loaded = rules::load(&machine.config).unwrap();
+    let plan = rules::backtest::Plan {
+        group_by: vec!["alertname".to_owned()],
+        group_wait: Duration::ZERO,
+        group_interval: Duration::from_secs(60),
+        repeat_interval: Duration::from_secs(3_600),
+        send_resolved: true,
+    };
+    let store = p.store.clone();
+    let settings = Arc::clone(&loaded.settings);
+    let run = move || {
+        let span = (start, end);
+        rules::backtest::run(
+            &store,
+            loaded.groups,
+            &settings,
+            &plan,
+            span,
+            &Arc::default(),
+        )
+    };
+    let report = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
+
+    let live = history(&p.store);
+    let of = |phase: &str| -> Vec<(i64, String)> {
+        let rows = live.iter().filter(|(_, _, to)| to == phase);
+        rows.map(|(ms, labels, _)| (*ms, labels.clone())).collect()
+    };
+    let intervals = || report.rules.iter().flat_map(|rule| &rule.intervals);
+    let shown = |labels: &Labels| {
+        let map: BTreeMap<&str, &str> = labels.iter().collect();
+        serde_json::to_string(&map).unwrap()
+    };
+    let mut fired: Vec<_> = intervals()
+        .map(|i| (i.fired_at.as_ms(), shown(&i.labels)))
+        .collect();
+    let mut resolved: Vec<_> = intervals()
+        .filter_map(|i| Some((i.resolved_at?.as_ms(), shown(&i.labels))))
+        .collect();
+    fired.sort();
+    resolved.sort();
+    assert!(
+        fired.len() > 20 && resolved.len() > 20,
+        "{} {}",
+        fired.len(),
+        resolved.len()
+    );
+    assert_eq!(fired, of("firing"));
+    assert_eq!(resolved, of("resolved"));
+    let forgotten: u64 = report.rules.iter().map(|rule| rule.pending_only).sum();
+    let counted: u64 = report.rules.iter().map(|rule| rule.fired).sum();
+    assert_eq!(counted, fired.len() as u64);
+    // At the end some may still be pending.
+    assert!(forgotten >= of("inactive").len() as u64);
+    assert_eq!(report.failures, 0);
+    assert!(!report.notifications.is_empty());
+    // Nothing was written.
+    assert_eq!(history(&p.store), live);
+}
+
+#[tokio::test]
+async fn a_backtest_is_not_fed_with_what_the_old_rules_recorded() {
+    let machine = Machine::new(&group("  - {record: 'r', expr: 'temp'}\n"));
+    let p = machine.boot().await;
+    let start = Timestamp::from_ms(p.now());
+    for _ in 0..10 {
+        p.feed("temp", &[], 40.0).await;
+        p.step(10).await;
+    }
+    let end = Timestamp::from_ms(p.now());
+    machine.write_rules(&group(
+        "  - {record: 'r', expr: 'temp - 20'}\n  - {alert: Hot, expr: 'r > 30'}\n",
+    ));
+    let loaded = rules::load(&machine.config).unwrap();
+    let plan = rules::backtest::Plan {
+        group_by: Vec::new(),
+        group_wait: Duration::ZERO,
+        group_interval: Duration::from_secs(60),
+        repeat_interval: Duration::from_secs(3_600),
+        send_resolved: true,
+    };
+    let run = |groups, end| {
+        let span = (start, end);
+        rules::backtest::run(
+            &p.store,
+            groups,
+            &loaded.settings,
+            &plan,
+            span,
+            &Arc::default(),
+        )
+    };
+    let report = run(loaded.groups.clone(), end).unwrap();
+    assert_eq!((report.rules[1].fired, report.notifications.len()), (0, 0));
+    assert!(report.evaluations >= 18);
+    let years = end.plus_ms(10 * 365 * 86_400_000);
+    assert!(run(loaded.groups.clone(), years).is_err());
+}

@@ -6,6 +6,7 @@
 //! It must never build a tree of a large result, or name files and causes to a client.
 
 pub mod admin;
+pub mod backtest;
 pub mod federate;
 pub mod json;
 pub mod lifecycle;
