@@ -8,6 +8,7 @@
 //! makes room is found again through the same handle, and one that is closing is
 //! waited for, so that no file is ever open twice.
 
+mod quarantine;
 pub(super) mod rewrite;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
+use self::quarantine::Aside;
 use super::deleted::{Tombstone, Tombstones};
 use super::disk::{Backends, io_error, sync_dir};
 use super::sealed::{Generation, Kind, SealedFile};
@@ -44,6 +46,8 @@ pub(super) struct Days {
     cache_bytes: usize,
     /// By the second at which the day starts.
     files: RwLock<BTreeMap<(u32, Kind), Arc<DayFile>>>,
+    /// Files that cannot be read.
+    aside: Vec<Aside>,
     /// The open ones, the last used at the end.
     open: Mutex<Vec<Arc<OpenFile>>>,
     /// What is deleted in the files and not yet gone from them.
@@ -79,6 +83,9 @@ impl Drop for OpenFile {
         self.is_open.store(false, Ordering::Release);
     }
 }
+
+/// The files, or one that cannot be opened and why.
+type Found = Result<Days, (PathBuf, sealed::Error)>;
 
 /// One file and what is known of it without opening it.
 pub(super) struct DayFile {
@@ -161,16 +168,43 @@ pub(super) fn store_error(err: sealed::Error) -> Error {
 }
 
 impl Days {
+    /// Sets the files aside that are damaged; then as [`Days::open`].
+    ///
+    /// # Errors
+    /// As [`Days::open`], but not for damage.
+    pub(super) fn open_whole(
+        dir: &Path,
+        backends: Backends,
+        cache_bytes: usize,
+    ) -> Result<Days, Error> {
+        loop {
+            match Days::find(dir, Arc::clone(&backends), cache_bytes)? {
+                Ok(days) => return Ok(days),
+                Err((path, err)) if quarantine::is_damaged(&err) => {
+                    tracing::error!(path = %path.display(), error = %err, "set a damaged file aside");
+                    quarantine::set_aside(dir, &path)?;
+                }
+                Err((_, err)) => return Err(store_error(err)),
+            }
+        }
+    }
+
     /// Finds the files of a directory and reads which generations they have.
     ///
     /// # Errors
     /// When a file cannot be read, or a newer version wrote it.
     pub(super) fn open(dir: &Path, backends: Backends, cache_bytes: usize) -> Result<Days, Error> {
+        Days::find(dir, backends, cache_bytes)?.map_err(|(_, err)| store_error(err))
+    }
+
+    /// The files, or the first one that cannot be opened.
+    fn find(dir: &Path, backends: Backends, cache_bytes: usize) -> Result<Found, Error> {
         let days = Days {
             dir: dir.to_owned(),
             backends,
             cache_bytes,
             files: RwLock::default(),
+            aside: quarantine::all(dir),
             open: Mutex::default(),
             tombstones: Tombstones::default(),
             pins: Arc::default(),
@@ -180,11 +214,15 @@ impl Days {
             let entry = entry.map_err(|err| io_error("read", dir, err))?;
             if let Some((kind, start_s)) = entry.file_name().to_str().and_then(Kind::parse) {
                 let file = DayFile::new(dir, start_s, kind);
-                file.note(days.file(&file).map_err(store_error)?.get());
+                let opened = days.file(&file);
+                match opened {
+                    Ok(opened) => file.note(opened.get()),
+                    Err(err) => return Ok(Err((file.path, err))),
+                }
                 days.insert(file);
             }
         }
-        Ok(days)
+        Ok(Ok(days))
     }
 
     /// What is deleted in the files and not yet gone from them.
@@ -384,6 +422,19 @@ impl Days {
         samples_max: usize,
         out: &mut [Vec<Sample>],
     ) -> Result<(), sealed::Error> {
+        quarantine::check(&self.aside, start, end)?;
+        self.read_whole(targets, start, end, samples_max, out)
+    }
+
+    /// As [`Days::read`], of what can be read.
+    fn read_whole(
+        &self,
+        targets: &[(u32, u32)],
+        start: i64,
+        end: i64,
+        samples_max: usize,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), sealed::Error> {
         loop {
             let mut again = false;
             for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
@@ -410,8 +461,13 @@ impl Days {
         t: i64,
     ) -> Result<Option<f64>, sealed::Error> {
         let mut found = [Vec::new()];
-        self.read(&[(metric, series)], t, t, usize::MAX, &mut found)?;
+        self.read_whole(&[(metric, series)], t, t, usize::MAX, &mut found)?;
         Ok(found[0].first().map(|sample| sample.v))
+    }
+
+    /// Whether files lie aside that cannot be read.
+    pub(super) fn has_damage(&self) -> bool {
+        !self.aside.is_empty()
     }
 
     /// The series that have samples in the days that overlap the closed range.

@@ -234,7 +234,7 @@ impl Store {
         }
         let cache = options.store.hot_cache.as_usize();
         let l0_cache = options.store.l0_cache.as_usize();
-        let days = Days::open(dir, Arc::clone(&backends), l0_cache)?;
+        let days = Days::open_whole(dir, Arc::clone(&backends), l0_cache)?;
         let coverage = days.coverage()?;
         refuse_days_alone(dir, &days)?;
         let (hot, meta) = if read_only {

@@ -353,6 +353,10 @@ impl Sealer {
 
     /// The series that no sealed file and no memory holds.
     fn unheld(&self) -> Result<RoaringBitmap, sealed::Error> {
+        // Nobody knows which series a damaged file holds.
+        if self.shared.days.has_damage() {
+            return Ok(RoaringBitmap::new());
+        }
         let mut unheld = self.shared.index().all().clone();
         unheld -= self.shared.days.series(i64::MIN, i64::MAX)?;
         self.shared.head.for_each(|id, series| {

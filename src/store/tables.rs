@@ -242,7 +242,7 @@ impl Hot {
 pub(super) const RETIRED: &str = "dedupe";
 
 /// Whether redb says that a file is none of its own, or not whole.
-fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
     if err.is::<redb::TableError>() {
         return true;

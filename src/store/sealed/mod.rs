@@ -30,4 +30,6 @@ pub use column::Malformed;
 pub use file::{Covered, Error, Generation, SealedFile, SealedSeries};
 pub use merged::{Ended, Merged};
 pub use name::Kind;
+#[cfg(test)]
+pub(crate) use tables::{flip_stat, flip_window};
 pub use walk::BadRow;

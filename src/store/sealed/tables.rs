@@ -51,6 +51,32 @@ pub(super) const SERIES: TableDefinition<u32, &[u8]> = TableDefinition::new("ser
 pub(super) const SYM: TableDefinition<u32, &[u8]> = TableDefinition::new("sym");
 pub(super) const STAT: TableDefinition<&str, &[u8]> = TableDefinition::new("stat");
 
+/// Changes a byte of the first window row. For tests of damage.
+#[cfg(test)]
+pub(crate) fn flip_window(txn: &redb::WriteTransaction) {
+    use redb::ReadableTable as _;
+    let mut table = txn.open_table(WINDOW).unwrap();
+    let (key, mut row) = {
+        let (key, row) = table.first().unwrap().unwrap();
+        (key.value(), row.value().to_vec())
+    };
+    row[3] ^= 1;
+    table.insert(key, row.as_slice()).unwrap();
+}
+
+/// Changes a byte of the first row of figures. For tests of damage.
+#[cfg(test)]
+pub(crate) fn flip_stat(txn: &redb::WriteTransaction) {
+    use redb::ReadableTable as _;
+    let mut table = txn.open_table(STAT).unwrap();
+    let (key, mut row) = {
+        let (key, row) = table.first().unwrap().unwrap();
+        (key.value().to_owned(), row.value().to_vec())
+    };
+    row[0] ^= 1;
+    table.insert(key.as_str(), row.as_slice()).unwrap();
+}
+
 pub(super) const STAT_FORMAT: &str = "format";
 pub(super) const STAT_OPEN: &str = "open";
 pub(super) const STAT_TOTALS: &str = "totals";

@@ -1,0 +1,176 @@
+//! Sealed files that cannot be read: set aside at start, never deleted.
+//!
+//! A file that is cut short, changed or foreign goes to `quarantine/` and the rest
+//! serves. As long as it lies there, queries that reach into its day say so, rather
+//! than give the day's samples in part. Who has read the file's name in the log and
+//! gives the day up, removes it from the folder and starts pulse again.
+
+use std::path::{Path, PathBuf};
+
+use super::super::disk::{io_error, sync_dir};
+use super::super::sealed::{self, Kind};
+use super::super::tables::is_damage;
+use super::super::{Error, sealed::Error as SealedError};
+use super::DAY_MS;
+
+/// The folder in the data directory.
+pub(super) const FOLDER: &str = "quarantine";
+
+/// A file that was set aside.
+#[derive(Clone, Debug)]
+pub(super) struct Aside {
+    start_s: u32,
+    path: PathBuf,
+}
+
+impl Aside {
+    fn overlaps(&self, start: i64, end: i64) -> bool {
+        let from = i64::from(self.start_s) * 1_000;
+        from <= end && from + DAY_MS > start
+    }
+}
+
+/// What to do with a file that could not be opened: damaged ones can be set aside,
+/// others (a newer format, a disk that fails) are for the operator.
+pub(super) fn is_damaged(err: &SealedError) -> bool {
+    match err {
+        SealedError::Damaged { .. } => true,
+        SealedError::Io { source, .. } => is_damage(&**source),
+        SealedError::Format { .. } | SealedError::TooManySamples { .. } => false,
+    }
+}
+
+/// Moves a file out of the way, under a name that is free.
+///
+/// # Errors
+/// When it cannot be moved.
+pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<(), Error> {
+    let fail = |err| io_error("move", path, err);
+    let folder = dir.join(FOLDER);
+    std::fs::create_dir_all(&folder).map_err(fail)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let free = (0..).map(|n| match n {
+        0 => folder.join(&*name),
+        n => folder.join(format!("{name}.{n}")),
+    });
+    let to = free.into_iter().find(|to| !to.exists());
+    let to = to.expect("some number is free");
+    std::fs::rename(path, &to)
+        .and_then(|()| sync_dir(&folder))
+        .and_then(|()| sync_dir(dir))
+        .map_err(fail)
+}
+
+/// The files that lie aside.
+pub(super) fn all(dir: &Path) -> Vec<Aside> {
+    let entries = std::fs::read_dir(dir.join(FOLDER)).into_iter().flatten();
+    let files = entries.flatten().filter_map(|entry| {
+        let path = entry.path();
+        let name = entry.file_name();
+        // A number behind the name tells files of one day apart.
+        let (name, _) = name.to_str()?.split_once(".redb")?;
+        let (_, start_s) = Kind::parse(&format!("{name}.redb"))?;
+        Some(Aside { start_s, path })
+    });
+    files.collect()
+}
+
+/// Says that a day in the closed range is not whole.
+///
+/// # Errors
+/// When one of the files is of such a day.
+pub(super) fn check(aside: &[Aside], start: i64, end: i64) -> Result<(), sealed::Error> {
+    match aside.iter().find(|file| file.overlaps(start, end)) {
+        None => Ok(()),
+        Some(file) => Err(sealed::Error::Damaged {
+            path: file.path.clone(),
+            what: "set aside at start; queries work without it once it is removed from there"
+                .to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{Matcher, Timestamp};
+    use crate::promql::{Queryable as _, SelectHints};
+    use crate::store::tests::{T0, batch, manual, options, row};
+    use crate::store::{Store, sealed};
+    use crate::telemetry::Metrics;
+    use std::path::Path;
+
+    const DAY: i64 = 86_400_000;
+
+    fn open(dir: &Path) -> Store {
+        Store::open(options(dir), manual(T0 + 60_000).0, Metrics::new()).unwrap()
+    }
+
+    /// The samples found from a time on, or the error.
+    fn from(store: &Store, start: i64) -> Result<usize, String> {
+        let (start, end) = (Timestamp::from_ms(start), Timestamp::MAX);
+        let found = store.select(
+            start,
+            end,
+            &[Matcher::equal("__name__", "a")],
+            &SelectHints::default(),
+        );
+        let count =
+            |series: Vec<crate::promql::Series>| series.iter().map(|s| s.samples.len()).sum();
+        found.map(count).map_err(|err| format!("{err:?}"))
+    }
+
+    /// Changes one byte of the row that stands first in a table.
+    fn flip_row(path: &Path, table: &str) {
+        let db = redb::Database::open(path).unwrap();
+        let txn = db.begin_write().unwrap();
+        match table {
+            "window" => sealed::flip_window(&txn),
+            _ => sealed::flip_stat(&txn),
+        }
+        txn.commit().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_set_aside_its_day_says_so_and_the_rest_serves() {
+        let damage: [fn(&Path); 4] = [
+            |path| flip_row(path, "window"),
+            |path| flip_row(path, "stat"),
+            |path| {
+                let bytes = std::fs::read(path).unwrap();
+                std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+            },
+            |path| std::fs::write(path, [7; 20_000]).unwrap(),
+        ];
+        for (n, damage) in damage.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let store = open(dir.path());
+            for day in [2, 1, 0] {
+                let rows = [row("a", "d", T0 - day * DAY, 1.0)];
+                store.write(batch(rows)).await.unwrap();
+            }
+            store.seal_now().await.unwrap();
+            assert_eq!(from(&store, T0 - 3 * DAY), Ok(3));
+            store.close().await;
+            drop(store);
+            damage(&dir.path().join("l0-20231113.redb"));
+
+            for _ in 0..2 {
+                // The second start finds the file where the first one put it.
+                let store = open(dir.path());
+                let whole = from(&store, T0 - 3 * DAY);
+                let text = whole.expect_err("a day is missing, and nobody says so");
+                assert!(text.contains("quarantine/l0-20231113.redb"), "{n}: {text}");
+                assert_eq!(from(&store, T0 - DAY / 2), Ok(1), "{n}");
+                // What comes for that day is taken, and sealed.
+                let late = [row("a", "d", T0 - DAY, 2.0)];
+                store.write(batch(late)).await.unwrap();
+                store.seal_now().await.unwrap();
+                store.close().await;
+            }
+            std::fs::remove_dir_all(dir.path().join("quarantine")).unwrap();
+            let store = open(dir.path());
+            assert_eq!(from(&store, T0 - 3 * DAY), Ok(3), "{n}");
+            store.close().await;
+        }
+    }
+}
