@@ -254,7 +254,8 @@ impl Dispatcher {
             if member.fires_at(now) && !current.firing.contains_key(&member.labels) {
                 // Gone altogether: it resolved and was forgotten, or it is pending anew.
                 let at = current.ended.get(&member.labels).copied().unwrap_or(now);
-                member.ends_at = Some(at.max(member.starts_at));
+                // Never in the future, whatever start its sender made up.
+                member.ends_at = Some(at.max(member.starts_at).min(now));
             }
         }
     }

@@ -20,6 +20,7 @@ mod ledger;
 mod mqtt;
 mod nats;
 mod notify;
+mod notify_kill;
 mod pages;
 mod process;
 mod programs;

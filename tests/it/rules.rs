@@ -350,6 +350,58 @@ async fn a17_a_receiver_that_was_away_hears_once_how_things_stand() {
     assert_eq!(alerts.iter().map(of).collect::<Vec<_>>(), want);
 }
 
+/// The files of a store that nobody has open.
+fn copy_dir(from: &Path, to: &Path) {
+    drop(std::fs::remove_dir_all(to));
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// Tells of an alert and is killed; `committed` says whether the flush was durable
+/// when it left. Gives the ids that the receiver got, the restart included.
+async fn ids_around_a_kill(committed: bool) -> Vec<String> {
+    let machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
+    let p = machine.boot().await;
+    p.feed("temp", &[], 40.0).await;
+    machine.clock.advance(Duration::from_secs(10));
+    p.rules.tick().await;
+    p.kill().await;
+    let before = machine.dir.path().join("before");
+    copy_dir(&machine.data(), &before);
+
+    let p = machine.boot().await;
+    p.alerting.tick().await;
+    let mut ids: Vec<String> = p.outbox().iter().map(|d| d.event_id.clone()).collect();
+    assert_eq!(ids.len(), 1, "it left");
+    p.kill().await;
+    if !committed {
+        copy_dir(&before, &machine.data());
+    }
+    let p = machine.boot().await;
+    p.step(10).await;
+    ids.extend(p.deliver().await.iter().map(|d| d.event_id.clone()));
+    ids.sort();
+    ids.dedup();
+    ids
+}
+
+#[tokio::test]
+async fn a16_telling_before_the_commit_would_give_a_second_id() {
+    assert_eq!(ids_around_a_kill(true).await.len(), 1);
+    assert_eq!(
+        ids_around_a_kill(false).await.len(),
+        2,
+        "the control is found out"
+    );
+}
+
 #[tokio::test]
 async fn what_ended_while_the_receiver_was_away_is_told_whatever_came_later() {
     let machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
