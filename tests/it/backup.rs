@@ -178,7 +178,8 @@ async fn admin(server: &Server, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn the_admin_api_is_off_until_it_is_switched_on() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path(), free_port()).await;
+    let port = free_port();
+    let mut server = Server::start(dir.path(), port).await;
     for call in ["delete_series", "clean_tombstones", "snapshot", "compact"] {
         let (status, body) = admin(&server, call).await;
         let wanted = "{\"status\":\"error\",\"errorType\":\"unavailable\",\
@@ -191,7 +192,8 @@ async fn the_admin_api_is_off_until_it_is_switched_on() {
         "[server]\nenable_admin_api = true\n",
     )
     .unwrap();
-    let mut server = Server::start(dir.path(), free_port()).await;
+    // The same series go on: the port is their instance.
+    let mut server = Server::start(dir.path(), port).await;
     eventually("own metrics are stored", || async {
         (server.value("up{job=\"pulse\"}").await == Some(1.0)).then_some(())
     })
