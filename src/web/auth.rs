@@ -4,8 +4,10 @@
 //! a name that it lets point to our address (DNS rebinding), so requests must name us
 //! by an IP address, `localhost` or a configured name; and by sending forms, so
 //! requests that change something must come from our own pages. A request that
-//! carries the token cannot have been made by another site, and may use any name:
-//! that is how a scraper reaches us by the name of the machine.
+//! carries the token cannot have been made through a foreign name, and may use any:
+//! that is how a scraper reaches us by the name of the machine. A bearer token no
+//! other site can add either; the password of basic authentication a browser adds to
+//! the forms of every site, so its origin counts all the same.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -138,7 +140,15 @@ impl Access {
         if let Token::Digest(_) = self.token
             && self.knows(headers)
         {
-            return Ok(());
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+            let is_foreign = !method.is_safe()
+                && is_basic(headers)
+                && is_from_elsewhere(headers, host.unwrap_or(""));
+            return if is_foreign {
+                Err(Refusal::Origin)
+            } else {
+                Ok(())
+            };
         }
         // Whether they are good is for the handler to say.
         if own_credentials && headers.contains_key(AUTHORIZATION) {
@@ -209,6 +219,13 @@ fn presented(headers: &HeaderMap) -> Option<Vec<u8>> {
     let pair = BASE64.decode(rest.trim()).ok()?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
     Some(pair[colon + 1..].to_vec())
+}
+
+/// Whether the credentials are such as a browser sends on its own.
+fn is_basic(headers: &HeaderMap) -> bool {
+    let given = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let scheme = given.and_then(|given| given.split_once(' '));
+    scheme.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
 }
 
 fn is_from_elsewhere(headers: &HeaderMap, host: &str) -> bool {
@@ -365,6 +382,33 @@ mod tests {
             judge(&access, Method::GET, &[("host", "edge-box:8080")]),
             Err(Refusal::Host)
         );
+    }
+
+    #[test]
+    fn a_browsers_password_does_not_open_the_door_for_other_sites() {
+        let access = access("[auth]\ntoken = \"s3cret\"");
+        let basic = format!("Basic {}", BASE64.encode("any:s3cret"));
+        let host = ("host", "edge-box:8080");
+        for (credentials, from, want) in [
+            (basic.as_str(), ("origin", "http://edge-box:8080"), Ok(())),
+            (basic.as_str(), ("x-none", ""), Ok(())),
+            (
+                basic.as_str(),
+                ("origin", "http://evil.example"),
+                Err(Refusal::Origin),
+            ),
+            (
+                basic.as_str(),
+                ("sec-fetch-site", "cross-site"),
+                Err(Refusal::Origin),
+            ),
+            ("Bearer s3cret", ("origin", "http://evil.example"), Ok(())),
+        ] {
+            let headers = [host, ("authorization", credentials), from];
+            let verdict = judge(&access, Method::POST, &headers);
+            assert_eq!(verdict, want, "{credentials} {from:?}");
+            assert_eq!(judge(&access, Method::GET, &headers), Ok(()));
+        }
     }
 
     #[test]
