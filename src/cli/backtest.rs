@@ -11,7 +11,7 @@ use hyper::body::Bytes;
 use serde::Deserialize;
 
 use super::query::post_form;
-use super::{complain, say};
+use super::{ended, in_runtime};
 
 /// Arguments of `pulse backtest`.
 #[derive(Args)]
@@ -52,16 +52,7 @@ pub(super) fn backtest(args: &BacktestArgs) -> ExitCode {
         Format::Json => Ok(String::from_utf8_lossy(&body).into_owned()),
         Format::Table => table(&body),
     });
-    match printed {
-        Ok(text) => {
-            say(text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    ended(printed.map(|text| text.trim_end().to_owned()))
 }
 
 fn ask(args: &BacktestArgs) -> anyhow::Result<Bytes> {
@@ -75,16 +66,12 @@ fn ask(args: &BacktestArgs) -> anyhow::Result<Bytes> {
     for label in &args.group_by {
         form.append_pair("group_by[]", label);
     }
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(post_form(
-            &args.url,
-            "rules/backtest",
-            args.token.as_deref(),
-            form.finish(),
-        ))
+    in_runtime(post_form(
+        &args.url,
+        "rules/backtest",
+        args.token.as_deref(),
+        form.finish(),
+    ))
 }
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
-use super::{complain, local, say};
+use super::{ended, local};
 use crate::config::Config;
 use crate::model::Clock;
 use crate::store::Error;
@@ -209,18 +209,4 @@ fn report(checked: &Checked) -> String {
         checked.rows,
         checked.fault_count
     )
-}
-
-/// Says how it went.
-pub(super) fn ended(done: anyhow::Result<String>) -> ExitCode {
-    match done {
-        Ok(text) => {
-            say(&text);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
-    }
 }

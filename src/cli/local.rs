@@ -13,6 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use super::in_runtime;
 use crate::app::Control;
 
 /// The longest error or report that is read.
@@ -57,14 +58,6 @@ pub(super) fn tsdb(dir: &Path, limit: u32) -> anyhow::Result<Bytes> {
         let answer = ask(dir, "tsdb", limit.to_string().into_bytes(), SILENCE_MAX).await?;
         collected(answer).await
     })
-}
-
-fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(work)
 }
 
 async fn ask(

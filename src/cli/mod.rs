@@ -144,6 +144,29 @@ fn checked(config: &Config, file: Option<&Path>) -> anyhow::Result<crate::app::R
     crate::app::check(config).with_context(name)
 }
 
+/// Says how it went: a text for standard output, or an error.
+fn ended(done: anyhow::Result<String>) -> ExitCode {
+    match done {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the one thing that a command waits for.
+fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(work)
+}
+
 /// Says on standard error what went wrong, with its causes.
 #[expect(clippy::print_stderr, reason = "this is the command line's own voice")]
 fn complain(error: &anyhow::Error) {

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
 use super::plot::{Line, plot};
-use super::{complain, say};
+use super::{ended, in_runtime};
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -66,22 +66,7 @@ enum Format {
 
 /// Asks and prints.
 pub(super) fn query(args: &QueryArgs) -> ExitCode {
-    let answered = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(ask(args)))
-        .and_then(|body| print(args.format, &body));
-    match answered {
-        Ok(text) => {
-            say(&text);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    ended(in_runtime(ask(args)).and_then(|body| print(args.format, &body)))
 }
 
 async fn ask(args: &QueryArgs) -> anyhow::Result<Bytes> {

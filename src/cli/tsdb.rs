@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::backup::{DirArgs, ended};
-use super::local;
+use super::backup::DirArgs;
+use super::{ended, local};
 use crate::store::{Cardinality, Count};
 
 /// Arguments of `pulse tsdb`.

@@ -89,7 +89,8 @@ pub(super) fn find(more: &'static [Function], name: &str) -> Option<&'static Fun
 
 const ANY: &[Param] = &[Param::Any];
 
-const fn plain(
+/// An ordinary function; `variadic` lets more arguments follow.
+pub(super) const fn plain(
     name: &'static str,
     params: &'static [Param],
     variadic: bool,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use regex::RegexBuilder;
 
-use super::functions::{Answer, Body, Context, Function, Param, escape_query, text};
+use super::functions::{Answer, Body, Context, Function, Param, escape_query, plain, text};
 use super::number::format_float;
 use super::time;
 use super::value::{List, Map, Struct, Value};
@@ -47,13 +47,35 @@ const fn function(
     params: &'static [Param],
     body: fn(&mut Context<'_, '_>, &[Value]) -> Answer,
 ) -> Function {
-    Function {
-        name,
-        params,
-        variadic: false,
-        body: Body::Call(body),
-    }
+    plain(name, params, false, body)
 }
+
+// Those that Alertmanager gives too.
+pub(super) const RE_REPLACE_ALL: Function = function(
+    "reReplaceAll",
+    &[Param::Str, Param::Str, Param::Str],
+    |c, a| {
+        let pattern = regex(text(&a[0]))?;
+        let out = pattern.replace_all(text(&a[2]), text(&a[1]));
+        c.budget.spend_bytes(out.len())?;
+        Ok(Value::str(out.as_ref()))
+    },
+);
+pub(super) const SAFE_HTML: Function = function("safeHtml", STR, |_, a| Ok(a[0].clone()));
+pub(super) const MATCH: Function = function("match", &[Param::Str, Param::Str], |_, a| {
+    Ok(Value::Bool(regex(text(&a[0]))?.is_match(text(&a[1]))))
+});
+pub(super) const TITLE: Function =
+    function("title", STR, |_, a| Ok(Value::str(title(text(&a[0])))));
+pub(super) const TO_UPPER: Function = function("toUpper", STR, |_, a| {
+    Ok(Value::str(text(&a[0]).to_uppercase()))
+});
+pub(super) const TO_LOWER: Function = function("toLower", STR, |_, a| {
+    Ok(Value::str(text(&a[0]).to_lowercase()))
+});
+pub(super) const HUMANIZE_DURATION: Function = function("humanizeDuration", ANY, |_, a| {
+    humanized(a, humanize_duration)
+});
 
 /// All of them.
 pub static FUNCTIONS: &[Function] = &[
@@ -95,27 +117,12 @@ pub static FUNCTIONS: &[Function] = &[
             })))
         }),
     },
-    function(
-        "reReplaceAll",
-        &[Param::Str, Param::Str, Param::Str],
-        |c, a| {
-            let pattern = regex(text(&a[0]))?;
-            let out = pattern.replace_all(text(&a[2]), text(&a[1]));
-            c.budget.spend_bytes(out.len())?;
-            Ok(Value::str(out.as_ref()))
-        },
-    ),
-    function("safeHtml", STR, |_, a| Ok(a[0].clone())),
-    function("match", &[Param::Str, Param::Str], |_, a| {
-        Ok(Value::Bool(regex(text(&a[0]))?.is_match(text(&a[1]))))
-    }),
-    function("title", STR, |_, a| Ok(Value::str(title(text(&a[0]))))),
-    function("toUpper", STR, |_, a| {
-        Ok(Value::str(text(&a[0]).to_uppercase()))
-    }),
-    function("toLower", STR, |_, a| {
-        Ok(Value::str(text(&a[0]).to_lowercase()))
-    }),
+    RE_REPLACE_ALL,
+    SAFE_HTML,
+    MATCH,
+    TITLE,
+    TO_UPPER,
+    TO_LOWER,
     function("graphLink", STR, |_, a| {
         Ok(Value::str(link(text(&a[0]), 0)))
     }),
@@ -142,9 +149,7 @@ pub static FUNCTIONS: &[Function] = &[
     }),
     function("humanize", ANY, |_, a| humanized(a, humanize)),
     function("humanize1024", ANY, |_, a| humanized(a, humanize1024)),
-    function("humanizeDuration", ANY, |_, a| {
-        humanized(a, humanize_duration)
-    }),
+    HUMANIZE_DURATION,
     function("humanizePercentage", ANY, |_, a| {
         humanized(a, |v| format!("{}%", g4(v * 100.0)))
     }),

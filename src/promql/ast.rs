@@ -7,6 +7,7 @@
 
 use super::length::Length;
 use super::signature::Function;
+use crate::model::labels::METRIC_NAME;
 use crate::model::{Matcher, Timestamp};
 
 /// A place in the query text.
@@ -425,6 +426,18 @@ pub struct Matching {
     pub include: Vec<String>,
     /// What stands for elements that find none on the other side.
     pub fill: Fill,
+}
+
+impl Matching {
+    /// Whether a label takes part.
+    pub fn compares(&self, name: &str) -> bool {
+        let listed = self.labels.iter().any(|label| label == name);
+        if self.on {
+            listed
+        } else {
+            !listed && name != METRIC_NAME
+        }
+    }
 }
 
 /// Values in place of missing elements; `None` leaves out their matches too.

@@ -12,7 +12,6 @@
 //! One difference to a whole evaluation remains: two series whose labels became
 //! the same are an error only when they meet in what is evaluated at once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
@@ -42,10 +41,16 @@ impl std::fmt::Debug for RangeCache {
 
 #[derive(Default)]
 struct State {
-    answers: HashMap<String, Arc<Kept>>,
+    answers: HashMap<String, Used>,
     bytes: usize,
     /// Counts uses; the answer that was not used for longest goes first.
     uses: u64,
+}
+
+/// An answer and when it was used last.
+struct Used {
+    kept: Arc<Kept>,
+    at: u64,
 }
 
 /// An answer.
@@ -58,7 +63,6 @@ struct Kept {
     warnings: Vec<String>,
     infos: Vec<String>,
     bytes: usize,
-    used: AtomicU64,
 }
 
 /// What is known of a query before it is evaluated.
@@ -123,9 +127,10 @@ impl RangeCache {
     fn find(&self, key: &str) -> Option<Arc<Kept>> {
         let mut state = self.lock();
         state.uses += 1;
-        let kept = state.answers.get(key)?;
-        kept.used.store(state.uses, Ordering::Relaxed);
-        Some(Arc::clone(kept))
+        let now = state.uses;
+        let used = state.answers.get_mut(key)?;
+        used.at = now;
+        Some(Arc::clone(&used.kept))
     }
 
     /// Puts what was kept before what was evaluated, and keeps the whole.
@@ -163,7 +168,6 @@ impl RangeCache {
             warnings: output.warnings.clone(),
             infos: output.infos.clone(),
             bytes,
-            used: AtomicU64::new(0),
         };
         self.lock().insert(known.key, kept, self.bytes_max);
     }
@@ -174,21 +178,23 @@ impl RangeCache {
 }
 
 impl State {
-    fn insert(&mut self, key: String, mut kept: Kept, bytes_max: usize) {
+    fn insert(&mut self, key: String, kept: Kept, bytes_max: usize) {
         self.uses += 1;
-        *kept.used.get_mut() = self.uses;
         self.bytes += kept.bytes;
-        if let Some(old) = self.answers.insert(key, Arc::new(kept)) {
-            self.bytes -= old.bytes;
+        let used = Used {
+            kept: Arc::new(kept),
+            at: self.uses,
+        };
+        if let Some(old) = self.answers.insert(key, used) {
+            self.bytes -= old.kept.bytes;
         }
         while self.bytes > bytes_max {
-            let used = |kept: &Arc<Kept>| kept.used.load(Ordering::Relaxed);
-            let oldest = self.answers.iter().min_by_key(|(_, kept)| used(kept));
+            let oldest = self.answers.iter().min_by_key(|(_, used)| used.at);
             let Some(key) = oldest.map(|(key, _)| key.clone()) else {
                 return;
             };
             let gone = self.answers.remove(&key).expect("it was just found");
-            self.bytes -= gone.bytes;
+            self.bytes -= gone.kept.bytes;
         }
     }
 }

@@ -11,7 +11,6 @@ use super::ast::{Binary, Expr, ExprKind, Matching, Span};
 use super::engine::{Engine, EvalError};
 use super::queryable::Queryable;
 use super::value::Value;
-use crate::model::labels::METRIC_NAME;
 use crate::model::{Labels, Timestamp};
 
 /// So many label sets of a side are shown.
@@ -168,20 +167,13 @@ fn parts(expr: &Expr) -> Vec<&Expr> {
 fn side(labels: &[Labels], matching: &Matching) -> Side {
     let compared: BTreeSet<Labels> = labels
         .iter()
-        .map(|labels| Labels::from_sorted(labels.iter().filter(|(name, _)| counts(matching, name))))
+        .map(|labels| {
+            Labels::from_sorted(labels.iter().filter(|(name, _)| matching.compares(name)))
+        })
         .collect();
     Side {
         elements: labels.len(),
         compared: compared.into_iter().take(SHOWN_MAX).collect(),
-    }
-}
-
-fn counts(matching: &Matching, name: &str) -> bool {
-    let listed = matching.labels.iter().any(|label| label == name);
-    if matching.on {
-        listed
-    } else {
-        !listed && name != METRIC_NAME
     }
 }
 
@@ -194,7 +186,7 @@ fn differ(left: &[Labels], right: &[Labels], matching: &Matching) -> Vec<String>
     let names: BTreeSet<&str> = both.flat_map(|l| l.iter().map(|(name, _)| name)).collect();
     names
         .into_iter()
-        .filter(|name| counts(matching, name))
+        .filter(|name| matching.compares(name))
         .filter(|name| values(left, name).is_disjoint(&values(right, name)))
         .map(str::to_owned)
         .collect()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::model::labels::METRIC_NAME;
 use crate::model::{Labels, MatchOp, Matcher, Sample, Timestamp};
 use crate::promql::{QueryError, Queryable, SelectHints, Series};
 use crate::store::{SeriesKey, WriteBatch};
@@ -44,7 +45,7 @@ impl Memory {
     }
 
     fn candidates(&self, matchers: &[Matcher]) -> Vec<(&Labels, &Vec<Sample>)> {
-        let is_name = |m: &&Matcher| m.name == "__name__" && m.op == MatchOp::Equal;
+        let is_name = |m: &&Matcher| m.name == METRIC_NAME && m.op == MatchOp::Equal;
         match matchers.iter().find(is_name) {
             Some(name) => self.names.get(&name.value).into_iter().flatten().collect(),
             None => {

@@ -178,14 +178,7 @@ mod tests {
 
     /// Time in seconds, alerts that fire, alerts that resolved, whether it repeats.
     fn check(turnings: &[Turning], by: &[&str], want: &[(f64, usize, usize, bool)]) {
-        let plan = Plan {
-            group_by: by.iter().map(|&name| name.to_owned()).collect(),
-            group_wait: Duration::from_secs(30),
-            group_interval: Duration::from_secs(300),
-            repeat_interval: Duration::from_secs(3_600),
-            send_resolved: true,
-        };
-        let got = notices(turnings.to_vec(), &plan, Timestamp::from_ms(10_000_000));
+        let got = notices_of(turnings, by, 10_000_000);
         let got: Vec<_> = got
             .iter()
             .map(|n| (n.at, n.firing, n.resolved, n.repeats))
@@ -227,16 +220,19 @@ mod tests {
     fn grouped_by_everything_each_alert_is_told_alone() {
         let both = [turning(0, "x", true), turning(0, "y", true)];
         let one = |at| (at, 1, 0, false);
-        let all = notices_of(&both, &["..."]);
+        let all = notices_of(&both, &["..."], 100_000);
         assert_eq!(all.iter().filter(|n| !n.repeats).count(), 2);
         assert_eq!(all[0].at, one(30.0).0);
         assert_eq!(
-            notices_of(&both, &[]).iter().filter(|n| !n.repeats).count(),
+            notices_of(&both, &[], 100_000)
+                .iter()
+                .filter(|n| !n.repeats)
+                .count(),
             1
         );
     }
 
-    fn notices_of(turnings: &[Turning], by: &[&str]) -> Vec<Notice> {
+    fn notices_of(turnings: &[Turning], by: &[&str], end_ms: i64) -> Vec<Notice> {
         let plan = Plan {
             group_by: by.iter().map(|&name| name.to_owned()).collect(),
             group_wait: Duration::from_secs(30),
@@ -244,6 +240,6 @@ mod tests {
             repeat_interval: Duration::from_secs(3_600),
             send_resolved: true,
         };
-        notices(turnings.to_vec(), &plan, Timestamp::from_ms(100_000))
+        notices(turnings.to_vec(), &plan, Timestamp::from_ms(end_ms))
     }
 }

@@ -14,10 +14,9 @@ use super::batch::Refusal;
 use super::index::Index;
 use crate::config::Limits;
 use crate::model::Labels;
+use crate::model::labels::METRIC_NAME;
 use crate::model::tenant::TENANT_LABEL;
 use crate::telemetry::metrics::OVERFLOW_TENANT;
-
-const METRIC_NAME: &str = "__name__";
 
 /// The value of a label that has too many.
 const OVERFLOW: &str = OVERFLOW_TENANT;

@@ -289,7 +289,7 @@ impl Join<'_> {
     /// The labels by which a row is matched.
     fn group_labels(&self, row: &Row) -> Labels {
         let matching = &self.binary.matching;
-        Labels::from_sorted(row.pairs().filter(|(name, _)| counts(matching, name)))
+        Labels::from_sorted(row.pairs().filter(|(name, _)| matching.compares(name)))
     }
 
     fn combine(&self, many: f64, one: f64) -> f64 {
@@ -408,23 +408,13 @@ impl<'a> Presence<'a> {
     }
 }
 
-/// Whether a label takes part in the matching.
-fn counts(matching: &Matching, name: &str) -> bool {
-    let listed = matching.labels.iter().any(|label| label == name);
-    if matching.on {
-        listed
-    } else {
-        !listed && name != METRIC_NAME
-    }
-}
-
 fn write_signature(matching: &Matching, row: &Row, key: &mut String) {
     if matching.on {
         for name in &matching.labels {
             write_pair(key, "", row.value(name));
         }
     } else {
-        for (name, value) in row.pairs().filter(|(name, _)| counts(matching, name)) {
+        for (name, value) in row.pairs().filter(|(name, _)| matching.compares(name)) {
             write_pair(key, name, value);
         }
     }

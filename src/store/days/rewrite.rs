@@ -13,7 +13,7 @@ use super::{DayFile, Days, OpenFile, lock, store_error};
 use crate::model::Labels;
 use crate::store::Error;
 use crate::store::disk::{io_error, sync_dir};
-use crate::store::sealed::{Covered, Ended, Generation, Kind, Merged, SealedFile, SealedSeries};
+use crate::store::sealed::{Covered, Ended, Generation, Kind, Merged, SealedFile};
 
 /// Why a day was not rewritten. It is as it was.
 #[derive(Debug)]
@@ -25,13 +25,11 @@ pub(in crate::store) enum NotRewritten<B> {
 }
 
 /// What a rewrite asks about series.
-pub(in crate::store) struct Series<G, L, K> {
+pub(in crate::store) struct Series<G, L> {
     /// The group of a series.
     pub(in crate::store) group_of: G,
     /// The labels of a series.
     pub(in crate::store) labels_of: L,
-    /// Takes out the samples that are not to be kept.
-    pub(in crate::store) trim: K,
 }
 
 impl Days {
@@ -40,11 +38,7 @@ impl Days {
     pub(in crate::store) fn rewrite<B>(
         &self,
         start_s: u32,
-        series: Series<
-            impl FnMut(u32) -> u32,
-            impl FnMut(u32) -> Labels,
-            impl FnMut(&mut SealedSeries),
-        >,
+        series: Series<impl FnMut(u32) -> u32, impl FnMut(u32) -> Labels>,
         pause: impl FnMut() -> ControlFlow<B>,
     ) -> Result<u64, NotRewritten<B>> {
         let failed = NotRewritten::Failed;
@@ -85,31 +79,20 @@ impl Days {
         &self,
         new: &DayFile,
         files: &[std::sync::Arc<OpenFile>],
-        series: Series<
-            impl FnMut(u32) -> u32,
-            impl FnMut(u32) -> Labels,
-            impl FnMut(&mut SealedSeries),
-        >,
+        series: Series<impl FnMut(u32) -> u32, impl FnMut(u32) -> Labels>,
         pause: impl FnMut() -> ControlFlow<B>,
     ) -> Result<Generation, NotRewritten<B>> {
         let files: Vec<&SealedFile> = files.iter().map(|file| file.get()).collect();
         let covered: Vec<Covered> = files.iter().flat_map(|file| file.covered()).collect();
-        let mut trim = series.trim;
         let write = || -> Result<Generation, Ended<B>> {
             let merged = Merged::new(files, series.group_of, pause)?;
-            let kept = merged.map(|next| {
-                next.map(|mut series| {
-                    trim(&mut series);
-                    series
-                })
-            });
             SealedFile::write_day(
                 &new.path.with_extension("new"),
                 self.cache_bytes,
                 &self.backends,
                 new.start_s,
                 &covered,
-                kept,
+                merged,
                 series.labels_of,
             )
         };

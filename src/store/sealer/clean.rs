@@ -1,5 +1,7 @@
 //! Taking deleted samples out of the files.
 
+use std::sync::mpsc::Receiver;
+
 use tokio::sync::oneshot;
 
 use super::super::Error;
@@ -7,7 +9,6 @@ use super::super::days::store_error;
 use super::super::disk::io_error;
 use super::super::sealed::Kind;
 use super::{Command, Gone, Sealer};
-use std::sync::mpsc::Receiver;
 
 /// How often a day is rewritten whose hours grow meanwhile.
 const ROUNDS_MAX: usize = 5;

@@ -98,7 +98,6 @@ impl Sealer {
         let series = Series {
             group_of: |id| shared.index().group(id),
             labels_of: |id| shared.index().labels(id).unwrap_or_default(),
-            trim: |_: &mut _| {},
         };
         let mut looked = Instant::now();
         let pause = || self.pause(commands, &mut looked);

@@ -11,7 +11,7 @@ use super::params::Params;
 use crate::model::Timestamp;
 use crate::model::duration;
 use crate::sources::metadata::Metadata;
-use crate::store::{Cardinality, Table};
+use crate::store::{Cardinality, Store, Table};
 use crate::web::Context;
 use crate::web::error::ApiError;
 
@@ -230,17 +230,7 @@ pub async fn metadata(
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();
     let run = context.gate.run(timeout, move |_| {
-        let range = match wanted.as_str() {
-            "" => (Bound::Unbounded, Bound::Unbounded),
-            metric => (
-                Bound::Included(metric.as_bytes()),
-                Bound::Included(metric.as_bytes()),
-            ),
-        };
-        let rows = store.scan(Table::Metadata, range, limit)?;
-        let known = rows
-            .iter()
-            .filter_map(|(metric, row)| Metadata::decode(metric, row));
+        let known = known_metadata(&store, &wanted, limit)?;
         Ok::<_, ApiError>(json::success(&[], &[], |out| {
             let mut data = Object::new(out);
             for (metric, metadata) in known {
@@ -256,6 +246,24 @@ pub async fn metadata(
         }))
     });
     run.await?.map(json::respond)
+}
+
+/// What is known of one metric, or of all when `wanted` is empty; at most `limit`.
+pub(super) fn known_metadata(
+    store: &Store,
+    wanted: &str,
+    limit: usize,
+) -> Result<Vec<(String, Metadata)>, ApiError> {
+    let metric = Bound::Included(wanted.as_bytes());
+    let range = match wanted {
+        "" => (Bound::Unbounded, Bound::Unbounded),
+        _ => (metric, metric),
+    };
+    let rows = store.scan(Table::Metadata, range, limit)?;
+    let known = rows.iter();
+    Ok(known
+        .filter_map(|(metric, row)| Metadata::decode(metric, row))
+        .collect())
 }
 
 /// Exemplars are not stored; Grafana asks all the same.

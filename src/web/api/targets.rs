@@ -1,18 +1,16 @@
 //! `/api/v1/targets`: our sources, in the form in which Prometheus shows its targets.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use axum::extract::State;
 use axum::response::Response;
 
 use super::json::{self, Object};
 use super::params::Params;
+use super::status::known_metadata;
 use crate::model::Labels;
 use crate::promql;
-use crate::sources::metadata::Metadata;
 use crate::sources::{SourceState, SourceView};
-use crate::store::Table;
 use crate::web::Context;
 use crate::web::error::ApiError;
 
@@ -77,18 +75,8 @@ pub async fn metadata(
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();
     let run = context.gate.run(timeout, move |_| {
-        let range = match wanted.as_str() {
-            "" => (Bound::Unbounded, Bound::Unbounded),
-            metric => (
-                Bound::Included(metric.as_bytes()),
-                Bound::Included(metric.as_bytes()),
-            ),
-        };
         let limit = if matches { limit } else { 0 };
-        let rows = store.scan(Table::Metadata, range, limit)?;
-        let known = rows
-            .iter()
-            .filter_map(|(metric, row)| Metadata::decode(metric, row));
+        let known = known_metadata(&store, &wanted, limit)?;
         Ok::<_, ApiError>(json::success(&[], &[], |out| {
             json::array(out, known, |out, (metric, metadata)| {
                 let mut object = Object::new(out);
