@@ -11,6 +11,9 @@ use crate::model::TenantId;
 pub struct Store {
     /// How long samples are kept.
     pub retention: Span,
+    /// The most bytes of the whole data directory; the oldest days leave before it
+    /// is passed. 0 is no limit.
+    pub size_max: Size,
     /// How far in the past a sample may lie when it arrives.
     pub max_late: Span,
     /// How long the writer waits for more before it commits what somebody waits for.
@@ -38,6 +41,7 @@ impl Default for Store {
     fn default() -> Store {
         Store {
             retention: Span::secs(30 * 86_400),
+            size_max: Size::bytes(0),
             max_late: Span::secs(7 * 86_400),
             linger: Span::ms(2),
             hot_cache: Size::mib(8),
@@ -219,6 +223,9 @@ pub struct Tenant {
     /// Instead of `limits.series_per_tenant_max`.
     #[serde(default)]
     pub series_max: Option<usize>,
+    /// Instead of `store.retention`, when it is shorter.
+    #[serde(default)]
+    pub retention: Option<Span>,
     /// A bearer token that may push as this tenant, and only as it.
     #[serde(default)]
     pub token: Option<Secret>,

@@ -8,11 +8,12 @@
 //! makes room is found again through the same handle, and one that is closing is
 //! waited for, so that no file is ever open twice.
 
-mod quarantine;
+mod find;
+pub(super) mod quarantine;
+mod read;
 pub(super) mod rewrite;
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
@@ -22,12 +23,12 @@ use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
+pub(super) use self::find::Coverage;
 use self::quarantine::Aside;
-use super::deleted::{Tombstone, Tombstones};
+use super::deleted::Tombstones;
 use super::disk::{Backends, io_error, sync_dir};
 use super::sealed::{Generation, Kind, SealedFile};
 use super::{Error, sealed};
-use crate::model::Sample;
 
 /// Files that are open at once.
 const OPEN_MAX: usize = 16;
@@ -54,6 +55,8 @@ pub(super) struct Days {
     tombstones: Tombstones,
     /// How many need the files, and the log behind them, to stay.
     pins: Arc<Mutex<usize>>,
+    /// Days in which a reader found damage.
+    suspects: Mutex<BTreeSet<u32>>,
 }
 
 /// While it lives, no file is replaced or expires, and no log record is deleted.
@@ -83,9 +86,6 @@ impl Drop for OpenFile {
         self.is_open.store(false, Ordering::Release);
     }
 }
-
-/// The files, or one that cannot be opened and why.
-type Found = Result<Days, (PathBuf, sealed::Error)>;
 
 /// One file and what is known of it without opening it.
 pub(super) struct DayFile {
@@ -142,6 +142,12 @@ impl DayFile {
         self.generations().iter().map(|g| g.samples).sum()
     }
 
+    /// Bytes that it takes on disk; 0 when it is gone.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(&self.path).map_or(0, |meta| meta.blocks() * 512)
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
@@ -168,104 +174,9 @@ pub(super) fn store_error(err: sealed::Error) -> Error {
 }
 
 impl Days {
-    /// Sets the files aside that are damaged; then as [`Days::open`].
-    ///
-    /// # Errors
-    /// As [`Days::open`], but not for damage.
-    pub(super) fn open_whole(
-        dir: &Path,
-        backends: Backends,
-        cache_bytes: usize,
-    ) -> Result<Days, Error> {
-        loop {
-            match Days::find(dir, Arc::clone(&backends), cache_bytes)? {
-                Ok(days) => return Ok(days),
-                Err((path, err)) if quarantine::is_damaged(&err) => {
-                    tracing::error!(path = %path.display(), error = %err, "set a damaged file aside");
-                    quarantine::set_aside(dir, &path)?;
-                }
-                Err((_, err)) => return Err(store_error(err)),
-            }
-        }
-    }
-
-    /// Finds the files of a directory and reads which generations they have.
-    ///
-    /// # Errors
-    /// When a file cannot be read, or a newer version wrote it.
-    pub(super) fn open(dir: &Path, backends: Backends, cache_bytes: usize) -> Result<Days, Error> {
-        Days::find(dir, backends, cache_bytes)?.map_err(|(_, err)| store_error(err))
-    }
-
-    /// The files, or the first one that cannot be opened.
-    fn find(dir: &Path, backends: Backends, cache_bytes: usize) -> Result<Found, Error> {
-        let days = Days {
-            dir: dir.to_owned(),
-            backends,
-            cache_bytes,
-            files: RwLock::default(),
-            aside: quarantine::all(dir),
-            open: Mutex::default(),
-            tombstones: Tombstones::default(),
-            pins: Arc::default(),
-        };
-        let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
-        for entry in entries {
-            let entry = entry.map_err(|err| io_error("read", dir, err))?;
-            if let Some((kind, start_s)) = entry.file_name().to_str().and_then(Kind::parse) {
-                let file = DayFile::new(dir, start_s, kind);
-                let opened = days.file(&file);
-                match opened {
-                    Ok(opened) => file.note(opened.get()),
-                    Err(err) => return Ok(Err((file.path, err))),
-                }
-                days.insert(file);
-            }
-        }
-        Ok(Ok(days))
-    }
-
     /// What is deleted in the files and not yet gone from them.
     pub(super) fn tombstones(&self) -> &Tombstones {
         &self.tombstones
-    }
-
-    /// The files that have deleted samples, or had some before they were rewritten.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub(super) fn reached_by_tombstones(&self) -> Result<Vec<Arc<DayFile>>, sealed::Error> {
-        let tombstones = self.tombstones.all();
-        let mut reached = Vec::new();
-        for day in self.all() {
-            let series = match self.series_of(&day) {
-                Ok(series) => series,
-                Err(_) if day.is_gone() => continue,
-                Err(err) => return Err(err),
-            };
-            let generations = day.generations();
-            let reaches = |t: &Tombstone| {
-                let hits =
-                    |g: &Generation| t.reaches(g.commit_seqs.end().0, g.min_time, g.max_time);
-                generations.iter().any(hits) && !t.series.is_disjoint(&series)
-            };
-            if tombstones.iter().any(reaches) {
-                reached.push(day);
-            }
-        }
-        Ok(reached)
-    }
-
-    /// The series of which a file has nothing that may be seen.
-    fn hidden_series(&self, day: &DayFile) -> RoaringBitmap {
-        let generations = day.generations();
-        let covers_all = |t: &&Tombstone| {
-            let covers = |g: &Generation| t.covers(g.commit_seqs.end().0, g.min_time, g.max_time);
-            generations.iter().all(covers)
-        };
-        let tombstones = self.tombstones.all();
-        let covering = tombstones.iter().filter(covers_all);
-        covering.fold(RoaringBitmap::new(), |all, t| all | &t.series)
     }
 
     /// Keeps the files in their places for a while.
@@ -409,98 +320,6 @@ impl Days {
         })
     }
 
-    /// Appends the samples of `targets` (metric symbol, ref; ascending) in the
-    /// closed range to `out`, one vector for each, sorted by time.
-    ///
-    /// # Errors
-    /// When a file is damaged or the samples are more than `samples_max`.
-    pub(super) fn read(
-        &self,
-        targets: &[(u32, u32)],
-        start: i64,
-        end: i64,
-        samples_max: usize,
-        out: &mut [Vec<Sample>],
-    ) -> Result<(), sealed::Error> {
-        quarantine::check(&self.aside, start, end)?;
-        self.read_whole(targets, start, end, samples_max, out)
-    }
-
-    /// As [`Days::read`], of what can be read.
-    fn read_whole(
-        &self,
-        targets: &[(u32, u32)],
-        start: i64,
-        end: i64,
-        samples_max: usize,
-        out: &mut [Vec<Sample>],
-    ) -> Result<(), sealed::Error> {
-        loop {
-            let mut again = false;
-            for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
-                let before: usize = out.iter().map(Vec::len).sum();
-                let left = samples_max.saturating_sub(before);
-                match self.file(day) {
-                    Ok(file) => file.get().read(targets, start, end, left, out)?,
-                    Err(_) if day.is_gone() => again = true,
-                    Err(err) => return Err(err),
-                }
-            }
-            if !again {
-                return Ok(());
-            }
-            out.iter_mut().for_each(Vec::clear);
-        }
-    }
-
-    /// The value of a series at one time.
-    pub(super) fn lookup(
-        &self,
-        metric: u32,
-        series: u32,
-        t: i64,
-    ) -> Result<Option<f64>, sealed::Error> {
-        let mut found = [Vec::new()];
-        self.read_whole(&[(metric, series)], t, t, usize::MAX, &mut found)?;
-        Ok(found[0].first().map(|sample| sample.v))
-    }
-
-    /// Whether files lie aside that cannot be read.
-    pub(super) fn has_damage(&self) -> bool {
-        !self.aside.is_empty()
-    }
-
-    /// The series that have samples in the days that overlap the closed range.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub(super) fn series(&self, start: i64, end: i64) -> Result<RoaringBitmap, sealed::Error> {
-        loop {
-            let mut all = RoaringBitmap::new();
-            let mut again = false;
-            for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
-                match self.series_of(day) {
-                    Ok(series) => all |= &*series - &self.hidden_series(day),
-                    Err(_) if day.is_gone() => again = true,
-                    Err(err) => return Err(err),
-                }
-            }
-            if !again {
-                return Ok(all);
-            }
-        }
-    }
-
-    fn series_of(&self, day: &DayFile) -> Result<Arc<RoaringBitmap>, sealed::Error> {
-        if let Some(series) = &*lock(&day.series) {
-            return Ok(Arc::clone(series));
-        }
-        let ids = self.file(day)?.get().series_ids()?;
-        let series: Arc<RoaringBitmap> = Arc::new(ids.into_iter().collect());
-        *lock(&day.series) = Some(Arc::clone(&series));
-        Ok(series)
-    }
-
     /// Removes the files of days that ended before `oldest_ms`; says how many.
     ///
     /// # Errors
@@ -513,6 +332,14 @@ impl Days {
             tracing::info!(path = %day.path.display(), "day expired");
         }
         Ok(old.len())
+    }
+
+    /// The oldest file of a day that is not the newest one.
+    pub(super) fn oldest_but_newest_day(&self) -> Option<Arc<DayFile>> {
+        let files = self.read_files();
+        let newest = files.values().next_back()?.start_s;
+        let oldest = files.values().next()?;
+        (oldest.start_s < newest).then(|| Arc::clone(oldest))
     }
 
     /// Removes a file. Who reads it may finish.
@@ -529,72 +356,5 @@ impl Days {
         drop(slot);
         self.close(day);
         sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
-    }
-
-    /// The sealed transactions of each window (in hours), and the newest sealed
-    /// time. A window may have gaps: when a part could not be sealed, later ones of
-    /// the same window were.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub(super) fn coverage(&self) -> Result<Coverage, Error> {
-        let mut coverage = Coverage {
-            windows: HashMap::new(),
-            max_t: i64::MIN,
-        };
-        for day in self.all() {
-            for (window_s, seqs) in self.file(&day).map_err(store_error)?.get().covered() {
-                let sealed = coverage.windows.entry(window_s / WINDOW_S).or_default();
-                sealed.push(seqs.start().0..=seqs.end().0);
-            }
-            let newest = day.generations().iter().map(|g| g.max_time).max();
-            coverage.max_t = coverage.max_t.max(newest.unwrap_or(i64::MIN));
-        }
-        Ok(coverage)
-    }
-
-    /// The earliest and the latest sealed time.
-    pub(super) fn span(&self) -> Option<(i64, i64)> {
-        let days = self.all();
-        let generations = days.iter().flat_map(|day| day.generations().to_vec());
-        generations
-            .filter(|g| g.samples > 0)
-            .map(|g| (g.min_time, g.max_time))
-            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-    }
-}
-
-/// What the sealed files hold, for replay.
-#[derive(Debug)]
-pub(super) struct Coverage {
-    windows: HashMap<u32, Vec<RangeInclusive<u64>>>,
-    /// No sealed sample is newer than this.
-    pub(super) max_t: i64,
-}
-
-impl Coverage {
-    /// Whether the samples that this transaction brought for this window are sealed.
-    pub(super) fn has(&self, window: u32, seq: u64) -> bool {
-        let sealed = self.windows.get(&window);
-        sealed.is_some_and(|all| all.iter().any(|seqs| seqs.contains(&seq)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_between_sealed_parts_of_a_window_is_not_covered() {
-        // Transactions 1 to 100 could not be sealed, 101 to 120 of the same hour were.
-        let coverage = Coverage {
-            windows: HashMap::from([(7, vec![101..=120])]),
-            max_t: 0,
-        };
-        assert!(!coverage.has(7, 100), "replay has to take it in");
-        assert!(coverage.has(7, 101));
-        assert!(coverage.has(7, 120));
-        assert!(!coverage.has(7, 121));
-        assert!(!coverage.has(8, 110));
     }
 }

@@ -283,12 +283,20 @@ pub(super) fn io_error(
     }
 }
 
-/// Bytes that the files of a directory take on disk. The files of redb are
-/// sparse, so their length says nothing.
+/// Bytes that the files of a directory, and of those in it, take on disk. The files
+/// of redb are sparse, so their length says nothing.
 pub(super) fn disk_bytes(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let files = entries.filter_map(|entry| entry.metadata().ok());
-    files.map(|meta| meta.blocks() * 512).sum()
+    let bytes = entries.filter_map(|entry| {
+        let meta = entry.metadata().ok()?;
+        let inside = if meta.is_dir() {
+            disk_bytes(&entry.path())
+        } else {
+            0
+        };
+        Some(meta.blocks() * 512 + inside)
+    });
+    bytes.sum()
 }
 
 /// Checks or writes the `FORMAT` file.

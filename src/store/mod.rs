@@ -12,10 +12,14 @@ pub mod batch;
 mod changed;
 mod churn;
 mod clock;
+#[cfg(test)]
+mod damage;
 mod days;
 mod delete;
 mod deleted;
 mod disk;
+#[cfg(test)]
+mod fixture;
 mod head;
 mod index;
 mod intake;
@@ -236,6 +240,8 @@ impl Store {
         let l0_cache = options.store.l0_cache.as_usize();
         let days = Days::open_whole(dir, Arc::clone(&backends), l0_cache)?;
         let coverage = days.coverage()?;
+        let aside = i64::try_from(days::quarantine::count(dir)).unwrap_or(i64::MAX);
+        metrics.store.quarantined.set(aside);
         refuse_days_alone(dir, &days)?;
         let (hot, meta) = if read_only {
             Hot::open_existing(dir, backends, cache)?

@@ -354,6 +354,18 @@ fn memory_dir() -> tempfile::TempDir {
     dir.unwrap()
 }
 
+/// Another test's child process holds the lock as well between its fork and its
+/// exec, for a moment after we let go of it.
+fn take_lock(dir: &Path) -> DirLock {
+    loop {
+        match DirLock::take(dir) {
+            Ok(lock) => return lock,
+            Err(Error::Locked { .. }) => std::thread::yield_now(),
+            Err(err) => panic!("{err:?}"),
+        }
+    }
+}
+
 async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
     let mut random = Random::new(seed ^ 0xabcd);
     let disk = Disk::new(seed, sync_fails_one_in);
@@ -366,7 +378,7 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
         let writes = if random.one_in(3) { 600 } else { 120 };
         disk.cut_after(1 + random.below(writes));
         let (clock, _) = manual(T0);
-        let lock = DirLock::take(dir.path()).unwrap();
+        let lock = take_lock(dir.path());
         let options = options(dir.path());
         let opened = Store::open_on(disk.backends(), lock, options, clock, Metrics::new());
         if let Ok(store) = opened {
@@ -404,7 +416,7 @@ async fn run(seed: u64, urgency: Urgency, sync_fails_one_in: u64) -> Found {
     // Opening must not fail for longer than syncs do.
     let store = loop {
         let metrics = Metrics::new();
-        let lock = DirLock::take(dir.path()).unwrap();
+        let lock = take_lock(dir.path());
         let options = options(dir.path());
         match Store::open_on(disk.backends(), lock, options, clock.clone(), metrics) {
             Ok(store) => break store,

@@ -12,16 +12,18 @@
 //! 4. The samples leave memory. Until then a reader sees them twice, as one.
 //!
 //! The writer is asked twice and never waits. Days older than the retention are
-//! unlinked, and series that no day and no memory holds leave the index. Days that
-//! are over are rewritten ([`rewrite`]); a seal that becomes due goes first.
+//! unlinked, and series that no day and no memory holds leave the index
+//! ([`retention`]). Days that are over are rewritten ([`rewrite`]); a seal that
+//! becomes due goes first.
 
 mod clean;
+mod retention;
 mod rewrite;
 pub(super) mod room;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,9 +31,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Error;
 use super::batch::CommitSeq;
 use super::clock::{FUTURE_MAX_MS, Witness};
 use super::disk::causes;
@@ -41,9 +43,7 @@ use super::sealed::SealedSeries;
 use super::series::PartId;
 use super::shared::Shared;
 use super::writer::Job;
-use super::{Error, sealed};
 use crate::model::Labels;
-use crate::telemetry::metrics::ServiceName;
 
 /// How often the sealer looks at the clock and at the memory.
 const TICK: Duration = Duration::from_secs(5);
@@ -59,9 +59,6 @@ const DAY_S: u32 = 86_400;
 
 /// To leave no window open: the range is empty.
 const NO_WINDOW: RangeInclusive<u32> = RangeInclusive::new(1, 0);
-
-/// Series that leave the index in one transaction.
-const FORGET_MAX: usize = 5_000;
 
 /// Something for the sealer to do.
 pub(super) enum Command {
@@ -95,6 +92,8 @@ pub(super) struct Sealer {
     quiet: Duration,
     /// When the process' memory made the open hour be sealed.
     sealed_for_memory: Option<Instant>,
+    /// Days with samples that their tenant does not keep any more.
+    to_trim: BTreeSet<u32>,
     /// Came while a day was rewritten.
     waiting: Vec<Command>,
 }
@@ -112,6 +111,7 @@ impl Sealer {
             begun: Instant::now(),
             quiet: rewrite::QUIET,
             sealed_for_memory: None,
+            to_trim: BTreeSet::new(),
             waiting: Vec::new(),
         }
     }
@@ -168,6 +168,13 @@ impl Sealer {
             // Also when the clock went back.
             self.taken_before = Some(*open.start());
             self.take(open)?;
+        }
+        if !self.parts.is_empty() {
+            // The files come out about as large as what is in memory.
+            let bytes = self.shared.head.bytes() as u64;
+            if let Err(err) = self.fit_budget(bytes)? {
+                tracing::error!(error = %causes(&err), "cannot remove a day");
+            }
         }
         // A seal on a full disk fails, and takes what is left.
         let has_room = self.shared.pressure.of(Cause::Disk) < Level::Withhold;
@@ -316,64 +323,6 @@ impl Sealer {
         self.shared
             .head
             .remove_samples(done.iter().map(|part| part.samples).sum());
-    }
-
-    /// Removes days that are older than the retention, once a day, and then the
-    /// series that are nowhere any more.
-    fn expire(&mut self) -> Result<Result<(), Error>, Gone> {
-        let begun = Instant::now();
-        let shared = Arc::clone(&self.shared);
-        // A time that nobody confirmed makes nothing old.
-        let now = shared.clock.earliest();
-        let today = now.as_ms().div_euclid(86_400_000);
-        if today == self.expired_at_day || shared.days.is_pinned() {
-            return Ok(Ok(()));
-        }
-        let oldest = now.minus_ms(shared.options.store.retention.as_ms()).as_ms();
-        let expired = match shared.days.expire(oldest) {
-            Ok(expired) => expired,
-            Err(err) => return Ok(Err(err)),
-        };
-        self.expired_at_day = today;
-        if expired > 0 {
-            shared.changed.note_all();
-            shared.metrics.store.expired_files.inc_by(expired as u64);
-            match self.unheld() {
-                Ok(unheld) => self.forget(&unheld)?,
-                Err(err) => return Ok(Err(super::days::store_error(err))),
-            }
-        }
-        shared
-            .metrics
-            .service
-            .observe(ServiceName::OpsWorker, "retention")
-            .observe(begun.elapsed().as_secs_f64());
-        Ok(Ok(()))
-    }
-
-    /// The series that no sealed file and no memory holds.
-    fn unheld(&self) -> Result<RoaringBitmap, sealed::Error> {
-        // Nobody knows which series a damaged file holds.
-        if self.shared.days.has_damage() {
-            return Ok(RoaringBitmap::new());
-        }
-        let mut unheld = self.shared.index().all().clone();
-        unheld -= self.shared.days.series(i64::MIN, i64::MAX)?;
-        self.shared.head.for_each(|id, series| {
-            if !series.is_empty() {
-                unheld.remove(id);
-            }
-        });
-        Ok(unheld)
-    }
-
-    fn forget(&self, series: &RoaringBitmap) -> Result<(), Gone> {
-        let ids: Vec<u32> = series.iter().collect();
-        for some in ids.chunks(FORGET_MAX) {
-            let series = some.iter().copied().collect();
-            self.ask(|reply| Job::Forget { series, reply })?;
-        }
-        Ok(())
     }
 }
 

@@ -209,6 +209,27 @@ impl Hot {
         Ok(db)
     }
 
+    /// Gives the space that deleted rows left back to the disk. Waits until nobody
+    /// reads; readers that come meanwhile wait as well.
+    pub(super) fn compact(&self) -> Result<(), Error> {
+        let fail = |err| io_error("compact", &self.path, err);
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = slot
+            .take()
+            .ok_or_else(|| io_error("compact", &self.path, "closed after an I/O error"))?;
+        let mut db = loop {
+            match Arc::try_unwrap(held) {
+                Ok(db) => break db,
+                Err(shared) => held = shared,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        };
+        // After an error redb wants to be opened again, as after one of a commit.
+        db.compact().map_err(|err| fail(redb::Error::from(err)))?;
+        *slot = Some(Arc::new(db));
+        Ok(())
+    }
+
     /// The open database.
     ///
     /// # Errors
@@ -253,8 +274,10 @@ pub(super) fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
             err,
             redb::Error::Corrupted(_)
                 | redb::Error::RepairAborted
+                | redb::Error::UpgradeRequired(_)
                 | redb::Error::TableDoesNotExist(_)
                 | redb::Error::TableTypeMismatch { .. }
+                | redb::Error::TypeDefinitionChanged { .. }
         ),
         None => false,
     }
@@ -367,6 +390,32 @@ mod tests {
         txn.commit().unwrap();
         drop(hot);
         assert!(open_error(dir.path()).contains("unknown table \"histograms\""));
+    }
+
+    #[test]
+    fn deleted_rows_leave_no_space_after_a_compaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hot, _) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
+        let len = || std::fs::metadata(hot.path()).unwrap().len();
+        let write = |change: &dyn Fn(&WriteTransaction)| {
+            let txn = hot.database().unwrap().begin_write().unwrap();
+            change(&txn);
+            txn.commit().unwrap();
+        };
+        write(&|txn| {
+            let mut log = txn.open_table(WAL).unwrap();
+            for seq in 0..500 {
+                log.insert((seq, 0), [7; 10_000].as_slice()).unwrap();
+            }
+        });
+        let full = len();
+        write(&|txn| {
+            let mut log = txn.open_table(WAL).unwrap();
+            log.retain(|key, _| key.0 == 499).unwrap();
+        });
+        hot.compact().unwrap();
+        assert!(full > 5_000_000 && len() < 1_000_000, "{full}, {}", len());
+        assert!(has_commit(&hot.database().unwrap(), 499).unwrap());
     }
 
     #[test]

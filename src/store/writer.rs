@@ -32,7 +32,7 @@ use super::series::PartId;
 use super::shared::Shared;
 use super::transaction::{Change, Changes};
 use super::wear::Wear;
-use super::{StateOp, Table, state, wal};
+use super::{Error, StateOp, Table, state, wal};
 
 /// Batches that may wait in the queue.
 pub(super) const QUEUE_BATCHES_MAX: usize = 4;
@@ -66,6 +66,8 @@ pub(super) enum Job {
         series: RoaringBitmap,
         reply: oneshot::Sender<()>,
     },
+    /// Delete all of the log that is sealed and give its space back to the disk.
+    Compact(oneshot::Sender<Result<(), Error>>),
     /// Commit and end.
     Close,
 }
@@ -243,6 +245,7 @@ impl Writer {
             Job::Take { leave, reply } => return self.give_parts(&leave, reply),
             Job::Sealed { parts, reply } => self.note_sealed(&parts, reply),
             Job::Forget { series, reply } => self.forget(&series, reply),
+            Job::Compact(reply) => return self.compact(reply),
             Job::Close => return false,
         }
         true
@@ -294,6 +297,23 @@ impl Writer {
         }
         self.sealer.push(reply);
         self.due_within(Duration::ZERO);
+    }
+
+    fn compact(&mut self, reply: oneshot::Sender<Result<(), Error>>) -> bool {
+        while !self.is_idle() {
+            if !self.commit() {
+                return false;
+            }
+        }
+        let compacted = self.shared.hot.compact();
+        if compacted.is_err()
+            && let Err(err) = self.shared.hot.reopen()
+        {
+            tracing::error!(error = %err, "cannot open the store again");
+        }
+        // A caller that went away wants no answer.
+        drop(reply.send(compacted));
+        true
     }
 
     fn forget(&mut self, series: &RoaringBitmap, reply: oneshot::Sender<()>) {

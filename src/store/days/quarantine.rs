@@ -1,20 +1,26 @@
-//! Sealed files that cannot be read: set aside at start, never deleted.
+//! Sealed files that are damaged: out of the way, never deleted.
 //!
-//! A file that is cut short, changed or foreign goes to `quarantine/` and the rest
-//! serves. As long as it lies there, queries that reach into its day say so, rather
-//! than give the day's samples in part. Who has read the file's name in the log and
-//! gives the day up, removes it from the folder and starts pulse again.
+//! A file that is cut short, changed or foreign at start goes to `quarantine/` and
+//! the rest serves. As long as it lies there, queries that reach into its day say
+//! so, rather than give the day's samples in part. Who has read the file's name in
+//! the log and gives the day up, removes it from the folder and starts pulse again.
+//!
+//! A file in which a reader finds a damaged part later is rewritten without that
+//! part; it is kept in `quarantine/salvaged/`, and its day goes on serving.
 
 use std::path::{Path, PathBuf};
 
 use super::super::disk::{io_error, sync_dir};
 use super::super::sealed::{self, Kind};
-use super::super::tables::is_damage;
+use super::super::tables;
 use super::super::{Error, sealed::Error as SealedError};
 use super::DAY_MS;
 
 /// The folder in the data directory.
-pub(super) const FOLDER: &str = "quarantine";
+const FOLDER: &str = "quarantine";
+
+/// The folder in it for files whose rest serves.
+const SALVAGED: &str = "salvaged";
 
 /// A file that was set aside.
 #[derive(Clone, Debug)]
@@ -30,38 +36,57 @@ impl Aside {
     }
 }
 
-/// What to do with a file that could not be opened: damaged ones can be set aside,
-/// others (a newer format, a disk that fails) are for the operator.
-pub(super) fn is_damaged(err: &SealedError) -> bool {
+/// Whether the bytes of a file are wrong. Other errors (a newer format, a disk that
+/// fails) are for the operator.
+pub(in crate::store) fn is_damage(err: &SealedError) -> bool {
     match err {
         SealedError::Damaged { .. } => true,
-        SealedError::Io { source, .. } => is_damage(&**source),
+        SealedError::Io { source, .. } => tables::is_damage(&**source),
         SealedError::Format { .. } | SealedError::TooManySamples { .. } => false,
     }
 }
 
-/// Moves a file out of the way, under a name that is free.
+/// Moves a file out of the way.
 ///
 /// # Errors
-/// When it cannot be moved.
+/// When it cannot be moved; it is where it was then.
 pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<(), Error> {
-    let fail = |err| io_error("move", path, err);
     let folder = dir.join(FOLDER);
-    std::fs::create_dir_all(&folder).map_err(fail)?;
+    let to = place_in(&folder, path)?;
+    std::fs::rename(path, &to)
+        .and_then(|()| sync_dir(&folder))
+        .and_then(|()| sync_dir(dir))
+        .map_err(|err| io_error("move", path, err))
+}
+
+/// Keeps a file whose rest is rewritten: a second name for it, or a copy where
+/// there are no second names.
+///
+/// # Errors
+/// When it cannot be kept.
+pub(super) fn keep(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
+    let folder = dir.join(FOLDER).join(SALVAGED);
+    let to = place_in(&folder, path)?;
+    std::fs::hard_link(path, &to)
+        .or_else(|_| std::fs::copy(path, &to).map(drop))
+        .and_then(|()| sync_dir(&folder))
+        .map_err(|err| io_error("keep", path, err))?;
+    Ok(to)
+}
+
+/// A name in a folder that is free: the file's own, or with a number behind it.
+fn place_in(folder: &Path, path: &Path) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(folder).map_err(|err| io_error("create", folder, err))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let free = (0..).map(|n| match n {
         0 => folder.join(&*name),
         n => folder.join(format!("{name}.{n}")),
     });
     let to = free.into_iter().find(|to| !to.exists());
-    let to = to.expect("some number is free");
-    std::fs::rename(path, &to)
-        .and_then(|()| sync_dir(&folder))
-        .and_then(|()| sync_dir(dir))
-        .map_err(fail)
+    Ok(to.expect("some number is free"))
 }
 
-/// The files that lie aside.
+/// The files that were set aside and whose days are not whole.
 pub(super) fn all(dir: &Path) -> Vec<Aside> {
     let entries = std::fs::read_dir(dir.join(FOLDER)).into_iter().flatten();
     let files = entries.flatten().filter_map(|entry| {
@@ -73,6 +98,20 @@ pub(super) fn all(dir: &Path) -> Vec<Aside> {
         Some(Aside { start_s, path })
     });
     files.collect()
+}
+
+/// How many damaged files lie in the folders.
+pub(in crate::store) fn count(dir: &Path) -> usize {
+    let folder = dir.join(FOLDER);
+    let folders = [folder.join(SALVAGED), folder];
+    let entries = folders
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok());
+    let files = entries
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_file());
+    files.count()
 }
 
 /// Says that a day in the closed range is not whole.

@@ -6,39 +6,63 @@
 //! leaves the unfinished file, which the next rewrite replaces, or the hours beside
 //! the finished one, which are then rewritten again.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
+use super::quarantine::{is_damage, keep};
 use super::{DayFile, Days, OpenFile, lock, store_error};
 use crate::model::Labels;
 use crate::store::Error;
 use crate::store::disk::{io_error, sync_dir};
-use crate::store::sealed::{Covered, Ended, Generation, Kind, Merged, SealedFile};
+use crate::store::sealed::{Covered, Ended, Generation, Kind, Merged, SealedFile, SealedSeries};
 
 /// Why a day was not rewritten. It is as it was.
 #[derive(Debug)]
 pub(in crate::store) enum NotRewritten<B> {
     /// A file cannot be read or written.
     Failed(Error),
+    /// A file has wrong bytes: the rest of it can be rewritten.
+    Damaged(Error),
     /// There is other work.
     Stopped(B),
 }
 
+impl<B> NotRewritten<B> {
+    /// What went wrong with the files.
+    pub(in crate::store) fn into_error(self) -> Error {
+        match self {
+            NotRewritten::Failed(err) | NotRewritten::Damaged(err) => err,
+            NotRewritten::Stopped(_) => Error::Closed,
+        }
+    }
+}
+
 /// What a rewrite asks about series.
-pub(in crate::store) struct Series<G, L> {
+pub(in crate::store) struct Series<G, L, K> {
     /// The group of a series.
     pub(in crate::store) group_of: G,
     /// The labels of a series.
     pub(in crate::store) labels_of: L,
+    /// Takes out the samples that are not to be kept.
+    pub(in crate::store) trim: K,
 }
 
 impl Days {
     /// Rewrites a day, if it has anything; says how many samples it has now. `pause`
     /// is called every some thousand samples and may end it.
+    ///
+    /// With `salvage`, the keys of all series there are, what cannot be read is left
+    /// out. The damaged files are put aside then.
     pub(in crate::store) fn rewrite<B>(
         &self,
         start_s: u32,
-        series: Series<impl FnMut(u32) -> u32, impl FnMut(u32) -> Labels>,
+        salvage: Option<Vec<(u32, u32)>>,
+        series: Series<
+            impl FnMut(u32) -> u32,
+            impl FnMut(u32) -> Labels,
+            impl FnMut(&mut SealedSeries),
+        >,
         pause: impl FnMut() -> ControlFlow<B>,
     ) -> Result<u64, NotRewritten<B>> {
         let failed = NotRewritten::Failed;
@@ -59,15 +83,37 @@ impl Days {
             return Ok(0);
         }
         let new = DayFile::new(&self.dir, start_s, Kind::Day);
-        let generation = self.write_day(&new, &files, series, pause)?;
+        let lost = Cell::new(0);
+        let generation = self.write_day(&new, &files, salvage, &lost, series, pause)?;
         drop(files);
-        let samples = generation.samples;
         let pins = lock(&self.pins);
         if *pins > 0 {
             let busy = "a backup reads the day's files";
             return Err(failed(io_error("replace", &new.path, busy)));
         }
-        self.replace(new, generation).map_err(failed)?;
+        if lost.get() > 0 {
+            for file in old.iter().chain(&hours) {
+                let kept = keep(&self.dir, &file.path).map_err(failed)?;
+                tracing::error!(
+                    path = %file.path.display(),
+                    to = %kept.display(),
+                    series = lost.get(),
+                    "damaged series left out, file put aside"
+                );
+            }
+        }
+        let samples = generation.samples;
+        if samples > 0 {
+            self.replace(new, generation).map_err(failed)?;
+        } else {
+            // Nothing of the day is kept.
+            let unused = new.path.with_extension("new");
+            std::fs::remove_file(&unused)
+                .map_err(|err| failed(io_error("remove", &unused, err)))?;
+            for day in &old {
+                self.remove(day).map_err(failed)?;
+            }
+        }
         if let Some(hours) = hours.filter(|file| Some(file.generations()) == sealed) {
             self.remove(&hours).map_err(failed)?;
         }
@@ -79,24 +125,41 @@ impl Days {
         &self,
         new: &DayFile,
         files: &[std::sync::Arc<OpenFile>],
-        series: Series<impl FnMut(u32) -> u32, impl FnMut(u32) -> Labels>,
+        salvage: Option<Vec<(u32, u32)>>,
+        lost: &Cell<u64>,
+        series: Series<
+            impl FnMut(u32) -> u32,
+            impl FnMut(u32) -> Labels,
+            impl FnMut(&mut SealedSeries),
+        >,
         pause: impl FnMut() -> ControlFlow<B>,
     ) -> Result<Generation, NotRewritten<B>> {
         let files: Vec<&SealedFile> = files.iter().map(|file| file.get()).collect();
         let covered: Vec<Covered> = files.iter().flat_map(|file| file.covered()).collect();
+        let mut trim = series.trim;
         let write = || -> Result<Generation, Ended<B>> {
-            let merged = Merged::new(files, series.group_of, pause)?;
+            let merged = match salvage {
+                None => Merged::of(files, series.group_of, pause)?,
+                Some(keys) => Merged::salvaging(files, keys, lost, series.group_of, pause),
+            };
+            let kept = merged.map(|next| {
+                next.map(|mut series| {
+                    trim(&mut series);
+                    series
+                })
+            });
             SealedFile::write_day(
                 &new.path.with_extension("new"),
                 self.cache_bytes,
                 &self.backends,
                 new.start_s,
                 &covered,
-                merged,
+                kept,
                 series.labels_of,
             )
         };
         write().map_err(|ended| match ended {
+            Ended::File(err) if is_damage(&err) => NotRewritten::Damaged(store_error(err)),
             Ended::File(err) => NotRewritten::Failed(store_error(err)),
             Ended::Stopped(reason) => NotRewritten::Stopped(reason),
         })

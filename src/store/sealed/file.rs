@@ -108,10 +108,17 @@ pub struct Generation {
     pub max_time: i64,
     /// Where its first page starts.
     pub(super) first: Option<super::page::EntryKey>,
+    /// Its timestamp columns are packed.
+    pub(super) packed: bool,
 }
 
 impl Generation {
-    pub(super) fn of(window_start_s: u32, generation: u16, row: &WindowRow) -> Generation {
+    pub(super) fn of(
+        window_start_s: u32,
+        generation: u16,
+        row: &WindowRow,
+        packed: bool,
+    ) -> Generation {
         Generation {
             window_start_s,
             generation,
@@ -121,6 +128,7 @@ impl Generation {
             min_time: row.min_time,
             max_time: row.max_time,
             first: row.first,
+            packed,
         }
     }
 }
@@ -597,7 +605,8 @@ fn load_generations(read: &ReadTransaction) -> Result<Arc<[Generation]>, Trouble
         let (window, generation) = key.value();
         let row = WindowRow::decode(row.value(), window, generation)
             .map_err(Trouble::at(place(window, generation)))?;
-        generations.push(Generation::of(window, generation, &row));
+        let packed = format >= tables::FORMAT_DAY;
+        generations.push(Generation::of(window, generation, &row, packed));
     }
     if generations.len() as u64 == total {
         Ok(generations.into())
@@ -672,6 +681,18 @@ fn remove_generation(
 /// How errors name a generation.
 pub(super) fn place(window: u32, generation: u16) -> String {
     format!("window {window}, generation {generation}")
+}
+
+/// Makes a file say that it has another format.
+#[cfg(test)]
+pub(in crate::store) fn write_format(path: &Path, format: u64) {
+    let db = Database::open(path).unwrap();
+    let write = db.begin_write().unwrap();
+    let row = tables::encode_stat(tables::STAT_FORMAT, &[format]);
+    let mut stat = write.open_table(STAT).unwrap();
+    stat.insert(tables::STAT_FORMAT, row.as_slice()).unwrap();
+    drop(stat);
+    write.commit().unwrap();
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The series of several files as one sequence: what the rewrite of a day reads.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::file::{Error, SealedFile, SealedSeries};
@@ -16,6 +17,8 @@ const STEP_SERIES_MAX: usize = 512;
 pub struct Merged<'a, G, P> {
     files: Vec<&'a SealedFile>,
     keys: Vec<(u32, u32)>,
+    /// Where series that cannot be read are counted; without it they end the walk.
+    lost: Option<&'a Cell<u64>>,
     at: usize,
     step: usize,
     ready: std::vec::IntoIter<SealedSeries>,
@@ -44,22 +47,74 @@ where
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn new(files: Vec<&'a SealedFile>, group_of: G, pause: P) -> Result<Self, Error> {
+    pub fn of(files: Vec<&'a SealedFile>, group_of: G, pause: P) -> Result<Self, Error> {
         let mut keys = Vec::new();
         for file in &files {
             keys.extend(file.series_keys()?);
         }
         keys.sort_unstable();
         keys.dedup();
-        Ok(Merged {
+        Ok(Merged::new(files, keys, None, group_of, pause))
+    }
+
+    /// A walk over these series, which must ascend, that leaves out what cannot be
+    /// read and counts it in `lost`: series of a file.
+    pub fn salvaging(
+        files: Vec<&'a SealedFile>,
+        keys: Vec<(u32, u32)>,
+        lost: &'a Cell<u64>,
+        group_of: G,
+        pause: P,
+    ) -> Self {
+        Merged::new(files, keys, Some(lost), group_of, pause)
+    }
+
+    fn new(
+        files: Vec<&'a SealedFile>,
+        keys: Vec<(u32, u32)>,
+        lost: Option<&'a Cell<u64>>,
+        group_of: G,
+        pause: P,
+    ) -> Self {
+        Merged {
             files,
             keys,
+            lost,
             at: 0,
             step: 16,
             ready: Vec::new().into_iter(),
             group_of,
             pause,
-        })
+        }
+    }
+
+    /// The samples of the series from `at` to `end`.
+    fn read(&self, end: usize) -> Result<Vec<Vec<Sample>>, Error> {
+        let keys = &self.keys[self.at..end];
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); keys.len()];
+        for file in &self.files {
+            let before = self.lost.map(|lost| (lost, samples.clone()));
+            let read = file.read(keys, i64::MIN, i64::MAX, usize::MAX, &mut samples);
+            match (read, before) {
+                (Ok(()), _) => {}
+                (Err(err), None) => return Err(err),
+                (Err(_), Some((lost, before))) => {
+                    samples = before;
+                    for (key, samples) in keys.iter().zip(&mut samples) {
+                        let whole = samples.clone();
+                        let one = std::slice::from_mut(samples);
+                        if file
+                            .read(&[*key], i64::MIN, i64::MAX, usize::MAX, one)
+                            .is_err()
+                        {
+                            *samples = whole;
+                            lost.set(lost.get() + 1);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(samples)
     }
 
     fn read_step(&mut self) -> Result<(), Ended<B>> {
@@ -67,11 +122,8 @@ where
             return Err(Ended::Stopped(reason));
         }
         let end = self.keys.len().min(self.at + self.step);
+        let samples = self.read(end)?;
         let keys = &self.keys[self.at..end];
-        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); keys.len()];
-        for file in &self.files {
-            file.read(keys, i64::MIN, i64::MAX, usize::MAX, &mut samples)?;
-        }
         let count: usize = samples.iter().map(Vec::len).sum();
         let group_of = &mut self.group_of;
         let series = keys

@@ -111,6 +111,12 @@ impl Builder {
         column_max(self.page_max)
     }
 
+    /// About how many bytes are left for a further column.
+    pub fn room(&self) -> usize {
+        let used = HEAD_MAX + self.directory.len() + self.columns.len() + ROW_MAX + HASH_LEN;
+        self.page_max.saturating_sub(used)
+    }
+
     /// The key of the first entry; `None` while there is none.
     pub fn first(&self) -> Option<EntryKey> {
         self.first

@@ -7,6 +7,7 @@
 //! before that key, or the next page must be there.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -72,7 +73,10 @@ impl SealedFile {
             }
             Ok(())
         };
-        read_all().map_err(|trouble| self.trouble("read", trouble))
+        // redb panics on some of the bytes that it did not write.
+        let read = std::panic::catch_unwind(AssertUnwindSafe(&mut read_all));
+        read.unwrap_or_else(|_| Err(Trouble::Damaged("its tree cannot be walked".to_owned())))
+            .map_err(|trouble| self.trouble("read", trouble))
     }
 
     /// Walks every page of every visible generation, checks what there is to
@@ -371,19 +375,31 @@ impl<'a> Times<'a> {
         if let Some(times) = self.decoded.get(&id) {
             return Ok(Rc::clone(times));
         }
-        let (window, number) = (self.generation.window_start_s, self.generation.generation);
-        let name = || format!("{}, times {id}", place(window, number));
-        let Some(row) = self.table.get((window, number, id))? else {
-            return Err(Trouble::Damaged(format!("{} are missing", name())));
-        };
-        let times =
-            tables::decode_times(row.value(), window, number, id).map_err(Trouble::at(name()))?;
+        let times = self.decode(id)?;
         if self.decoded.len() >= DECODED_MAX {
             self.decoded.clear();
         }
         let times: Rc<[i64]> = times.into();
         self.decoded.insert(id, Rc::clone(&times));
         Ok(times)
+    }
+
+    fn decode(&self, id: u32) -> Result<Vec<i64>, Trouble> {
+        let (window, number) = (self.generation.window_start_s, self.generation.generation);
+        let name = || format!("{}, times {id}", place(window, number));
+        let missing = || Trouble::Damaged(format!("{} are missing", name()));
+        if !self.generation.packed {
+            let row = self.table.get((window, number, id))?.ok_or_else(missing)?;
+            return tables::decode_times(row.value(), window, number, id)
+                .map_err(Trouble::at(name()));
+        }
+        let range = (window, number, 0)..=(window, number, id);
+        let (key, row) = self.table.range(range)?.next_back().ok_or_else(missing)??;
+        let first = key.value().2;
+        let columns =
+            tables::open_pack(row.value(), window, number, first).map_err(Trouble::at(name()))?;
+        let column = columns.get((id - first) as usize).ok_or_else(missing)?;
+        tables::decode_packed(column).map_err(Trouble::at(name()))
     }
 }
 
@@ -465,10 +481,26 @@ fn verify_times(read: &ReadTransaction, generation: &Generation) -> Result<(u64,
     let table = read.open_table(TIMES)?;
     for row in table.range((window, number, 0)..=(window, number, u32::MAX))? {
         let (key, row) = row?;
-        tables::decode_times(row.value(), window, number, key.value().2)
-            .map_err(Trouble::at(place(window, number)))?;
-        hash.update(&tables::hash_of(row.value()));
-        columns += 1;
+        let (id, row) = (key.value().2, row.value());
+        columns += if generation.packed {
+            verify_pack(row, (window, number, id))
+        } else {
+            tables::decode_times(row, window, number, id).map(|_| 1)
+        }
+        .map_err(Trouble::at(place(window, number)))?;
+        hash.update(&tables::hash_of(row));
     }
     Ok((columns, hash.digest()))
+}
+
+/// How many columns a pack has, all of which can be decoded.
+pub(super) fn verify_pack(
+    row: &[u8],
+    (window, number, first): (u32, u16, u32),
+) -> Result<u64, super::Malformed> {
+    let columns = tables::open_pack(row, window, number, first)?;
+    for column in &columns {
+        tables::decode_packed(column)?;
+    }
+    Ok(columns.len() as u64)
 }

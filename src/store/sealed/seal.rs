@@ -8,17 +8,19 @@
 //!
 //! A page is held back until the first key of the page after it is known.
 
+mod times;
+
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::RangeInclusive;
 
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use roaring::RoaringBitmap;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
+use xxhash_rust::xxh3::Xxh3;
 
+use self::times::{Place, TimesTable};
 use super::column::{Effort, Encoder};
 use super::file::{Covered, Error, Generation, SealedFile, SealedSeries, Trouble};
-use super::page::{Builder, Entry, EntryKey, LONG_PAGE_MAX, PAGE_MAX, Span};
+use super::page::{Builder, Entry, EntryKey, LONG_PAGE_MAX, PAGE_MAX};
 use super::tables::{self, PAGE, PageKey, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
 use crate::store::CommitSeq;
@@ -31,7 +33,12 @@ pub(super) struct Layout {
     /// The most samples of one entry: their timestamp column takes at most 8 bytes
     /// for each, so that it fits in one value as well.
     entry_samples: usize,
+    /// Timestamp columns are packed.
+    packed: bool,
 }
+
+/// Columns are cut at multiples of this many samples, of which pco's pages are.
+const SPLIT: usize = 240;
 
 impl Layout {
     /// For the seal of an hour.
@@ -39,6 +46,7 @@ impl Layout {
         effort: Effort::Fast,
         page_max: PAGE_MAX,
         entry_samples: 2_000,
+        packed: false,
     };
 
     /// For the rewrite of a day: a sample each 15 s makes one entry.
@@ -46,6 +54,7 @@ impl Layout {
         effort: Effort::Best,
         page_max: LONG_PAGE_MAX,
         entry_samples: 8_000,
+        packed: true,
     };
 }
 
@@ -99,7 +108,7 @@ impl<'a> Seal<'a> {
             marked: false,
             page: Builder::new(window, generation, layout.page_max),
             last_key: (0, 0),
-            times: TimesTable::default(),
+            times: TimesTable::new(layout.packed),
             known: Known::load(file)?,
             encoder: Encoder::default(),
             values: Vec::new(),
@@ -190,38 +199,66 @@ impl<'a> Seal<'a> {
         samples: &[Sample],
         place: Place,
     ) -> Result<(), Error> {
-        self.values.clear();
-        self.values.extend(samples.iter().map(|s| s.v));
-        self.column.clear();
-        self.encoder
-            .encode(&self.values, self.layout.effort, &mut self.column);
+        self.encode(samples);
         if self.column.len() > self.page.column_max() {
             let (early, late) = samples.split_at(samples.len() / 2);
             self.add_entry(key, early, place.part(0, early.len()))?;
             return self.add_entry(key, late, place.part(early.len(), late.len()));
         }
-        let entry = Entry {
-            key: *key,
+        if self.push(*key, place) {
+            key.part = next_part(key.part);
+            return Ok(());
+        }
+        if let Some(early) = self.part_for_rest(samples.len()) {
+            self.encode(&samples[..early]);
+            if self.push(*key, place.part(0, early)) {
+                key.part = next_part(key.part);
+                let late = place.part(early, samples.len() - early);
+                return self.add_entry(key, &samples[early..], late);
+            }
+            self.encode(samples);
+        }
+        finish_page(
+            &mut self.page,
+            Some(*key),
+            &mut self.batch,
+            (self.window, self.generation),
+            &mut self.row,
+            &mut self.pages_hash,
+        );
+        assert!(self.push(*key, place), "BUG: an empty page takes any entry");
+        key.part = next_part(key.part);
+        Ok(())
+    }
+
+    fn encode(&mut self, samples: &[Sample]) {
+        self.values.clear();
+        self.values.extend(samples.iter().map(|s| s.v));
+        self.column.clear();
+        self.encoder
+            .encode(&self.values, self.layout.effort, &mut self.column);
+    }
+
+    /// Puts the encoded column into the page, if it fits.
+    fn push(&mut self, key: EntryKey, place: Place) -> bool {
+        self.page.push(&Entry {
+            key,
             times: place.id,
             span: place.span,
             column: &self.column,
-        };
-        if !self.page.push(&entry) {
-            finish_page(
-                &mut self.page,
-                Some(*key),
-                &mut self.batch,
-                (self.window, self.generation),
-                &mut self.row,
-                &mut self.pages_hash,
-            );
-            assert!(self.page.push(&entry), "BUG: an empty page takes any entry");
+        })
+    }
+
+    /// How many of the samples whose column does not fit would probably fill the
+    /// rest of the page. None when little would be won: a column has a head.
+    fn part_for_rest(&self, samples: usize) -> Option<usize> {
+        let room = self.page.room();
+        if room < self.layout.page_max / 16 || self.column.len() < 1_024 {
+            return None;
         }
-        key.part = key
-            .part
-            .checked_add(1)
-            .expect("BUG: a window with 65,536 entries of one series");
-        Ok(())
+        let share = samples * (room - room / 16) / self.column.len();
+        let early = share.next_multiple_of(SPLIT) - SPLIT;
+        (early > 0 && early < samples).then_some(early)
     }
 
     /// Commits what was gathered, behind the mark.
@@ -266,6 +303,8 @@ impl<'a> Seal<'a> {
                 &mut self.pages_hash,
             );
         }
+        let generation = (self.window, self.generation);
+        self.times.finish(generation, &mut self.batch);
         self.row.seq_min = commit_seqs.start().0;
         self.row.seq_max = commit_seqs.end().0;
         self.row.times = self.times.next.into();
@@ -280,7 +319,13 @@ impl<'a> Seal<'a> {
             .and_then(|()| self.insert_last(&write, rewritten))
             .map_err(|err| self.file.trouble("write", err))?;
         self.file.commit(write)?;
-        Ok(Generation::of(self.window, self.generation, &self.row))
+        let packed = self.layout.packed;
+        Ok(Generation::of(
+            self.window,
+            self.generation,
+            &self.row,
+            packed,
+        ))
     }
 
     fn insert_last(&self, write: &WriteTransaction, rewritten: &[Covered]) -> Result<(), Trouble> {
@@ -373,116 +418,9 @@ fn finish_page(
         .push((tables::page_key(window, generation, first), bytes));
 }
 
-/// Where the times of an entry stand.
-#[derive(Clone, Copy)]
-struct Place {
-    id: u32,
-    /// The whole column when `None`.
-    span: Option<Span>,
-}
-
-impl Place {
-    /// The place of `count` of these times from `first` on.
-    fn part(self, first: usize, count: usize) -> Place {
-        let to_u32 = |n: usize| u32::try_from(n).expect("an entry is short");
-        Place {
-            id: self.id,
-            span: Some(Span {
-                first: self.span.map_or(0, |span| span.first) + to_u32(first),
-                count: to_u32(count),
-            }),
-        }
-    }
-}
-
-/// The timestamp columns of this generation: equal ones are written once.
-struct TimesTable {
-    next: u32,
-    /// Columns by their hash, with a seed that nobody knows: 128 bits do not
-    /// collide by chance, and cannot be made to on purpose.
-    by_hash: HashMap<u128, u32, ahash::RandomState>,
-    seed: u64,
-    /// The last column of each group, for series that have a part of it. Bounded.
-    recent: HashMap<u32, (u32, Box<[i64]>), ahash::RandomState>,
-    recent_times: usize,
-    hash: Xxh3,
-    bytes: Vec<u8>,
-}
-
-/// At most this many times are kept for finding parts: 2 MiB.
-const RECENT_TIMES_MAX: usize = 1 << 18;
-
-impl Default for TimesTable {
-    fn default() -> TimesTable {
-        TimesTable {
-            next: 0,
-            by_hash: HashMap::default(),
-            seed: RandomState::new().hash_one(0),
-            recent: HashMap::default(),
-            recent_times: 0,
-            hash: Xxh3::new(),
-            bytes: Vec::new(),
-        }
-    }
-}
-
-impl TimesTable {
-    /// Finds the column with these times, or a column of the group of which they
-    /// are a part, or makes a new one.
-    fn place(
-        &mut self,
-        group: u32,
-        times: &[i64],
-        (window, generation): (u32, u16),
-        batch: &mut Batch,
-    ) -> Place {
-        self.bytes.clear();
-        self.bytes
-            .extend(times.iter().flat_map(|time| time.to_le_bytes()));
-        let hash = xxh3_128_with_seed(&self.bytes, self.seed);
-        if let Some(&id) = self.by_hash.get(&hash) {
-            return Place { id, span: None };
-        }
-        if let Some(place) = self.part_of_recent(group, times) {
-            return place;
-        }
-        let id = self.next;
-        self.next += 1;
-        self.by_hash.insert(hash, id);
-        self.remember(group, id, times);
-        let row = tables::encode_times(times, window, generation, id);
-        self.hash.update(&tables::hash_of(&row));
-        batch.page_bytes += row.len();
-        batch.times.push(((window, generation, id), row));
-        Place { id, span: None }
-    }
-
-    fn part_of_recent(&self, group: u32, times: &[i64]) -> Option<Place> {
-        let (id, whole) = self.recent.get(&group)?;
-        let first = whole.binary_search(&times[0]).ok()?;
-        if whole.get(first..first + times.len())? != times {
-            return None;
-        }
-        let whole = Place {
-            id: *id,
-            span: None,
-        };
-        Some(whole.part(first, times.len()))
-    }
-
-    fn remember(&mut self, group: u32, id: u32, times: &[i64]) {
-        if self.recent_times + times.len() > RECENT_TIMES_MAX {
-            self.recent.clear();
-            self.recent_times = 0;
-        }
-        match self.recent.get(&group) {
-            Some((_, longer)) if longer.len() >= times.len() => {}
-            _ => {
-                self.recent_times += times.len();
-                self.recent.insert(group, (id, times.into()));
-            }
-        }
-    }
+fn next_part(part: u16) -> u16 {
+    part.checked_add(1)
+        .expect("BUG: a window with 65,536 entries of one series")
 }
 
 /// Which series and texts the file has already.

@@ -3,7 +3,7 @@
 //! | table | key | row |
 //! |---|---|---|
 //! | `page` | window u32, generation u16, metric symbol u32, ref u32, part u16 | [`super::page`] |
-//! | `ts` | window u32, generation u16, id u32 | `times varint`, [`super::times`] |
+//! | `ts` | window u32, generation u16, id u32 | `times varint`, [`super::times`]; from format 3 on a pack |
 //! | `window` | window u32, generation u16 | [`WindowRow`] |
 //! | `series` | ref u32 | `metric symbol varint, (name, value) symbol varints` sorted by name |
 //! | `sym` | number u32 | the text |
@@ -17,6 +17,10 @@
 //! (Pages carry their key inside.) The symbol numbers in `sym` and `series` are
 //! the file's own; metric symbols and refs are the catalog's, whose order is the
 //! order of the pages.
+//!
+//! A pack is `count varint, length varint for each, columns`: timestamp columns with
+//! the ids from that of its key on. Those of whole days have one or two kilobytes:
+//! alone they would leave a fifth of redb's 4 KiB leaves empty.
 //!
 //! Two keys differ from the first design: `page` has the part, because a split
 //! column would otherwise need two pages of one key, and `ts` has the generation
@@ -35,9 +39,12 @@ use crate::store::CommitSeq;
 /// The version of a file of hours.
 pub(super) const FORMAT_HOURS: u64 = 1;
 
-/// The version of a day's file: as the first, with columns of many pages (tags 22
-/// and 23), values of up to 64 KiB and the row `rewritten`.
-pub(super) const FORMAT_DAY: u64 = 2;
+/// The version of a day's file: as the second, with packs of times.
+///
+/// The second was as the first, with columns of many pages (tags 22 and 23), values
+/// of up to 64 KiB and the row `rewritten`. A day with it is read as it is, and has
+/// this version after its next rewrite.
+pub(super) const FORMAT_DAY: u64 = 3;
 
 /// The newest version that is known.
 pub(super) const FORMAT_MAX: u64 = FORMAT_DAY;
@@ -228,6 +235,84 @@ pub(super) fn decode_times(
     Ok(times)
 }
 
+/// The most bytes of a pack with more than one column.
+pub(super) const PACK_MAX: usize = 16_300;
+
+/// Timestamp columns with ids in a row, in the making.
+#[derive(Default)]
+pub(super) struct TimesPack {
+    first: u32,
+    lengths: Vec<usize>,
+    columns: Vec<u8>,
+}
+
+impl TimesPack {
+    /// Adds the column with the next id. Gives the row of the columns before it,
+    /// and its id, when it does not fit any more.
+    pub(super) fn push(
+        &mut self,
+        id: u32,
+        times: &[i64],
+        (window, generation): (u32, u16),
+    ) -> Option<(u32, Vec<u8>)> {
+        let mut column = Vec::new();
+        put_u64(times.len() as u64, &mut column);
+        super::times::encode(times, &mut column);
+        // Three bytes are enough for each length, and for the count.
+        let head = 3 * (self.lengths.len() + 2) + 8;
+        let full = head + self.columns.len() + column.len() > PACK_MAX;
+        let done = full.then(|| self.finish((window, generation))).flatten();
+        if self.lengths.is_empty() {
+            self.first = id;
+        }
+        self.lengths.push(column.len());
+        self.columns.extend_from_slice(&column);
+        done
+    }
+
+    /// The row of what there is, and its id.
+    pub(super) fn finish(&mut self, (window, generation): (u32, u16)) -> Option<(u32, Vec<u8>)> {
+        if self.lengths.is_empty() {
+            return None;
+        }
+        let mut row = Vec::with_capacity(self.columns.len() + 64);
+        put_u64(self.lengths.len() as u64, &mut row);
+        for length in self.lengths.drain(..) {
+            put_u64(length as u64, &mut row);
+        }
+        row.append(&mut self.columns);
+        let row = close_row(row, times_seed(window, generation, self.first));
+        Some((self.first, row))
+    }
+}
+
+/// The columns of a pack whose checksum is right.
+pub(super) fn open_pack(
+    row: &[u8],
+    window: u32,
+    generation: u16,
+    first: u32,
+) -> Result<Vec<&[u8]>, Malformed> {
+    let mut reader = Reader::new(open_row(row, times_seed(window, generation, first))?);
+    let count = reader.usize()?;
+    if count > row.len() {
+        return Err(Malformed("more columns than bytes"));
+    }
+    let lengths = (0..count)
+        .map(|_| reader.usize())
+        .collect::<Result<Vec<_>, _>>()?;
+    lengths.into_iter().map(|len| reader.bytes(len)).collect()
+}
+
+/// The times of a column of a pack.
+pub(super) fn decode_packed(column: &[u8]) -> Result<Vec<i64>, Malformed> {
+    let mut reader = Reader::new(column);
+    let n = reader.usize()?;
+    let mut times = Vec::new();
+    super::times::decode(reader.rest(), n, &mut times)?;
+    Ok(times)
+}
+
 /// The checksum with which a row or a page ends.
 pub(super) fn hash_of(row: &[u8]) -> [u8; 8] {
     *row.last_chunk().expect("every row ends in its checksum")
@@ -353,6 +438,34 @@ mod tests {
             flipped[at] ^= 4;
             assert!(WindowRow::decode(&flipped, 3600, 2).is_err());
         }
+    }
+
+    #[test]
+    fn packed_times_come_back_by_their_ids() {
+        let times = |id: u32| -> Vec<i64> {
+            let jitter = |i: i64| (i * i * 7 + i64::from(id) * 13) % 300;
+            (0..1_440).map(|i| i * 60_000 + jitter(i)).collect()
+        };
+        let mut pack = TimesPack::default();
+        let mut rows: Vec<_> = (0..40)
+            .filter_map(|id| pack.push(id, &times(id), (7, 1)))
+            .collect();
+        rows.extend(pack.finish((7, 1)));
+        assert!(pack.finish((7, 1)).is_none());
+        assert!(rows.len() > 2 && rows.iter().all(|(_, row)| row.len() <= PACK_MAX));
+        let mut id = 0;
+        for (first, row) in &rows {
+            assert_eq!(*first, id);
+            assert!(
+                open_pack(row, 7, 0, *first).is_err(),
+                "of another generation"
+            );
+            for column in open_pack(row, 7, 1, *first).unwrap() {
+                assert_eq!(decode_packed(column), Ok(times(id)));
+                id += 1;
+            }
+        }
+        assert_eq!(id, 40);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use redb::{ReadTransaction, ReadableTable as _};
 
 use super::file::{Error, SealedFile, Trouble, place};
 use super::page::Page;
-use super::read::page_place;
+use super::read::{page_place, verify_pack};
 use super::tables::{self, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 
 /// One row whose bytes are not those that were written.
@@ -35,7 +35,8 @@ impl SealedFile {
             bad(row);
         };
         let read = self.begin_read_here()?;
-        walk_rows(&read, &mut count, &mut report).map_err(|t| self.trouble("read", t))?;
+        let packed = self.generations().iter().any(|g| g.packed);
+        walk_rows(&read, packed, &mut count, &mut report).map_err(|t| self.trouble("read", t))?;
         drop(read);
         if faults == 0 {
             self.verify()?;
@@ -46,6 +47,7 @@ impl SealedFile {
 
 fn walk_rows(
     read: &ReadTransaction,
+    packed: bool,
     count: &mut u64,
     bad: &mut dyn FnMut(BadRow),
 ) -> Result<(), Trouble> {
@@ -68,7 +70,11 @@ fn walk_rows(
     for row in read.open_table(TIMES)?.iter()? {
         let (key, row) = row?;
         let (window, generation, id) = key.value();
-        let found = tables::decode_times(row.value(), window, generation, id).map(drop);
+        let found = if packed {
+            verify_pack(row.value(), (window, generation, id)).map(drop)
+        } else {
+            tables::decode_times(row.value(), window, generation, id).map(drop)
+        };
         let place = place(window, generation);
         note(format!("{place}, times {id}"), found, row.value());
     }

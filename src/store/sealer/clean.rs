@@ -23,10 +23,7 @@ impl Sealer {
     ) -> Result<(), Gone> {
         let mut done = self.rewrite_reached(commands)?;
         if done.is_ok() {
-            match self.unheld() {
-                Ok(unheld) => self.forget(&unheld)?,
-                Err(err) => done = Err(store_error(err)),
-            }
+            done = self.forget_unheld()?;
         }
         // A caller that went away wants no answer.
         drop(reply.send(done));

@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::super::Error;
+use super::super::days::quarantine::count;
 use super::super::days::rewrite::{NotRewritten, Series};
 use super::super::disk::causes;
-use super::super::sealed::Kind;
-use super::{Command, DAY_S, Gone, Sealer};
+use super::super::sealed::{Kind, SealedSeries};
+use super::super::writer::Job;
+use super::retention::Limit;
+use super::{Command, DAY_S, Gone, Sealer, gauge};
 
 /// A day is rewritten this long after its end.
 const AFTER_END_MS: i64 = 2 * 3_600_000;
@@ -33,8 +36,17 @@ const FEW: u64 = 10;
 /// While a day is rewritten, seals that became due are looked for this often.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Takes out what the series' tenant does not keep any more.
+fn trim(series: &mut SealedSeries, limits: &[Limit]) {
+    for limit in limits {
+        if limit.series.contains(series.ref_id) {
+            series.samples.retain(|s| s.t.as_ms() >= limit.oldest_ms);
+        }
+    }
+}
+
 impl Sealer {
-    /// Seals all there is and rewrites every day with hours.
+    /// Seals all there is, rewrites every day with hours and empties the log.
     pub(super) fn compact(
         &mut self,
         reply: oneshot::Sender<Result<(), Error>>,
@@ -49,14 +61,20 @@ impl Sealer {
         if let Err(err) = self.expire()? {
             done = done.and(Err(err));
         }
+        done = done.and(self.ask(Job::Compact)?);
         // A caller that went away wants no answer.
         drop(reply.send(done));
         Ok(())
     }
 
     /// Rewrites one day that is due.
-    pub(super) fn rewrite_due(&mut self, commands: &Receiver<Command>) -> Result<(), Gone> {
-        let Some(start_s) = self.due_day() else {
+    pub(in crate::store) fn rewrite_due(
+        &mut self,
+        commands: &Receiver<Command>,
+    ) -> Result<(), Gone> {
+        let suspect = self.shared.days.take_suspect();
+        let due = suspect.or_else(|| self.due_day());
+        let Some(start_s) = due.or_else(|| self.to_trim.pop_first()) else {
             return Ok(());
         };
         if let Err(err) = self.rewrite(start_s, commands)? {
@@ -87,22 +105,67 @@ impl Sealer {
         due.map(|day| day.start_s).next()
     }
 
-    /// Rewrites a day. Seals that become due are done meanwhile.
+    /// Rewrites a day, without what of it is damaged. Seals that become due are done
+    /// meanwhile.
     pub(super) fn rewrite(
         &mut self,
         start_s: u32,
         commands: &Receiver<Command>,
     ) -> Result<Result<(), Error>, Gone> {
+        match self.try_rewrite(start_s, None, commands)? {
+            Err(NotRewritten::Damaged(err)) => {
+                self.shared.metrics.store.checksum_failures.inc();
+                tracing::error!(error = %causes(&err), start_s, "damaged day, rewriting the rest");
+            }
+            done => return Ok(done.map_err(NotRewritten::into_error)),
+        }
+        let index = self.shared.index();
+        let mut keys = index.metric_symbols(index.all());
+        drop(index);
+        keys.sort_unstable();
+        let done = self.try_rewrite(start_s, Some(keys), commands)?;
+        let aside = gauge(count(&self.shared.dir));
+        self.shared.metrics.store.quarantined.set(aside);
+        Ok(done.map_err(NotRewritten::into_error))
+    }
+
+    fn try_rewrite(
+        &mut self,
+        start_s: u32,
+        salvage: Option<Vec<(u32, u32)>>,
+        commands: &Receiver<Command>,
+    ) -> Result<Result<(), NotRewritten<Gone>>, Gone> {
+        let failed = NotRewritten::Failed;
+        let salvaged = salvage.is_some();
         let begun = Instant::now();
         let shared = Arc::clone(&self.shared);
+        // A time that nobody confirmed makes nothing old.
+        let limits = self.limits(shared.clock.earliest());
+        let files = Kind::ALL
+            .iter()
+            .filter_map(|kind| shared.days.get(start_s, *kind));
+        let bytes = files.map(|file| file.disk_bytes()).sum();
+        if let Err(err) = self.fit_budget(bytes)? {
+            return Ok(Err(failed(err)));
+        }
         let series = Series {
             group_of: |id| shared.index().group(id),
             labels_of: |id| shared.index().labels(id).unwrap_or_default(),
+            trim: |series: &mut SealedSeries| trim(series, &limits),
         };
         let mut looked = Instant::now();
         let pause = || self.pause(commands, &mut looked);
-        match shared.days.rewrite(start_s, series, pause) {
+        match shared.days.rewrite(start_s, salvage, series, pause) {
             Ok(samples) => {
+                self.to_trim.remove(&start_s);
+                if salvaged || !limits.is_empty() {
+                    shared.changed.note_all();
+                }
+                if !limits.is_empty()
+                    && let Err(err) = self.forget_unheld()?
+                {
+                    return Ok(Err(failed(err)));
+                }
                 let took = begun.elapsed();
                 let metrics = &shared.metrics.store;
                 metrics.rewrites.inc();
@@ -116,7 +179,7 @@ impl Sealer {
                 Ok(Ok(()))
             }
             Err(NotRewritten::Stopped(Gone)) => Err(Gone),
-            Err(NotRewritten::Failed(err)) => {
+            Err(err) => {
                 shared.metrics.store.rewrite_failures.inc();
                 Ok(Err(err))
             }

@@ -8,10 +8,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::super::Error;
 use super::super::disk::causes;
 use super::super::pressure::{Cause, Level};
 use super::super::shared::Shared;
-use super::super::{Error, days};
 use super::{Gone, Sealer, gauge};
 
 /// What a sample takes in memory at most, roughly.
@@ -84,12 +84,8 @@ impl Sealer {
                 return Ok(());
             }
         }
-        match self.unheld() {
-            Ok(unheld) => self.forget(&unheld)?,
-            Err(err) => {
-                let err = days::store_error(err);
-                tracing::error!(error = %causes(&err), "cannot find the series that are gone");
-            }
+        if let Err(err) = self.forget_unheld()? {
+            tracing::error!(error = %causes(&err), "cannot find the series that are gone");
         }
         Ok(())
     }

@@ -10,51 +10,51 @@ use crate::store::tests::{T0, batch, labels, manual, options, row, samples};
 use crate::store::{Options, Store};
 use crate::telemetry::Metrics;
 
-const HOUR: i64 = WINDOW_MS;
+pub(super) const HOUR: i64 = WINDOW_MS;
 
-struct Setup {
-    dir: tempfile::TempDir,
-    clock: ManualClock,
+pub(super) struct Setup {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) clock: ManualClock,
 }
 
 impl Setup {
-    fn new() -> Setup {
+    pub(super) fn new() -> Setup {
         let (_, clock) = manual(T0 + 60_000);
         let dir = tempfile::tempdir().unwrap();
         Setup { dir, clock }
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         options(self.dir.path())
     }
 
-    fn open(&self) -> Store {
+    pub(super) fn open(&self) -> Store {
         self.open_with(self.options())
     }
 
-    fn open_with(&self, options: Options) -> Store {
+    pub(super) fn open_with(&self, options: Options) -> Store {
         let clock = crate::model::Clock::Manual(self.clock.clone());
         Store::open(options, clock, Metrics::new()).unwrap()
     }
 
     /// A second sealer, so that a test can stop between two steps.
-    fn sealer(store: &Store) -> Sealer {
+    pub(super) fn sealer(store: &Store) -> Sealer {
         Sealer::new(Arc::clone(&store.shared), store.jobs.downgrade())
     }
 }
 
 /// Three series with a sample each 15 s from `from` on, `n` each.
-fn rows(from: i64, n: i64) -> Vec<Row> {
+pub(super) fn rows(from: i64, n: i64) -> Vec<Row> {
     let devices = ["d1", "d2", "d3"];
     let times = (0..n).flat_map(|i| devices.map(|d| (d, from + i * 15_000, (i % 9) as f64)));
     times.map(|(d, t, v)| row("temp", d, t, v)).collect()
 }
 
-fn all(store: &Store) -> Vec<(String, Vec<Sample>)> {
+pub(super) fn all(store: &Store) -> Vec<(String, Vec<Sample>)> {
     samples(store, &[])
 }
 
-async fn added(store: &Store, rows: Vec<Row>) -> (u32, u32, u32) {
+pub(super) async fn added(store: &Store, rows: Vec<Row>) -> (u32, u32, u32) {
     let outcome = store.write(batch(rows)).await.unwrap().outcomes[0];
     (outcome.added, outcome.duplicates, outcome.refused)
 }
@@ -270,7 +270,7 @@ async fn time_ranges_of_label_questions_reach_into_sealed_days() {
 }
 
 /// The names of the sealed files.
-fn names(setup: &Setup) -> Vec<String> {
+pub(super) fn names(setup: &Setup) -> Vec<String> {
     let entries = std::fs::read_dir(setup.dir.path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| name.contains('-')).collect();

@@ -120,6 +120,8 @@ pub struct Store {
     pub rewrite_failures: IntCounter,
     /// Time of rewriting one day.
     pub rewrite_seconds: Histogram,
+    /// Files in the quarantine directory.
+    pub quarantined: IntGauge,
     /// Days that retention removed.
     pub expired_files: IntCounter,
     /// Rows written by `table`.
@@ -274,6 +276,11 @@ impl Store {
                 r,
                 "pulse_store_rewrite_seconds",
                 "Time of rewriting one day.",
+            ),
+            quarantined: gauge(
+                r,
+                "pulse_store_quarantined_files",
+                "Damaged or foreign files that were put aside.",
             ),
             expired_files: counter(
                 r,

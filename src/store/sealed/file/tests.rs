@@ -1,5 +1,8 @@
 //! Seals and reads against a model, a full disk, missing pages and flipped bits.
 
+mod day;
+mod fixture;
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -471,16 +474,7 @@ fn another_format_is_refused_by_number() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     drop(open(&path));
-    let db = Database::open(&path).unwrap();
-    let write = db.begin_write().unwrap();
-    let row = tables::encode_stat(tables::STAT_FORMAT, &[7]);
-    write
-        .open_table(STAT)
-        .unwrap()
-        .insert(tables::STAT_FORMAT, row.as_slice())
-        .unwrap();
-    write.commit().unwrap();
-    drop(db);
+    write_format(&path, 7);
     let err = SealedFile::open(&path, CACHE, &backends(&Arc::default())).err();
     assert!(matches!(err, Some(Error::Format { found: 7, .. })));
 }
@@ -535,106 +529,5 @@ proptest! {
             let wanted: Vec<_> = wanted.range(range.clone()).map(|(t, v)| (*t, *v)).collect();
             prop_assert_eq!(found, wanted);
         }
-    }
-}
-
-/// The first version's file: every later version must read it.
-mod fixture {
-    use super::*;
-
-    const NAME: &str = "tests/data/v1/l0-20260101.redb";
-
-    fn series(late: bool) -> Vec<SealedSeries> {
-        let times = |from: i64, to: i64| (from..to).map(|i| i * 15_000 + i % 3);
-        let one = |ref_id: u32, metric_sym: u32, samples: Vec<Sample>| SealedSeries {
-            ref_id,
-            metric_sym,
-            group: ref_id / 4,
-            samples,
-        };
-        if late {
-            return vec![one(2, 1, samples([7, 8, 9], 77))];
-        }
-        let map = |seed: u32, f: &dyn Fn(usize, f64) -> f64| {
-            let mut all = samples(times(0, 240), seed);
-            for (i, sample) in all.iter_mut().enumerate() {
-                sample.v = f(i, sample.v);
-            }
-            all
-        };
-        let mut sum = 0.0;
-        let mut counter = samples(times(0, 240), 5);
-        for sample in &mut counter {
-            sum += sample.v.floor();
-            sample.v = sum;
-        }
-        counter[239].v = stale_nan();
-        vec![
-            one(1, 1, map(1, &|_, _| 21.5)),
-            one(2, 1, samples(times(0, 240), 2)),
-            one(3, 1, samples(times(100, 240), 3)),
-            one(4, 1, counter),
-            one(5, 2, map(4, &|i, _| i as f64 * 512.0)),
-            one(6, 2, map(5, &|i, _| (i as f64 / 40.0).sin())),
-            one(7, 2, map(6, &|_, v| v.sqrt())[..40].to_vec()),
-            one(
-                8,
-                2,
-                map(7, &|i, _| if i % 2 == 0 { -0.0 } else { f64::NAN }),
-            ),
-            one(9, 3, samples((0..9_000).map(|i| i * 400), 9)),
-        ]
-    }
-
-    fn write_fixture(path: &Path) {
-        let _ = std::fs::remove_file(path);
-        let file = open(path);
-        for late in [false, true] {
-            write(&file, series(late)).unwrap();
-        }
-        drop(file);
-        Database::open(path).unwrap().compact().unwrap();
-    }
-
-    fn check(path: &Path) {
-        let file = open_frozen(path).unwrap();
-        file.verify().unwrap();
-        assert_eq!(file.generations().len(), 2);
-        assert_eq!(
-            file.generations()[1].commit_seqs,
-            CommitSeq(5)..=CommitSeq(9)
-        );
-        let late = series(true).remove(0).samples;
-        for s in series(false) {
-            let mut wanted = s.samples;
-            if s.ref_id == 2 {
-                wanted.extend_from_slice(&late);
-                wanted.sort_by_key(|sample| sample.t);
-            }
-            assert_eq!(read_one(&file, (s.metric_sym, s.ref_id)).unwrap(), wanted);
-        }
-        for (ref_id, _, labels) in file.series().unwrap() {
-            assert_eq!(labels, labels_of(ref_id));
-        }
-    }
-
-    /// `PULSE_WRITE_FIXTURE=1` writes the file anew; only right before a version
-    /// is first released.
-    #[test]
-    fn the_file_of_version_1_is_readable() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(NAME);
-        if std::env::var_os("PULSE_WRITE_FIXTURE").is_some() {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            write_fixture(&path);
-        }
-        check(&path);
-    }
-
-    #[test]
-    fn what_this_version_writes_passes_the_same_check() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        write_fixture(&path);
-        check(&path);
     }
 }

@@ -1,0 +1,225 @@
+//! Bad files: named, set aside, never deleted; the rest serves, and no answer is wrong.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use super::tests::{T0, batch, manual, options, row, samples};
+use super::*;
+
+const DAY: i64 = 86_400_000;
+
+fn open(dir: &Path) -> Result<Store, Error> {
+    let (clock, _) = manual(T0 + 60_000);
+    Store::open(options(dir), clock, Metrics::new())
+}
+
+/// 40 series over three days; the two older ones are rewritten.
+async fn filled(dir: &Path) -> Store {
+    let store = open(dir).unwrap();
+    for day in (0..3).rev() {
+        let rows = (0..40).flat_map(|series| {
+            let value = move |i: i64| ((i * i * 7 + series * 31) % 101) as f64 / 10.0;
+            (0..400).map(move |i| {
+                let t = T0 - day * DAY - DAY / 4 + i * 15_000;
+                row(&format!("m{series}"), "d", t, value(i))
+            })
+        });
+        store.write(batch(rows)).await.unwrap();
+        if day > 0 {
+            store.compact_now().await.unwrap();
+        }
+    }
+    store.seal_now().await.unwrap();
+    store
+}
+
+fn all(store: &Store) -> Vec<(String, Vec<crate::model::Sample>)> {
+    samples(store, &[])
+}
+
+fn read(store: &Store) -> Result<Vec<crate::promql::Series>, crate::promql::QueryError> {
+    store.select(Timestamp::MIN, Timestamp::MAX, &[], &SelectHints::default())
+}
+
+fn aside(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir.join("quarantine")) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Changes a byte of the file in the middle of a page of values: behind the head
+/// of the largest value that it has.
+fn flip_in_page(path: &Path, at: u64) {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+/// Where in the file some bytes of its pages are: the longest run that is not zero.
+fn page_places(path: &Path) -> Vec<u64> {
+    let bytes = std::fs::read(path).unwrap();
+    let blocks = bytes.chunks(4_096).enumerate();
+    let full = blocks.filter(|(_, block)| block.iter().filter(|b| **b != 0).count() > 3_500);
+    full.map(|(at, _)| at as u64 * 4_096 + 2_000).collect()
+}
+
+#[tokio::test]
+async fn files_that_are_no_sealed_days_are_set_aside_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path()).await;
+    let before = all(&store);
+    store.close().await;
+    drop(store);
+    let path = |name: &str| -> PathBuf { dir.path().join(name) };
+    // Cut in the middle, cut to nothing, text, another program's database.
+    let day = std::fs::read(path("day-20231112.redb")).unwrap();
+    std::fs::write(path("day-20231112.redb"), &day[..day.len() / 3]).unwrap();
+    std::fs::write(path("l0-20231001.redb"), b"").unwrap();
+    std::fs::write(path("l0-20231002.redb"), b"not a database at all").unwrap();
+    let foreign = redb::Database::create(path("day-20231003.redb")).unwrap();
+    let txn = foreign.begin_write().unwrap();
+    let table: redb::TableDefinition<'_, u32, u32> = redb::TableDefinition::new("theirs");
+    txn.open_table(table).unwrap();
+    txn.commit().unwrap();
+    drop(foreign);
+    std::fs::write(path("copy of l0.redb"), &day).unwrap();
+
+    let store = open(dir.path()).unwrap();
+    assert_eq!(
+        aside(dir.path()),
+        [
+            "day-20231003.redb",
+            "day-20231112.redb",
+            "l0-20231001.redb",
+            "l0-20231002.redb"
+        ]
+    );
+    assert_eq!(store.shared.metrics.store.quarantined.get(), 4);
+    assert!(path("copy of l0.redb").exists(), "not ours to move");
+    let kept = std::fs::read(path("quarantine/day-20231112.redb")).unwrap();
+    assert_eq!(kept, day[..day.len() / 3]);
+    assert!(read(&store).is_err(), "a day is missing");
+    store.close().await;
+    drop(store);
+
+    // Who looked at them and gives them up takes them away.
+    std::fs::remove_dir_all(path("quarantine")).unwrap();
+    let store = open(dir.path()).unwrap();
+    assert_eq!(store.shared.metrics.store.quarantined.get(), 0);
+    let after = all(&store);
+    assert_eq!(after.len(), before.len());
+    for ((name, samples), (_, whole)) in after.iter().zip(&before) {
+        assert_eq!(
+            samples[..],
+            whole[400..],
+            "{name}: the other days are there"
+        );
+    }
+    // The day takes samples again.
+    let late = row("m1", "d", T0 - 2 * DAY - DAY / 4, 8.0);
+    store.write(batch([late])).await.unwrap();
+    store.compact_now().await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_an_error_first_and_then_a_gap() {
+    for name in ["day-20231113.redb", "l0-20231114.redb"] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = filled(dir.path()).await;
+        let before = all(&store);
+        store.close().await;
+        drop(store);
+        let path = dir.path().join(name);
+        // Some full blocks are left over from earlier commits: nobody reads them.
+        let mut places = page_places(&path).into_iter();
+        let (store, err) = loop {
+            let place = places.next().expect("the file has a page that is read");
+            flip_in_page(&path, place);
+            let store = open(dir.path()).unwrap();
+            if let Err(err) = read(&store) {
+                break (store, err);
+            }
+            store.close().await;
+            drop(store);
+            flip_in_page(&path, place);
+        };
+        let cause = std::error::Error::source(&err).unwrap().to_string();
+        assert!(
+            cause.contains(name) && cause.contains("checksum"),
+            "{cause}"
+        );
+        // Other days answer meanwhile.
+        let recent = Timestamp::from_ms(if name.starts_with("day") {
+            T0 - DAY / 3
+        } else {
+            0
+        });
+        let until = Timestamp::from_ms(if name.starts_with("day") {
+            T0
+        } else {
+            T0 - DAY / 2
+        });
+        assert_eq!(
+            store
+                .select(recent, until, &[], &SelectHints::default())
+                .unwrap()
+                .len(),
+            40
+        );
+        assert_eq!(aside(dir.path()), [] as [&str; 0]);
+        let failures = store.shared.metrics.store.checksum_failures.get();
+        assert!(failures > 0);
+
+        let shared = Arc::clone(&store.shared);
+        let jobs = store.jobs.downgrade();
+        let salvage = tokio::task::spawn_blocking(move || {
+            let (_commands, orders) = std::sync::mpsc::sync_channel(1);
+            assert!(Sealer::new(shared, jobs).rewrite_due(&orders).is_ok());
+        });
+        salvage.await.unwrap();
+        assert_eq!(aside(dir.path()), ["salvaged"]);
+        assert!(dir.path().join("quarantine/salvaged").join(name).exists());
+        assert!(read(&store).is_ok());
+        let after = all(&store);
+        let mut gaps = 0;
+        for (series, samples) in &after {
+            let (_, whole) = before.iter().find(|(name, _)| name == series).unwrap();
+            assert!(
+                samples.iter().all(|s| whole.contains(s)),
+                "a wrong value in {series}"
+            );
+            gaps += usize::from(samples.len() < whole.len());
+        }
+        assert!(gaps > 0, "control: the page held something");
+        store.close().await;
+        drop(store);
+        assert_eq!(all(&open(dir.path()).unwrap()), after);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await.close().await;
+    let path = dir.path().join("day-20231112.redb");
+    sealed::file::write_format(&path, 9);
+    let err = open(dir.path()).err().unwrap();
+    let cause = std::error::Error::source(&err).unwrap().to_string();
+    assert!(
+        cause.contains("has format 9") && cause.contains("written by a newer pulse"),
+        "{cause}"
+    );
+    assert!(path.exists() && aside(dir.path()).is_empty());
+}

@@ -1,0 +1,158 @@
+//! Which files a directory has, and what is in them: asked once, at start.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::super::Error;
+use super::super::deleted::Tombstones;
+use super::super::disk::{Backends, causes, io_error};
+use super::super::sealed::{self, Kind};
+use super::{DayFile, Days, OpenFile, WINDOW_S, quarantine, store_error};
+
+/// The files, or one that cannot be opened and why.
+type Found = Result<Days, (PathBuf, sealed::Error)>;
+
+impl Days {
+    /// Sets the files aside that are damaged; then as [`Days::open`].
+    ///
+    /// # Errors
+    /// As [`Days::open`], but not for damage.
+    pub(in crate::store) fn open_whole(
+        dir: &Path,
+        backends: Backends,
+        cache_bytes: usize,
+    ) -> Result<Days, Error> {
+        loop {
+            match Days::find(dir, Arc::clone(&backends), cache_bytes)? {
+                Ok(days) => return Ok(days),
+                Err((path, err)) if quarantine::is_damage(&err) => {
+                    tracing::error!(path = %path.display(), error = %causes(&err), "set a damaged file aside");
+                    quarantine::set_aside(dir, &path)?;
+                }
+                Err((_, err)) => return Err(store_error(err)),
+            }
+        }
+    }
+
+    /// Finds the files of a directory and reads which generations they have.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or a newer version wrote it.
+    pub(in crate::store) fn open(
+        dir: &Path,
+        backends: Backends,
+        cache_bytes: usize,
+    ) -> Result<Days, Error> {
+        Days::find(dir, backends, cache_bytes)?.map_err(|(_, err)| store_error(err))
+    }
+
+    /// The files, or the first one that cannot be opened.
+    fn find(dir: &Path, backends: Backends, cache_bytes: usize) -> Result<Found, Error> {
+        let days = Days {
+            dir: dir.to_owned(),
+            backends,
+            cache_bytes,
+            files: RwLock::default(),
+            aside: quarantine::all(dir),
+            open: Mutex::default(),
+            tombstones: Tombstones::default(),
+            pins: Arc::default(),
+            suspects: Mutex::default(),
+        };
+        let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
+        for entry in entries {
+            let entry = entry.map_err(|err| io_error("read", dir, err))?;
+            if let Some((kind, start_s)) = entry.file_name().to_str().and_then(Kind::parse) {
+                let file = DayFile::new(dir, start_s, kind);
+                match days.open_first(&file) {
+                    Ok(opened) => file.note(opened.get()),
+                    Err(err) => return Ok(Err((file.path, err))),
+                }
+                days.insert(file);
+            }
+        }
+        Ok(Ok(days))
+    }
+
+    /// Opens a file that was found.
+    fn open_first(&self, file: &DayFile) -> Result<Arc<OpenFile>, sealed::Error> {
+        // redb panics on some of the bytes that it did not write.
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.file(file)));
+        opened.unwrap_or_else(|_| {
+            Err(sealed::Error::Damaged {
+                path: file.path.clone(),
+                what: "its tree cannot be walked".to_owned(),
+            })
+        })
+    }
+
+    /// The sealed transactions of each window (in hours), and the newest sealed
+    /// time. A window may have gaps: when a part could not be sealed, later ones of
+    /// the same window were.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(in crate::store) fn coverage(&self) -> Result<Coverage, Error> {
+        let mut coverage = Coverage {
+            windows: HashMap::new(),
+            max_t: i64::MIN,
+        };
+        for day in self.all() {
+            for (window_s, seqs) in self.file(&day).map_err(store_error)?.get().covered() {
+                let sealed = coverage.windows.entry(window_s / WINDOW_S).or_default();
+                sealed.push(seqs.start().0..=seqs.end().0);
+            }
+            let newest = day.generations().iter().map(|g| g.max_time).max();
+            coverage.max_t = coverage.max_t.max(newest.unwrap_or(i64::MIN));
+        }
+        Ok(coverage)
+    }
+
+    /// The earliest and the latest sealed time.
+    pub(in crate::store) fn span(&self) -> Option<(i64, i64)> {
+        let days = self.all();
+        let generations = days.iter().flat_map(|day| day.generations().to_vec());
+        generations
+            .filter(|g| g.samples > 0)
+            .map(|g| (g.min_time, g.max_time))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+}
+
+/// What the sealed files hold, for replay.
+#[derive(Debug)]
+pub(in crate::store) struct Coverage {
+    windows: HashMap<u32, Vec<RangeInclusive<u64>>>,
+    /// No sealed sample is newer than this.
+    pub(in crate::store) max_t: i64,
+}
+
+impl Coverage {
+    /// Whether the samples that this transaction brought for this window are sealed.
+    pub(in crate::store) fn has(&self, window: u32, seq: u64) -> bool {
+        let sealed = self.windows.get(&window);
+        sealed.is_some_and(|all| all.iter().any(|seqs| seqs.contains(&seq)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_between_sealed_parts_of_a_window_is_not_covered() {
+        // Transactions 1 to 100 could not be sealed, 101 to 120 of the same hour were.
+        let coverage = Coverage {
+            windows: HashMap::from([(7, vec![101..=120])]),
+            max_t: 0,
+        };
+        assert!(!coverage.has(7, 100), "replay has to take it in");
+        assert!(coverage.has(7, 101));
+        assert!(coverage.has(7, 120));
+        assert!(!coverage.has(7, 121));
+        assert!(!coverage.has(8, 110));
+    }
+}

@@ -1,0 +1,178 @@
+//! Reading of sealed samples, and which series have some.
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::super::deleted::Tombstone;
+use super::super::sealed::{self, Generation};
+use super::{DayFile, Days, lock, quarantine};
+use crate::model::Sample;
+
+impl Days {
+    /// The files that have deleted samples, or had some before they were rewritten.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(in crate::store) fn reached_by_tombstones(
+        &self,
+    ) -> Result<Vec<Arc<DayFile>>, sealed::Error> {
+        let tombstones = self.tombstones.all();
+        let mut reached = Vec::new();
+        for day in self.all() {
+            let series = match self.series_of(&day) {
+                Ok(series) => series,
+                Err(_) if day.is_gone() => continue,
+                Err(err) => return Err(err),
+            };
+            let generations = day.generations();
+            let reaches = |t: &Tombstone| {
+                let hits =
+                    |g: &Generation| t.reaches(g.commit_seqs.end().0, g.min_time, g.max_time);
+                generations.iter().any(hits) && !t.series.is_disjoint(&series)
+            };
+            if tombstones.iter().any(reaches) {
+                reached.push(day);
+            }
+        }
+        Ok(reached)
+    }
+
+    /// The series of which a file has nothing that may be seen.
+    fn hidden_series(&self, day: &DayFile) -> RoaringBitmap {
+        let generations = day.generations();
+        let covers_all = |t: &&Tombstone| {
+            let covers = |g: &Generation| t.covers(g.commit_seqs.end().0, g.min_time, g.max_time);
+            generations.iter().all(covers)
+        };
+        let tombstones = self.tombstones.all();
+        let covering = tombstones.iter().filter(covers_all);
+        covering.fold(RoaringBitmap::new(), |all, t| all | &t.series)
+    }
+
+    /// Appends the samples of `targets` (metric symbol, ref; ascending) in the
+    /// closed range to `out`, one vector for each, sorted by time.
+    ///
+    /// # Errors
+    /// When a file is damaged or the samples are more than `samples_max`.
+    pub(in crate::store) fn read(
+        &self,
+        targets: &[(u32, u32)],
+        start: i64,
+        end: i64,
+        samples_max: usize,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), sealed::Error> {
+        quarantine::check(&self.aside, start, end)?;
+        self.read_whole(targets, start, end, samples_max, out)
+    }
+
+    /// As [`Days::read`], of what can be read.
+    fn read_whole(
+        &self,
+        targets: &[(u32, u32)],
+        start: i64,
+        end: i64,
+        samples_max: usize,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), sealed::Error> {
+        loop {
+            let mut again = false;
+            for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+                let before: usize = out.iter().map(Vec::len).sum();
+                let left = samples_max.saturating_sub(before);
+                let read = self
+                    .file(day)
+                    .and_then(|file| file.get().read(targets, start, end, left, out));
+                match read {
+                    Ok(()) => {}
+                    Err(_) if day.is_gone() => again = true,
+                    Err(err) => {
+                        self.suspect(day, &err);
+                        return Err(err);
+                    }
+                }
+            }
+            if !again {
+                return Ok(());
+            }
+            out.iter_mut().for_each(Vec::clear);
+        }
+    }
+
+    /// The value of a series at one time.
+    pub(in crate::store) fn lookup(
+        &self,
+        metric: u32,
+        series: u32,
+        t: i64,
+    ) -> Result<Option<f64>, sealed::Error> {
+        let mut found = [Vec::new()];
+        self.read_whole(&[(metric, series)], t, t, usize::MAX, &mut found)?;
+        Ok(found[0].first().map(|sample| sample.v))
+    }
+
+    /// The series that have samples in the days that overlap the closed range.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(in crate::store) fn series(
+        &self,
+        start: i64,
+        end: i64,
+    ) -> Result<RoaringBitmap, sealed::Error> {
+        loop {
+            let mut all = RoaringBitmap::new();
+            let mut again = false;
+            for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+                match self.series_of(day) {
+                    Ok(series) => all |= &*series - &self.hidden_series(day),
+                    Err(_) if day.is_gone() => again = true,
+                    Err(err) => {
+                        self.suspect(day, &err);
+                        return Err(err);
+                    }
+                }
+            }
+            if !again {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The series that have a row in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(in crate::store) fn series_of(
+        &self,
+        day: &DayFile,
+    ) -> Result<Arc<RoaringBitmap>, sealed::Error> {
+        if let Some(series) = &*lock(&day.series) {
+            return Ok(Arc::clone(series));
+        }
+        let ids = self.file(day)?.get().series_ids()?;
+        let series: Arc<RoaringBitmap> = Arc::new(ids.into_iter().collect());
+        *lock(&day.series) = Some(Arc::clone(&series));
+        Ok(series)
+    }
+
+    /// Notes the day, if an error in it says that its bytes are wrong.
+    fn suspect(&self, day: &DayFile, err: &sealed::Error) {
+        if quarantine::is_damage(err) {
+            lock(&self.suspects).insert(day.start_s);
+            // What redb has in memory of it is as doubtful.
+            self.close(day);
+        }
+    }
+
+    /// A day in which a reader found damage; each is given once.
+    pub(in crate::store) fn take_suspect(&self) -> Option<u32> {
+        lock(&self.suspects).pop_first()
+    }
+
+    /// Whether files lie aside that cannot be read.
+    pub(in crate::store) fn has_damage(&self) -> bool {
+        !self.aside.is_empty()
+    }
+}

@@ -1,0 +1,288 @@
+//! What leaves the store: days that are too old, days that do not fit, and what
+//! tenants with a shorter retention have in days that stay.
+//!
+//! A day leaves by an unlink of its files; nothing is read or written for it. The
+//! samples of one tenant leave with a rewrite of their day, when the whole day is
+//! older than that tenant's retention.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use roaring::RoaringBitmap;
+
+use super::super::days::store_error;
+use super::super::disk::disk_bytes;
+use super::super::writer::Job;
+use super::super::{Error, sealed};
+use super::{DAY_S, Gone, Sealer};
+use crate::model::tenant::TENANT_LABEL;
+use crate::model::{Matcher, Timestamp};
+use crate::telemetry::metrics::ServiceName;
+
+/// Series that leave the index in one transaction.
+const FORGET_MAX: usize = 5_000;
+
+/// Series of which nothing is kept before a time in ms.
+pub(super) struct Limit {
+    pub(super) series: RoaringBitmap,
+    pub(super) oldest_ms: i64,
+}
+
+impl Sealer {
+    /// Removes days that are older than the retention, once a day, and then the
+    /// series that are nowhere any more. Days that do not fit go at every call.
+    pub(super) fn expire(&mut self) -> Result<Result<(), Error>, Gone> {
+        let shared = Arc::clone(&self.shared);
+        let fitted = self.fit_budget(0)?;
+        let begun = Instant::now();
+        // A time that nobody confirmed makes nothing old.
+        let now = shared.clock.earliest();
+        let today = now.as_ms().div_euclid(86_400_000);
+        if today == self.expired_at_day || fitted.is_err() || shared.days.is_pinned() {
+            return Ok(fitted);
+        }
+        let oldest = now.minus_ms(shared.options.store.retention.as_ms()).as_ms();
+        let expired = match shared.days.expire(oldest) {
+            Ok(expired) => expired,
+            Err(err) => return Ok(Err(err)),
+        };
+        self.expired_at_day = today;
+        if let Err(err) = self.find_trims(now) {
+            return Ok(Err(store_error(err)));
+        }
+        if expired > 0 {
+            shared.changed.note_all();
+            shared.metrics.store.expired_files.inc_by(expired as u64);
+            if let Err(err) = self.forget_unheld()? {
+                return Ok(Err(err));
+            }
+        }
+        shared
+            .metrics
+            .service
+            .observe(ServiceName::OpsWorker, "retention")
+            .observe(begun.elapsed().as_secs_f64());
+        Ok(Ok(()))
+    }
+
+    /// Removes the oldest files until `bytes` more fit into the budget of the data
+    /// directory. The newest day stays: what is above the budget then is not ours
+    /// to remove.
+    pub(super) fn fit_budget(&mut self, bytes: u64) -> Result<Result<(), Error>, Gone> {
+        let shared = Arc::clone(&self.shared);
+        let budget = shared.options.store.size_max.get();
+        if budget == 0 || shared.days.is_pinned() {
+            return Ok(Ok(()));
+        }
+        let mut removed = 0;
+        while disk_bytes(&shared.dir) + bytes > budget {
+            let Some(oldest) = shared.days.oldest_but_newest_day() else {
+                break;
+            };
+            if let Err(err) = shared.days.remove(&oldest) {
+                return Ok(Err(err));
+            }
+            tracing::warn!(path = %oldest.path.display(), "no room for this day, removed");
+            removed += 1;
+        }
+        if removed == 0 {
+            return Ok(Ok(()));
+        }
+        shared.changed.note_all();
+        shared.metrics.store.expired_files.inc_by(removed);
+        self.forget_unheld()
+    }
+
+    /// Notes the days of which a tenant's samples are all too old.
+    fn find_trims(&mut self, now: Timestamp) -> Result<(), sealed::Error> {
+        let limits = self.limits(now);
+        for file in self.shared.days.all() {
+            let end_ms = (i64::from(file.start_s) + i64::from(DAY_S)) * 1_000;
+            for limit in limits.iter().filter(|limit| end_ms <= limit.oldest_ms) {
+                if !self
+                    .shared
+                    .days
+                    .series_of(&file)?
+                    .is_disjoint(&limit.series)
+                {
+                    self.to_trim.insert(file.start_s);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The series of tenants with a retention shorter than the common one.
+    pub(super) fn limits(&self, now: Timestamp) -> Vec<Limit> {
+        let options = &self.shared.options;
+        let tenants = options.tenants.iter().filter_map(|tenant| {
+            let own = tenant.retention?;
+            (own < options.store.retention).then_some((&tenant.id, own))
+        });
+        let limit = |(id, own): (&crate::model::TenantId, crate::config::Span)| {
+            let matcher = Matcher::equal(TENANT_LABEL, id.as_str());
+            Limit {
+                series: self.shared.index().matching(&[matcher]),
+                oldest_ms: now.minus_ms(own.as_ms()).as_ms(),
+            }
+        };
+        tenants.map(limit).collect()
+    }
+
+    /// Takes the series that no sealed file and no memory holds out of the index.
+    pub(super) fn forget_unheld(&self) -> Result<Result<(), Error>, Gone> {
+        let unheld = match self.unheld() {
+            Ok(unheld) => unheld,
+            Err(err) => return Ok(Err(store_error(err))),
+        };
+        let ids: Vec<u32> = unheld.iter().collect();
+        for some in ids.chunks(FORGET_MAX) {
+            let series = some.iter().copied().collect();
+            self.ask(|reply| Job::Forget { series, reply })?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn unheld(&self) -> Result<RoaringBitmap, sealed::Error> {
+        // Nobody knows which series a damaged file holds.
+        if self.shared.days.has_damage() {
+            return Ok(RoaringBitmap::new());
+        }
+        let mut unheld = self.shared.index().all().clone();
+        unheld -= self.shared.days.series(i64::MIN, i64::MAX)?;
+        self.shared.head.for_each(|id, series| {
+            if !series.is_empty() {
+                unheld.remove(id);
+            }
+        });
+        Ok(unheld)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{HOUR, Setup, added, all, names, rows};
+    use super::*;
+    use crate::config::{Size, Span};
+    use crate::model::TenantId;
+    use crate::store::tests::{T0, labels, row};
+
+    const DAY: i64 = 24 * HOUR;
+
+    #[tokio::test]
+    async fn the_oldest_days_leave_when_the_directory_is_full() {
+        let setup = Setup::new();
+        let store = setup.open();
+        let mut random = 7u64;
+        for day in 0..5 {
+            let noise = (0..20_000).map(|i| {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let t = T0 - (4 - day) * DAY + i * 100;
+                row("noise", "d", t, f64::from_bits(random >> 2))
+            });
+            added(&store, noise.collect()).await;
+            let name = format!("m{day}");
+            added(&store, vec![row(&name, "d", T0 - (4 - day) * DAY, 1.0)]).await;
+            store.compact_now().await.unwrap();
+        }
+        store.close().await;
+        drop(store);
+        assert_eq!(names(&setup).len(), 5);
+        let budget = disk_bytes(setup.dir.path()) * 2 / 3;
+        let mut options = setup.options();
+        options.store.size_max = Size::bytes(budget);
+        let store = setup.open_with(options);
+        store.seal_now().await.unwrap();
+        assert!(disk_bytes(setup.dir.path()) <= budget);
+        let left = names(&setup);
+        assert!(left.len() >= 2 && left.len() < 5, "{left:?}");
+        assert_eq!(left.last().unwrap(), "day-20231114.redb");
+        assert!(
+            store.resolve(&labels("m0", "d")).is_none(),
+            "its only day is gone"
+        );
+        assert!(store.resolve(&labels("m4", "d")).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_a_shorter_retention_leaves_days_that_stay() {
+        let setup = Setup::new();
+        let mut options = setup.options();
+        let tenant = r#"id = "acme"
+            retention = "1d""#;
+        options.tenants = vec![toml::from_str(tenant).unwrap()];
+        assert_eq!(options.tenants[0].id, TenantId::new("acme").unwrap());
+        assert_eq!(options.tenants[0].retention, Some(Span::secs(86_400)));
+        let store = setup.open_with(options);
+        let other = |t: i64| {
+            let mut row = row("temp", "d9", t, 4.0);
+            row.series = crate::store::SeriesKey::Labels(crate::model::Labels::from_pairs([
+                ("__name__", "temp"),
+                ("tenant_id", "other"),
+            ]));
+            row
+        };
+        added(&store, rows(T0 - 2 * DAY, 40)).await;
+        added(&store, vec![other(T0 - 2 * DAY), other(T0)]).await;
+        added(&store, rows(T0, 4)).await;
+        store.compact_now().await.unwrap();
+        let mut left = all(&store);
+        assert_eq!(left.len(), 4, "three devices and another tenant");
+        assert!(left.iter().all(|(name, _)| !name.is_empty()));
+        left.sort_by_key(|(_, samples)| samples.len());
+        let lengths: Vec<usize> = left.iter().map(|(_, samples)| samples.len()).collect();
+        assert_eq!(lengths, [2, 4, 4, 4], "44 samples without the retention");
+        // A day later the rest of the tenant is too old as well: its day is rewritten.
+        setup.clock.set(Timestamp::from_ms(T0 + 3 * DAY));
+        let mut sealer = Setup::sealer(&store);
+        let work = tokio::task::spawn_blocking(move || {
+            let (_commands, orders) = std::sync::mpsc::sync_channel(1);
+            assert!(matches!(sealer.expire(), Ok(Ok(()))));
+            assert_eq!(sealer.to_trim.len(), 1);
+            assert!(sealer.rewrite_due(&orders).is_ok());
+            assert!(sealer.to_trim.is_empty());
+        });
+        work.await.unwrap();
+        let left = all(&store);
+        assert_eq!((left.len(), left[0].1.len()), (1, 2));
+        assert!(store.resolve(&labels("temp", "d1")).is_none());
+    }
+
+    #[tokio::test]
+    async fn samples_from_1970_on_are_loaded_when_the_options_allow_it() {
+        let setup = Setup::new();
+        let mut options = setup.options();
+        options.store.retention = Span::secs(100 * 365 * 86_400);
+        options.store.max_late = Span::secs(100 * 365 * 86_400);
+        let store = setup.open_with(options.clone());
+        let old = (0..200)
+            .map(|i| row("old", "d", i * DAY / 4, i as f64))
+            .collect();
+        assert_eq!(added(&store, old).await, (200, 0, 0));
+        assert_eq!(
+            added(&store, vec![row("old", "d", -1, 1.0)]).await,
+            (0, 0, 1)
+        );
+        let before = all(&store);
+        store.seal_now().await.unwrap();
+        assert_eq!(names(&setup).len(), 50);
+        assert_eq!(all(&store), before);
+        // Backwards and between, into days that were rewritten.
+        store.compact_now().await.unwrap();
+        let late = (0..200)
+            .rev()
+            .map(|i| row("old", "d", i * DAY / 4 + 1, 0.5))
+            .collect();
+        assert_eq!(added(&store, late).await, (200, 0, 0));
+        store.compact_now().await.unwrap();
+        assert!(names(&setup).iter().all(|name| name.starts_with("day-")));
+        let both = all(&store);
+        assert_eq!(both[0].1.len(), 400);
+        assert!(both[0].1.is_sorted_by_key(|s| s.t));
+        store.close().await;
+        drop(store);
+        assert_eq!(all(&setup.open_with(options)), both);
+    }
+}
