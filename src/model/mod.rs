@@ -9,6 +9,8 @@ pub mod alert;
 pub mod clock;
 pub mod delivery;
 pub mod duration;
+pub mod go_float;
+pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod matchers;
@@ -19,6 +21,7 @@ pub mod timestamp;
 
 pub use clock::Clock;
 pub use delivery::{DeadLetter, Delivery, DeliveryKind, StateRow};
+pub use histogram::{Histogram, HistogramSample};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
 pub use sample::{Sample, is_stale_nan, stale_nan};
