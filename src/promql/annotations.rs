@@ -5,6 +5,7 @@
 
 use super::ast::Span;
 use super::literal::{GoFloat, GoQuoted};
+use crate::model::histogram::Merged;
 
 /// Where metric names of counters end.
 const COUNTER_SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
@@ -67,6 +68,114 @@ impl Annotations {
             for_metric(metric)
         );
         self.info(&text, span);
+    }
+
+    /// What one range function cannot use together.
+    pub(super) fn mixed_samples(&mut self, metric: &str, span: Span) {
+        let metric = GoQuoted(metric);
+        let text = format!("encountered a mix of histograms and floats for metric name {metric}");
+        self.warning(&text, span);
+    }
+
+    /// What one aggregation cannot use together.
+    pub(super) fn mixed_aggregation(&mut self, span: Span) {
+        self.warning(
+            "encountered a mix of histograms and floats for aggregation",
+            span,
+        );
+    }
+
+    /// Classic and native histograms of the same name at one time.
+    pub(super) fn mixed_classic(&mut self, metric: &str, span: Span) {
+        let metric = for_metric(metric);
+        let text = format!("vector contains a mix of classic and native histograms{metric}");
+        self.warning(&text, span);
+    }
+
+    /// Buckets that cannot be brought together.
+    pub(super) fn mixed_schemas(&mut self, metric: &str, span: Span) {
+        let text = format!(
+            "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {}",
+            GoQuoted(metric)
+        );
+        self.warning(&text, span);
+    }
+
+    /// A rate of a gauge, or a difference of a counter.
+    pub(super) fn not_a(&mut self, wanted: &str, metric: &str, span: Span) {
+        let metric = GoQuoted(metric);
+        let text = format!("this native histogram metric is not a {wanted}: {metric}");
+        self.warning(&text, span);
+    }
+
+    /// Operands whose buckets cannot be brought together.
+    pub(super) fn incompatible_buckets(&mut self, op: &str, span: Span) {
+        let text = format!("incompatible bucket layout encountered for binary operator {op}");
+        self.warning(&text, span);
+    }
+
+    /// Operands that an operator does not take.
+    pub(super) fn incompatible_types(&mut self, left: &str, op: &str, right: &str, span: Span) {
+        let text = format!(
+            "incompatible sample types encountered for binary operator {}: {left} {op} {right}",
+            GoQuoted(op)
+        );
+        self.info(&text, span);
+    }
+
+    /// Histograms in an aggregation of numbers.
+    pub(super) fn ignored_in_aggregation(&mut self, aggregation: &str, span: Span) {
+        let text = format!("ignored histogram in {aggregation} aggregation");
+        self.info(&text, span);
+    }
+
+    /// Histograms beside the numbers of a range.
+    pub(super) fn ignored_in_range(&mut self, metric: &str, span: Span) {
+        let text = format!(
+            "ignored histograms in a range containing both floats and histograms for metric name {}",
+            GoQuoted(metric)
+        );
+        self.info(&text, span);
+    }
+
+    /// What came out when two histograms were brought together.
+    pub(super) fn merged(&mut self, merged: Merged, operation: &str, span: Span) {
+        if merged.collision {
+            let text = format!("conflicting counter resets during histogram {operation}");
+            self.warning(&text, span);
+        }
+        if merged.reconciled {
+            let text = format!("mismatched custom buckets were reconciled during {operation}");
+            self.info(&text, span);
+        }
+    }
+
+    /// Observations of NaN in a quantile.
+    pub(super) fn nan_in_quantile(&mut self, result: &str, metric: &str, span: Span) {
+        let metric = for_metric(metric);
+        let text =
+            format!("input to histogram_quantile has NaN observations, result is {result}{metric}");
+        self.info(&text, span);
+    }
+
+    /// Observations of NaN in a fraction.
+    pub(super) fn nan_in_fraction(&mut self, metric: &str, span: Span) {
+        let text = format!(
+            "input to histogram_fraction has NaN observations, which are excluded from all fractions{}",
+            for_metric(metric)
+        );
+        self.info(&text, span);
+    }
+
+    /// Takes over what was noted elsewhere.
+    pub(super) fn append(&mut self, other: Annotations) {
+        let kinds = [
+            (&mut self.warnings, other.warnings),
+            (&mut self.infos, other.infos),
+        ];
+        for (mine, theirs) in kinds {
+            theirs.into_iter().for_each(|text| push(mine, text));
+        }
     }
 
     /// A sort whose order nobody will see.

@@ -155,6 +155,10 @@ impl RangeCache {
         let Value::Matrix(series) = &output.value else {
             return;
         };
+        // They are rare, and their size would have to be counted.
+        if series.iter().any(|s| !s.histograms.is_empty()) {
+            return;
+        }
         let one = |s: &RangeSeries| size_of::<RangeSeries>() + size_of_val(&s.samples[..]);
         let bytes = known.key.len() + series.iter().map(one).sum::<usize>();
         if bytes > self.bytes_max / SHARE_MAX {
@@ -230,13 +234,17 @@ fn joined(
         while let Some(new) = fresh.next_if(|new| new.labels < old.labels) {
             all.push(new);
         }
-        let mut samples = within(&old.samples, from, until).to_vec();
+        let mut joined = RangeSeries {
+            labels: old.labels.clone(),
+            samples: within(&old.samples, from, until).to_vec(),
+            histograms: Vec::new(),
+        };
         if let Some(new) = fresh.next_if(|new| new.labels == old.labels) {
-            samples.extend(new.samples);
+            joined.samples.extend(new.samples);
+            joined.histograms = new.histograms;
         }
-        if !samples.is_empty() {
-            let labels = old.labels.clone();
-            all.push(RangeSeries { labels, samples });
+        if !joined.samples.is_empty() || !joined.histograms.is_empty() {
+            all.push(joined);
         }
     }
     all.extend(fresh);

@@ -11,10 +11,10 @@ use super::ast::{Expr, Type};
 use super::cache::RangeCache;
 use super::eval::{Computed, Evaluator};
 use super::features::Features;
-use super::grid::{Grid, Scalar, Steps, is_absent};
+use super::grid::{Element, Grid, Scalar, Steps, is_absent};
 use super::queryable::{QueryError, Queryable};
 use super::value::{Output, RangeSeries, Value, VectorSample};
-use crate::model::{Labels, Sample, Timestamp};
+use crate::model::{HistogramSample, Labels, Sample, Timestamp};
 
 /// Limits and defaults of the engine.
 #[derive(Clone, Debug)]
@@ -190,7 +190,14 @@ fn elements(grid: &Grid) -> Vec<VectorSample> {
     let rows = grid.rows().iter().enumerate();
     rows.map(|(i, row)| VectorSample {
         labels: row.labels(),
-        v: grid.value(i, 0),
+        v: match grid.value(i, 0) {
+            v if is_absent(v) => 0.0,
+            v => v,
+        },
+        histogram: match grid.element(i, 0) {
+            Element::Histogram(h) => Some(h),
+            _ => None,
+        },
     })
     .collect()
 }
@@ -200,6 +207,7 @@ fn scalar_series(scalar: &Scalar, steps: Steps) -> RangeSeries {
     RangeSeries {
         labels: Labels::empty(),
         samples: samples.collect(),
+        histograms: Vec::new(),
     }
 }
 
@@ -208,6 +216,7 @@ fn grid_series(grid: &Grid, steps: Steps) -> Vec<RangeSeries> {
     rows.map(|(i, row)| RangeSeries {
         labels: row.labels(),
         samples: samples(grid, i, steps),
+        histograms: histograms(grid, i, steps),
     })
     .collect()
 }
@@ -221,6 +230,16 @@ pub(super) fn samples(grid: &Grid, row: usize, steps: Steps) -> Vec<Sample> {
         .filter(|(_, v)| !is_absent(**v))
         .map(|(i, v)| Sample::new(steps.time(first + i), *v))
         .collect()
+}
+
+/// A row's histograms with their times.
+pub(super) fn histograms(grid: &Grid, row: usize, steps: Steps) -> Vec<HistogramSample> {
+    let all = grid.rows()[row].histograms().iter();
+    all.map(|(step, h)| HistogramSample {
+        t: Timestamp::from_ms(steps.time(*step)),
+        h: h.clone(),
+    })
+    .collect()
 }
 
 /// A result names each series once.

@@ -9,68 +9,26 @@
 //! no computation gives and no selector lets through as a value.
 //!
 //! Rows are independent of each other: a grid can be made in parts on several
-//! cores and joined. Native histograms become a second, sparse column of a row
-//! (step and shared histogram, the float at that step missing), so that the
-//! float paths stay as they are.
+//! cores and joined. Native histograms are a second, sparse column of a row
+//! (step and shared histogram, the float at that step missing, see [`native`]), so
+//! that the float paths stay as they are: what takes floats only takes them off
+//! first, what takes both has a second, slower path for grids that have any.
+
+mod groups;
+mod native;
+mod steps;
+
+pub(super) use groups::{Groups, write_pair};
+pub(super) use native::Element;
+pub(super) use steps::{Scalar, Steps};
 
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
 
 use crate::model::labels::METRIC_NAME;
-use crate::model::{Labels, Timestamp, is_stale_nan, stale_nan};
-
-/// The times at which something is evaluated: `count` of them, `step` apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Steps {
-    /// The first, in milliseconds.
-    pub(super) start: i64,
-    /// The distance in milliseconds; positive.
-    pub(super) step: i64,
-    /// How many; at least one but for an empty subquery.
-    pub(super) count: usize,
-}
-
-impl Steps {
-    /// A single time.
-    pub(super) fn one(t: Timestamp) -> Steps {
-        Steps {
-            start: t.as_ms(),
-            step: 1,
-            count: 1,
-        }
-    }
-
-    /// The time of a step.
-    #[inline]
-    pub(super) fn time(self, i: usize) -> i64 {
-        let i = i64::try_from(i).unwrap_or(i64::MAX);
-        self.start.saturating_add(self.step.saturating_mul(i))
-    }
-
-    /// The time of the last step; of no steps, the start.
-    pub(super) fn last(self) -> i64 {
-        self.time(self.count.saturating_sub(1))
-    }
-
-    /// The steps that are not before `t`, one of these steps or the one after the last.
-    pub(super) fn since(self, t: i64) -> Steps {
-        let skipped = usize::try_from(t.saturating_sub(self.start) / self.step).unwrap_or(0);
-        Steps {
-            start: t,
-            count: self.count.saturating_sub(skipped),
-            ..self
-        }
-    }
-
-    /// The same steps, earlier.
-    pub(super) fn earlier(self, ms: i64) -> Steps {
-        Steps {
-            start: self.start.saturating_sub(ms),
-            ..self
-        }
-    }
-}
+use crate::model::{Labels, is_stale_nan, stale_nan};
+use native::Column;
 
 /// A missing value.
 #[inline]
@@ -82,50 +40,6 @@ pub(super) fn absent() -> f64 {
 #[inline]
 pub(super) fn is_absent(v: f64) -> bool {
     is_stale_nan(v)
-}
-
-/// One number for each step.
-#[derive(Clone, Debug)]
-pub(super) enum Scalar {
-    /// The same at all steps.
-    Same(f64),
-    /// One for each step.
-    Each(Vec<f64>),
-}
-
-impl Scalar {
-    /// The number at a step.
-    #[inline]
-    pub(super) fn at(&self, step: usize) -> f64 {
-        match self {
-            Scalar::Same(v) => *v,
-            Scalar::Each(values) => values[step],
-        }
-    }
-
-    /// Whether it may change from step to step.
-    pub(super) fn varies(&self) -> bool {
-        matches!(self, Scalar::Each(_))
-    }
-
-    /// The distinct cases: one value or all of them.
-    pub(super) fn values(&self) -> &[f64] {
-        match self {
-            Scalar::Same(v) => std::slice::from_ref(v),
-            Scalar::Each(values) => values,
-        }
-    }
-
-    /// Applies a function to every number.
-    pub(super) fn map(self, f: impl Fn(f64) -> f64) -> Scalar {
-        match self {
-            Scalar::Same(v) => Scalar::Same(f(v)),
-            Scalar::Each(mut values) => {
-                values.iter_mut().for_each(|v| *v = f(*v));
-                Scalar::Each(values)
-            }
-        }
-    }
 }
 
 /// One series of a [`Grid`].
@@ -143,6 +57,8 @@ pub(super) struct Row {
     start: usize,
     /// How many steps the row covers.
     pub(super) len: usize,
+    /// The steps whose value is a native histogram.
+    native: Column,
 }
 
 impl Row {
@@ -199,6 +115,8 @@ impl Row {
 pub(super) struct Grid {
     rows: Vec<Row>,
     cells: Vec<f64>,
+    /// How many numbers its histograms hold.
+    native_size: usize,
 }
 
 /// Two series of one vector have the same labels.
@@ -212,7 +130,7 @@ impl Grid {
 
     /// How many values are held, missing ones between others included.
     pub(super) fn size(&self) -> usize {
-        self.cells.len()
+        self.cells.len() + self.native_size
     }
 
     /// The values of a row, from its first step on.
@@ -270,6 +188,7 @@ impl Grid {
             first: first + leading,
             start,
             len,
+            native: Column::default(),
         });
         true
     }
@@ -335,6 +254,10 @@ impl Grid {
     /// Adds all rows of another grid.
     pub(super) fn append(&mut self, other: &Grid) {
         for (i, row) in other.rows.iter().enumerate() {
+            if row.has_histograms() {
+                self.push_elements_like(row, other.elements(i, row.end()));
+                continue;
+            }
             self.push_like(row, row.first, |cells| {
                 cells.extend_from_slice(other.cells(i));
             });
@@ -357,7 +280,13 @@ impl Grid {
     }
 
     /// The same with the number of the row.
-    pub(super) fn map_rows(&mut self, mut f: impl FnMut(usize, usize, f64) -> f64) {
+    pub(super) fn map_rows(&mut self, f: impl FnMut(usize, usize, f64) -> f64) {
+        self.map_in_place(f);
+        self.drop_empty();
+    }
+
+    /// The same, but rows that lose all their values stay where they are.
+    pub(super) fn map_in_place(&mut self, mut f: impl FnMut(usize, usize, f64) -> f64) {
         for (number, row) in self.rows.iter().enumerate() {
             let cells = &mut self.cells[row.start..row.start + row.len];
             for (i, v) in cells.iter_mut().enumerate() {
@@ -366,16 +295,14 @@ impl Grid {
                 }
             }
         }
-        self.drop_empty();
     }
 
     /// Removes rows that have lost all their values.
     fn drop_empty(&mut self) {
         let cells = &self.cells;
         self.rows.retain(|row| {
-            cells[row.start..row.start + row.len]
-                .iter()
-                .any(|v| !is_absent(*v))
+            let mut cells = cells[row.start..row.start + row.len].iter();
+            cells.any(|v| !is_absent(*v)) || row.has_histograms()
         });
     }
 
@@ -391,6 +318,10 @@ impl Grid {
         }
         let mut repeated = Grid::default();
         for (i, row) in self.rows.iter().enumerate() {
+            if row.has_histograms() {
+                repeated.push_elements_like(row, vec![self.element(i, 0); count]);
+                continue;
+            }
             let v = self.value(i, 0);
             repeated.push_like(row, 0, |cells| cells.resize(cells.len() + count, v));
         }
@@ -458,6 +389,10 @@ impl Grid {
         let mut joined = Grid::default();
         for labels in order {
             let members = &groups[&labels];
+            if members.iter().any(|i| self.rows[*i].has_histograms()) {
+                self.join_elements(members, labels, &mut joined)?;
+                continue;
+            }
             let (first, values) = self.join(members)?;
             let pending = members.iter().map(|i| self.rows[*i].pending);
             joined.push_for(pending, Cow::Owned(labels), first, |cells| {
@@ -487,45 +422,4 @@ impl Grid {
         }
         Ok((first, values))
     }
-}
-
-/// Puts rows with equal keys together.
-///
-/// The key of a row is written into a buffer by the caller; members keep the
-/// order of the rows, groups that of their first row.
-pub(super) struct Groups {
-    index: HashMap<String, usize>,
-    key: String,
-}
-
-impl Groups {
-    /// No groups yet.
-    pub(super) fn new() -> Groups {
-        Groups {
-            index: HashMap::new(),
-            key: String::new(),
-        }
-    }
-
-    /// The group with the key that `write` writes; a new key gets the next number.
-    pub(super) fn assign(&mut self, write: impl FnOnce(&mut String)) -> usize {
-        self.key.clear();
-        write(&mut self.key);
-        let next = self.index.len();
-        *self.index.entry_ref(self.key.as_str()).or_insert(next)
-    }
-
-    /// The group with that key, if there is one.
-    pub(super) fn find(&mut self, write: impl FnOnce(&mut String)) -> Option<usize> {
-        self.key.clear();
-        write(&mut self.key);
-        self.index.get(self.key.as_str()).copied()
-    }
-}
-
-/// Appends a label to a key. A byte that no UTF-8 text holds cannot be used in
-/// a `String`, so lengths keep the parts apart.
-pub(super) fn write_pair(key: &mut String, name: &str, value: &str) {
-    use std::fmt::Write;
-    write!(key, "{}:{name}{}:{value}", name.len(), value.len()).expect("writing to a String works");
 }

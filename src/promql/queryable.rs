@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::model::{Labels, Matcher, Sample, Timestamp};
+use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp};
 
 /// A series as it is stored: raw samples in time order, staleness markers included.
 #[derive(Clone, PartialEq, Debug)]
@@ -12,6 +12,16 @@ pub struct Series {
     pub labels: Labels,
     /// Strictly ascending in time.
     pub samples: Vec<Sample>,
+}
+
+/// The native histograms of a series. A series may have floats beside them; where
+/// both are there is a mistake in the data, and the floats count.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HistogramSeries {
+    /// The full label set with `__name__`.
+    pub labels: Labels,
+    /// Strictly ascending in time.
+    pub samples: Vec<HistogramSample>,
 }
 
 /// Bounds and cancellation of one selection.
@@ -70,6 +80,22 @@ pub trait Queryable: Send + Sync {
         matchers: &[Matcher],
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError>;
+
+    /// The native histograms of the same selection, in any order. They lie apart
+    /// from the floats so that a selection without them costs one call. The end of a
+    /// series is a staleness marker among its floats, whatever its samples are.
+    ///
+    /// # Errors
+    /// As [`Queryable::select`].
+    fn histograms(
+        &self,
+        _start: Timestamp,
+        _end: Timestamp,
+        _matchers: &[Matcher],
+        _hints: &SelectHints,
+    ) -> Result<Vec<HistogramSeries>, QueryError> {
+        Ok(Vec::new())
+    }
 
     /// Where the data stands in the order of its changes. `None`: that is not
     /// known, and no answer is kept.

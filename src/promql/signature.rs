@@ -8,6 +8,7 @@ use super::ast::Type;
 use super::date::DatePart;
 use super::math;
 use super::window::WindowFunction;
+use crate::model::Histogram;
 
 /// A function of PromQL.
 #[derive(Debug)]
@@ -81,8 +82,8 @@ pub(super) enum Kind {
     HistogramFraction,
     /// Adds labels of info metrics.
     Info,
-    /// Gives nothing for floats.
-    NativeHistogram,
+    /// A number from a native histogram; gives nothing for floats.
+    NativeHistogram(fn(&Histogram) -> f64),
     /// Of the samples in a window.
     Window(WindowFunction),
 }
@@ -132,6 +133,10 @@ const fn variadic(
         experimental: false,
         kind,
     }
+}
+
+const fn native(name: &'static str, of: fn(&Histogram) -> f64) -> Function {
+    fixed(name, &[V], V, NativeHistogram(of))
 }
 
 const fn date(name: &'static str, part: DatePart) -> Function {
@@ -187,8 +192,8 @@ const FUNCTIONS: &[Function] = &[
     math("exp", f64::exp),
     window("first_over_time", W::First),
     math("floor", f64::floor),
-    fixed("histogram_avg", &[V], V, NativeHistogram),
-    fixed("histogram_count", &[V], V, NativeHistogram),
+    native("histogram_avg", Histogram::mean),
+    native("histogram_count", |h| h.count),
     fixed("histogram_fraction", &[S, S, V], V, Kind::HistogramFraction),
     fixed("histogram_quantile", &[S, V], V, Kind::HistogramQuantile),
     variadic(
@@ -199,9 +204,9 @@ const FUNCTIONS: &[Function] = &[
         Kind::HistogramQuantiles,
     )
     .experimental(),
-    fixed("histogram_stddev", &[V], V, NativeHistogram),
-    fixed("histogram_stdvar", &[V], V, NativeHistogram),
-    fixed("histogram_sum", &[V], V, NativeHistogram),
+    native("histogram_stddev", |h| h.variance().sqrt()),
+    native("histogram_stdvar", Histogram::variance),
+    native("histogram_sum", |h| h.sum),
     date("hour", DatePart::Hour),
     window("idelta", W::Idelta),
     window("increase", W::Increase),

@@ -1,14 +1,18 @@
 //! What a query gives.
 
-use crate::model::{Labels, Sample, Timestamp};
+use std::sync::Arc;
+
+use crate::model::{Histogram, HistogramSample, Labels, Sample, Timestamp};
 
 /// One element of an instant vector.
 #[derive(Clone, PartialEq, Debug)]
 pub struct VectorSample {
     /// The element's labels.
     pub labels: Labels,
-    /// Its value.
+    /// Its value; 0 when it is a histogram.
     pub v: f64,
+    /// Its value when that is a native histogram.
+    pub histogram: Option<Arc<Histogram>>,
 }
 
 /// One series of a range query's answer.
@@ -16,8 +20,10 @@ pub struct VectorSample {
 pub struct RangeSeries {
     /// The series' labels.
     pub labels: Labels,
-    /// One sample per step that had a value.
+    /// One sample per step that had a number for a value.
     pub samples: Vec<Sample>,
+    /// One per step that had a native histogram for a value.
+    pub histograms: Vec<HistogramSample>,
 }
 
 /// A query's value. An instant query gives any kind at `t`, a range query a matrix.

@@ -20,7 +20,7 @@ pub use super::notices::{Notice, Plan};
 use super::spec::{GroupSpec, Kind};
 use crate::model::alert::AlertPhase;
 use crate::model::{Labels, Matcher, Timestamp};
-use crate::promql::{QueryError, Queryable, SelectHints, Series};
+use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 
 /// Evaluations of rules in one backtest: a day of 35 rules at 15 s.
 const EVALUATIONS_MAX: i64 = 200_000;
@@ -348,5 +348,15 @@ impl Queryable for Past<'_> {
             return Err(QueryError::TooManySeries(hints.series_max));
         }
         Ok(series)
+    }
+
+    fn histograms(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+    ) -> Result<Vec<HistogramSeries>, QueryError> {
+        self.stored.histograms(start, end, matchers, hints)
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::{Labels, Matcher, Sample, Timestamp};
-use crate::promql::{QueryError, Queryable, SelectHints, Series};
+use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 
 /// A store with pending samples on top.
 pub(super) struct Overlay<'a> {
@@ -81,6 +81,16 @@ impl Queryable for Overlay<'_> {
         self.selected
             .fetch_add(series.len() as u64, Ordering::Relaxed);
         Ok(series)
+    }
+
+    fn histograms(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+    ) -> Result<Vec<HistogramSeries>, QueryError> {
+        self.base.histograms(start, end, matchers, hints)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::gotmpl::{Env, Limits, prometheus};
 use crate::model::alert::{AlertPhase, AlertRow, alert_key};
 use crate::model::tenant::{DEFAULT_TENANT, TENANT_LABEL};
 use crate::model::{Labels, Sample, Timestamp, stale_nan};
-use crate::promql::{self, Queryable, Value};
+use crate::promql::{self, Queryable, Value, VectorSample};
 use crate::store::{StateOp, Table, Urgency};
 
 const METRIC_NAME: &str = "__name__";
@@ -95,7 +95,13 @@ impl Turn<'_, '_> {
     fn record(&mut self) -> Result<Vec<(Labels, f64)>, String> {
         let mut seen = BTreeSet::new();
         let mut samples = Vec::new();
-        for (labels, v) in self.query()? {
+        let at = sample_time(self.group, self.ts);
+        for sample in elements(self.world, self.overlay, &self.rule.expr, at)? {
+            // A series of numbers is what is recorded.
+            let (labels, v) = match sample.histogram {
+                Some(_) => continue,
+                None => (sample.labels, sample.v),
+            };
             let mut builder = labels.to_builder();
             builder.set(METRIC_NAME, &self.rule.name);
             for (name, value) in &self.rule.labels {
@@ -271,24 +277,43 @@ impl Turn<'_, '_> {
     }
 }
 
-/// The elements of an instant query; a scalar is one element without labels.
+/// The elements of an instant query as numbers; a histogram is 0, as it is to
+/// Prometheus' alerts.
 ///
 /// # Errors
-/// With the error's text, and when the result is neither vector nor scalar.
+/// As [`elements`].
 pub(super) fn instant(
     world: &World<'_>,
     data: &dyn Queryable,
     expr: &promql::Expr,
     at: Timestamp,
 ) -> Result<Vec<(Labels, f64)>, String> {
+    let all = elements(world, data, expr, at)?.into_iter();
+    Ok(all.map(|s| (s.labels, s.v)).collect())
+}
+
+/// The elements of an instant query; a scalar is one element without labels.
+///
+/// # Errors
+/// With the error's text, and when the result is neither vector nor scalar.
+fn elements(
+    world: &World<'_>,
+    data: &dyn Queryable,
+    expr: &promql::Expr,
+    at: Timestamp,
+) -> Result<Vec<VectorSample>, String> {
     let output = world
         .settings
         .engine
         .instant(data, expr, at, world.cancel)
         .map_err(|err| err.to_string())?;
     match output.value {
-        Value::Vector { samples, .. } => Ok(samples.into_iter().map(|s| (s.labels, s.v)).collect()),
-        Value::Scalar { v, .. } => Ok(vec![(Labels::empty(), v)]),
+        Value::Vector { samples, .. } => Ok(samples),
+        Value::Scalar { v, .. } => Ok(vec![VectorSample {
+            labels: Labels::empty(),
+            v,
+            histogram: None,
+        }]),
         _ => Err("rule result is not a vector or scalar".to_owned()),
     }
 }

@@ -17,6 +17,7 @@
 
 mod engine;
 pub(crate) mod memory;
+mod native;
 pub(crate) mod script;
 
 use std::path::Path;
@@ -62,7 +63,8 @@ fn engine_for(name: &str) -> Engine {
 /// The runner itself notices what is wrong.
 #[test]
 fn wrong_expectations_fail() {
-    let setup = "load 1m\n  a{x=\"1\"} 1 2 3\n  a{x=\"2\"} 4 5 6\n";
+    let setup =
+        "load 1m\n  a{x=\"1\"} 1 2 3\n  a{x=\"2\"} 4 5 6\n  h {{sum:1 count:1 buckets:[1]}}\n";
     for wrong in [
         "eval instant at 0 a\n  a{x=\"1\"} 1\n",
         "eval instant at 0 a{x=\"1\"}\n  a{x=\"1\"} 2\n",
@@ -77,6 +79,10 @@ fn wrong_expectations_fail() {
         "eval instant at 0 quantile(2, a)\n  expect no_warn\n  {} +Inf\n",
         "eval instant at 0 sum(a)\n  expect warn\n  {} 5\n",
         "eval instant at 0 1\n  2\n",
+        "eval instant at 0 h\n  h {{sum:1 count:1 buckets:[2]}}\n",
+        "eval instant at 0 h\n  h {{sum:1 count:1 buckets:[1] counter_reset_hint:gauge}}\n",
+        "eval instant at 0 h\n  h 1\n",
+        "eval instant at 0 a{x=\"1\"}\n  a{x=\"1\"} {{count:1}}\n",
     ] {
         let script = Script::parse(&format!("{setup}{wrong}")).unwrap();
         assert_eq!(script.run(&Engine::default()).len(), 1, "{wrong}");

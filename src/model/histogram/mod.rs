@@ -174,9 +174,8 @@ impl Histogram {
 }
 
 fn same_buckets(a: &[Bucket], b: &[Bucket]) -> bool {
-    let same = |(a, b): (&Bucket, &Bucket)| {
-        a.index == b.index && a.count.to_bits() == b.count.to_bits()
-    };
+    let same =
+        |(a, b): (&Bucket, &Bucket)| a.index == b.index && a.count.to_bits() == b.count.to_bits();
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 

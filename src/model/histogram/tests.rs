@@ -1,3 +1,5 @@
+//! The arithmetic of histograms, with the steps of every expectation beside it.
+
 use super::bounds::bound;
 use super::*;
 
@@ -174,10 +176,7 @@ fn scaling_by_a_negative_number_makes_a_gauge() {
     h.scale(-0.5);
     assert_eq!((h.count, h.hint), (-9.0, ResetHint::Gauge));
     h.divide(0.0);
-    assert_eq!(
-        h.to_string(),
-        "{count:-Inf, sum:+Inf, [-0.001,0.001]:-Inf}"
-    );
+    assert_eq!(h.to_string(), "{count:-Inf, sum:+Inf, [-0.001,0.001]:-Inf}");
 }
 
 #[test]
@@ -266,7 +265,10 @@ fn quantiles_are_linear_around_zero_and_between_custom_bounds() {
     close(h.quantile(0.5).value, 7.5);
     close(h.quantile(0.125).value, 2.5);
     close(h.quantile(0.9).value, 10.0);
-    close(custom(&[-1.0, 2.0], 5.0, &[1.0, 0.0]).quantile(0.2).value, -1.0);
+    close(
+        custom(&[-1.0, 2.0], 5.0, &[1.0, 0.0]).quantile(0.2).value,
+        -1.0,
+    );
 }
 
 #[test]

@@ -5,31 +5,33 @@
 
 use std::borrow::Cow;
 
-use hashbrown::HashMap;
-
 use super::super::ast::{Aggregate, AggregateOp, Span};
-use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
+use super::super::grid::{
+    Element, Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair,
+};
 use super::super::math::{self, Kahan, Mean};
+use super::aggregate_native::takes_histograms;
+use super::count_values::count_values;
 use super::sort::nan_last;
 use super::{EvalError, Evaluator, Result};
+use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
-use crate::model::{Labels, LabelsBuilder};
 
 /// The labels by which rows are grouped.
-struct Grouping<'a> {
-    without: bool,
+pub(super) struct Grouping<'a> {
+    pub(super) without: bool,
     labels: &'a [String],
 }
 
 /// Rows that are aggregated together.
-struct Group {
-    labels: Labels,
-    rows: Vec<usize>,
+pub(super) struct Group {
+    pub(super) labels: Labels,
+    pub(super) rows: Vec<usize>,
 }
 
 impl Group {
     /// Which of its rows lose their names at the end of the query.
-    fn pending<'g>(&'g self, grid: &'g Grid) -> impl Iterator<Item = bool> + 'g {
+    pub(super) fn pending<'g>(&'g self, grid: &'g Grid) -> impl Iterator<Item = bool> + 'g {
         self.rows.iter().map(|row| grid.rows()[*row].is_pending())
     }
 }
@@ -51,9 +53,20 @@ impl Evaluator<'_> {
             Some(param) => self.scalar(param, steps)?,
             None => Scalar::Same(0.0),
         };
-        let grid = self.vector(&aggregate.expr, steps)?;
+        let mut grid = self.vector(&aggregate.expr, steps)?;
+        let native = grid.has_histograms();
+        if native && !takes_histograms(op) {
+            let place = aggregate.expr.span;
+            self.annotations.ignored_in_aggregation(op.as_str(), place);
+            grid = grid.without_histograms();
+        }
         let groups = grouping.groups(&grid);
         match op {
+            AggregateOp::Sum | AggregateOp::Avg | AggregateOp::Count | AggregateOp::Group
+                if native =>
+            {
+                self.fold_mixed(op, (&grid, &groups, steps), aggregate.expr.span)
+            }
             AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
                 let counts = counts(&param)?;
                 self.select(op, &grid, &groups, steps, &counts)
@@ -226,8 +239,8 @@ impl Evaluator<'_> {
                     continue;
                 }
                 candidates.clear();
-                let all = group.rows.iter().map(|row| (grid.value(*row, step), *row));
-                candidates.extend(all.filter(|(v, _)| !is_absent(*v)));
+                let all = group.rows.iter().filter(|row| grid.is_present(**row, step));
+                candidates.extend(all.map(|row| (grid.value(*row, step), *row)));
                 if op != AggregateOp::Limitk {
                     best_first(&mut candidates, count, op == AggregateOp::Topk);
                 }
@@ -264,15 +277,16 @@ impl Evaluator<'_> {
             .iter()
             .map(|row| row.labels().fingerprint() as f64 / u64::MAX as f64)
             .collect();
-        result.map_rows(|row, step, v| {
+        let chosen = |row: usize, step: usize| {
             let ratio = ratio.at(step).clamp(-1.0, 1.0);
-            let chosen = if ratio >= 0.0 {
+            if ratio >= 0.0 {
                 hashes[row] < ratio
             } else {
                 hashes[row] >= 1.0 + ratio
-            };
-            if chosen { v } else { absent() }
-        });
+            }
+        };
+        result.map_histograms(&mut |row, step, h| chosen(row, step).then(|| h.clone()));
+        result.map_rows(|row, step, v| if chosen(row, step) { v } else { absent() });
         Ok(result)
     }
 }
@@ -308,11 +322,11 @@ impl Grouping<'_> {
         }
     }
 
-    fn labels(&self, row: &Row) -> Labels {
+    pub(super) fn labels(&self, row: &Row) -> Labels {
         Labels::from_sorted(row.pairs().filter(|(name, _)| self.keeps(name)))
     }
 
-    fn keeps(&self, name: &str) -> bool {
+    pub(super) fn keeps(&self, name: &str) -> bool {
         let listed = self.labels.iter().any(|label| label == name);
         if self.without {
             !listed && name != METRIC_NAME
@@ -374,6 +388,14 @@ fn keep_steps(grid: &Grid, order: &[usize], kept: &[Vec<usize>]) -> Grid {
         let (Some(first), Some(last)) = (kept[*row].first(), kept[*row].last()) else {
             continue;
         };
+        if !grid.rows()[*row].histograms().is_empty() {
+            let mut elements = vec![Element::Absent; last + 1];
+            for step in &kept[*row] {
+                elements[*step] = grid.element(*row, *step);
+            }
+            result.push_elements_like(&grid.rows()[*row], elements);
+            continue;
+        }
         result.push_like(&grid.rows()[*row], *first, |cells| {
             let start = cells.len();
             cells.resize(start + last - first + 1, absent());
@@ -383,61 +405,6 @@ fn keep_steps(grid: &Grid, order: &[usize], kept: &[Vec<usize>]) -> Grid {
         });
     }
     result
-}
-
-/// How often each value occurs at each step, with the value as a label.
-fn count_values(grid: &Grid, grouping: &Grouping<'_>, label: &str) -> Result<Grid> {
-    if label.is_empty() {
-        return Err(EvalError::execution(format!(
-            "invalid label name \"{label}\""
-        )));
-    }
-    // A label that the grouping removes does not come back.
-    let removed = grouping.without && !grouping.keeps(label);
-    let mut index: HashMap<Labels, usize> = HashMap::new();
-    let mut groups: Vec<(Labels, Vec<f64>)> = Vec::new();
-    let steps = grid.rows().iter().map(|r| r.steps().end).max().unwrap_or(0);
-    for (i, row) in grid.rows().iter().enumerate() {
-        let mut labels: LabelsBuilder = grouping.labels(row).to_builder();
-        // Neighbouring values are often the same.
-        let mut last: Option<(u64, usize)> = None;
-        for (step, v) in row.steps().zip(grid.cells(i)) {
-            if is_absent(*v) {
-                continue;
-            }
-            let at = match last {
-                Some((bits, at)) if bits == v.to_bits() => at,
-                _ => {
-                    if !removed {
-                        labels.set(label, &value_text(*v));
-                    }
-                    let labels = labels.build();
-                    *index.entry(labels).or_insert_with_key(|labels| {
-                        groups.push((labels.clone(), vec![absent(); steps]));
-                        groups.len() - 1
-                    })
-                }
-            };
-            last = Some((v.to_bits(), at));
-            let slot = &mut groups[at].1[step];
-            *slot = if is_absent(*slot) { 1.0 } else { *slot + 1.0 };
-        }
-    }
-    groups.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut result = Grid::default();
-    for (labels, counts) in groups {
-        result.push(Cow::Owned(labels), 0, |cells| cells.extend(counts));
-    }
-    Ok(result)
-}
-
-/// Go's shortest form without an exponent.
-fn value_text(v: f64) -> String {
-    if v.is_infinite() {
-        let sign = if v > 0.0 { "+" } else { "-" };
-        return format!("{sign}Inf");
-    }
-    v.to_string()
 }
 
 /// Welford's variance without compensation, as Prometheus aggregates it.

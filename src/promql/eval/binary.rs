@@ -9,9 +9,12 @@ use std::borrow::Cow;
 
 use hashbrown::HashMap;
 
-use super::super::ast::{Binary, BinaryOp, Card, ExprKind, Matching};
-use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
+use super::super::annotations::Annotations;
+use super::super::ast::{Binary, BinaryOp, Card, ExprKind, Span};
+use super::super::grid::{Element, Grid, Groups, Row, Scalar, Steps, absent, is_absent};
 use super::super::math;
+use super::native::{self, Operation};
+use super::sets::{filter, union, write_signature};
 use super::{Computed, EvalError, Evaluator, Result};
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
@@ -19,7 +22,12 @@ use crate::model::labels::METRIC_NAME;
 impl Evaluator<'_> {
     /// Evaluates a chain of operators, which leans to the left, in a loop: its
     /// length must not cost stack.
-    pub(super) fn binary(&mut self, binary: &Binary, steps: Steps) -> Result<Computed> {
+    pub(super) fn binary(
+        &mut self,
+        binary: &Binary,
+        place: Span,
+        steps: Steps,
+    ) -> Result<Computed> {
         let before = self.held;
         let mut chain = vec![binary];
         let mut first = &binary.lhs;
@@ -30,7 +38,8 @@ impl Evaluator<'_> {
         let mut lhs = self.eval(first, steps)?;
         for binary in chain.into_iter().rev() {
             let rhs = self.eval(&binary.rhs, steps)?;
-            lhs = self.operate(binary, lhs, rhs, steps)?;
+            // All of a chain begin at the same place.
+            lhs = self.operate(&Operation { binary, place }, lhs, rhs, steps)?;
             self.held = before;
             self.hold(lhs.size())?;
         }
@@ -39,34 +48,45 @@ impl Evaluator<'_> {
 
     fn operate(
         &mut self,
-        binary: &Binary,
+        operation: &Operation<'_>,
         lhs: Computed,
         rhs: Computed,
         steps: Steps,
     ) -> Result<Computed> {
+        let binary = operation.binary;
         let op = binary.op;
+        let notes = &mut self.annotations;
         let grid = match (lhs, rhs) {
             (Computed::Scalar(a), Computed::Scalar(b)) => {
                 return Ok(Computed::Scalar(scalars(op, &a, &b, steps)));
             }
-            (Computed::Grid(grid), Computed::Scalar(scalar)) => {
+            (Computed::Grid(mut grid), Computed::Scalar(scalar)) => {
+                native::with_scalar(operation, &mut grid, &scalar, false, notes);
                 self.with_scalar(binary, grid, |step, v| (v, scalar.at(step)))?
             }
-            (Computed::Scalar(scalar), Computed::Grid(grid)) => {
+            (Computed::Scalar(scalar), Computed::Grid(mut grid)) => {
+                native::with_scalar(operation, &mut grid, &scalar, true, notes);
                 self.with_scalar(binary, grid, |step, v| (scalar.at(step), v))?
             }
             (Computed::Grid(lhs), Computed::Grid(rhs)) => match op {
                 BinaryOp::And => filter(&binary.matching, lhs, &rhs, steps, true),
                 BinaryOp::Unless => filter(&binary.matching, lhs, &rhs, steps, false),
                 BinaryOp::Or => union(&binary.matching, &lhs, &rhs, steps)?,
-                _ => self.vectors(binary, &lhs, &rhs, steps)?,
+                _ => self.vectors(operation, &lhs, &rhs, steps)?,
             },
             _ => return Err(EvalError::execution("operand of a wrong type")),
         };
         Ok(Computed::Grid(grid))
     }
 
-    fn vectors(&mut self, binary: &Binary, lhs: &Grid, rhs: &Grid, steps: Steps) -> Result<Grid> {
+    fn vectors(
+        &mut self,
+        operation: &Operation<'_>,
+        lhs: &Grid,
+        rhs: &Grid,
+        steps: Steps,
+    ) -> Result<Grid> {
+        let binary = operation.binary;
         let swapped = binary.matching.card == Card::OneToMany;
         let (many, one) = if swapped { (rhs, lhs) } else { (lhs, rhs) };
         let join = Join {
@@ -74,7 +94,9 @@ impl Evaluator<'_> {
             many,
             one,
             swapped,
+            operation,
         };
+        let mixed = many.has_histograms() || one.has_histograms();
         let (groups, one_groups) = join.groups();
         join.check_one(&groups, &one_groups)?;
         let mut result = Grid::default();
@@ -83,12 +105,16 @@ impl Evaluator<'_> {
             join.check_many(&group)?;
             for m in &group.many {
                 for o in &group.one {
-                    join.pair(*m, *o, &mut result);
+                    if mixed {
+                        join.pair_mixed((*m, *o), steps, &mut result, &mut self.annotations);
+                    } else {
+                        join.pair(*m, *o, &mut result);
+                    }
                 }
             }
         }
         if !binary.matching.fill.is_none() {
-            join.fill_in(steps, &mut result);
+            join.fill_in(steps, &mut result, &mut self.annotations);
         }
         result
             .join_same()
@@ -155,6 +181,8 @@ struct Join<'a> {
     one: &'a Grid,
     /// Whether the many side is the right one.
     swapped: bool,
+    /// The same operation, for values that may be histograms.
+    operation: &'a Operation<'a>,
 }
 
 /// Rows of both sides that match each other.
@@ -208,7 +236,7 @@ impl Join<'_> {
 
     /// Prometheus looks at no side of a step when the other is empty.
     fn many_has_any(&self, step: usize) -> bool {
-        (0..self.many.rows().len()).any(|row| !is_absent(self.many.value(row, step)))
+        (0..self.many.rows().len()).any(|row| self.many.is_present(row, step))
     }
 
     /// One to one: at no step may two rows of the many side match.
@@ -218,7 +246,7 @@ impl Join<'_> {
         }
         let matched = |step| {
             let mut ones = group.one.iter();
-            ones.any(|row| !is_absent(self.one.value(*row, step)))
+            ones.any(|row| self.one.is_present(*row, step))
         };
         match clash(self.many, &group.many, matched) {
             Some(_) => Err(EvalError::execution(
@@ -256,9 +284,36 @@ impl Join<'_> {
         });
     }
 
+    /// The same for rows that may hold histograms.
+    fn pair_mixed(
+        &self,
+        (m, o): (usize, usize),
+        steps: Steps,
+        result: &mut Grid,
+        notes: &mut Annotations,
+    ) {
+        let combined = (0..steps.count).map(|step| {
+            let (m, o) = (self.many.element(m, step), self.one.element(o, step));
+            self.combine_mixed(&m, &o, notes)
+        });
+        let combined = combined.collect();
+        let one = &self.one.rows()[o];
+        let many = self.many.rows()[m].labels();
+        result.push_elements(&self.labels(many, |name| one.value(name)), combined);
+    }
+
+    fn combine_mixed(&self, many: &Element, one: &Element, notes: &mut Annotations) -> Element {
+        let (a, b) = if self.swapped {
+            (one, many)
+        } else {
+            (many, one)
+        };
+        self.operation.combine(a, b, notes)
+    }
+
     /// Adds rows of either side at the steps where the other side has no match,
     /// combined with the value that stands for it.
-    fn fill_in(&self, steps: Steps, result: &mut Grid) {
+    fn fill_in(&self, steps: Steps, result: &mut Grid, notes: &mut Annotations) {
         let matching = &self.binary.matching;
         let (for_many, for_one) = if self.swapped {
             (matching.fill.right, matching.fill.left)
@@ -270,6 +325,13 @@ impl Join<'_> {
             for (i, row) in alone.rows().iter().enumerate() {
                 let group = self.group_labels(row);
                 let labels = self.labels(row.labels(), |name| group.value(name));
+                if !row.histograms().is_empty() {
+                    let all = alone.elements(i, row.end()).into_iter();
+                    let fill = Element::Float(fill);
+                    let all = all.map(|v| self.combine_mixed(&v, &fill, notes));
+                    result.push_elements(&labels, all.collect());
+                    continue;
+                }
                 result.push(Cow::Owned(labels), row.first, |cells| {
                     cells.extend(alone.cells(i).iter().map(|v| self.combine(*v, fill)));
                 });
@@ -279,6 +341,13 @@ impl Join<'_> {
             let alone = filter(matching, self.one.clone(), self.many, steps, false);
             for (i, row) in alone.rows().iter().enumerate() {
                 let labels = self.labels(self.group_labels(row), |name| row.value(name));
+                if !row.histograms().is_empty() {
+                    let all = alone.elements(i, row.end()).into_iter();
+                    let fill = Element::Float(fill);
+                    let all = all.map(|v| self.combine_mixed(&fill, &v, notes));
+                    result.push_elements(&labels, all.collect());
+                    continue;
+                }
                 result.push(Cow::Owned(labels), row.first, |cells| {
                     cells.extend(alone.cells(i).iter().map(|v| self.combine(fill, *v)));
                 });
@@ -337,10 +406,7 @@ impl Join<'_> {
 fn clash(grid: &Grid, rows: &[usize], counts: impl Fn(usize) -> bool) -> Option<(usize, usize)> {
     let mut holder: HashMap<usize, usize> = HashMap::new();
     for row in rows {
-        for (step, v) in grid.rows()[*row].steps().zip(grid.cells(*row)) {
-            if is_absent(*v) {
-                continue;
-            }
+        for step in grid.present(*row) {
             if let Some(first) = holder.insert(step, *row)
                 && counts(step)
             {
@@ -349,75 +415,6 @@ fn clash(grid: &Grid, rows: &[usize], counts: impl Fn(usize) -> bool) -> Option<
         }
     }
     None
-}
-
-/// Rows of the left side at the steps where the right side has a match, or has none.
-fn filter(matching: &Matching, mut lhs: Grid, rhs: &Grid, steps: Steps, keep: bool) -> Grid {
-    let presence = Presence::of(matching, rhs, steps);
-    let mut found = presence.finder();
-    let matches: Vec<Option<usize>> = lhs.rows().iter().map(&mut found).collect();
-    lhs.map_rows(|row, step, v| {
-        let there = matches[row].is_some_and(|at| presence.steps[at][step]);
-        if there == keep { v } else { absent() }
-    });
-    lhs
-}
-
-/// All rows of the left side, and those of the right at the steps where the left has no match.
-fn union(matching: &Matching, lhs: &Grid, rhs: &Grid, steps: Steps) -> Result<Grid> {
-    let rest = filter(matching, rhs.clone(), lhs, steps, false);
-    let mut result = lhs.clone();
-    result.append(&rest);
-    Ok(result.join_same()?)
-}
-
-/// At which steps each match group of a side has a value.
-struct Presence<'a> {
-    matching: &'a Matching,
-    index: std::cell::RefCell<Groups>,
-    steps: Vec<Vec<bool>>,
-}
-
-impl<'a> Presence<'a> {
-    fn of(matching: &'a Matching, grid: &Grid, steps: Steps) -> Presence<'a> {
-        let mut index = Groups::new();
-        let mut presence: Vec<Vec<bool>> = Vec::new();
-        for (i, row) in grid.rows().iter().enumerate() {
-            let at = index.assign(|key| write_signature(matching, row, key));
-            if at == presence.len() {
-                presence.push(vec![false; steps.count]);
-            }
-            for (step, v) in row.steps().zip(grid.cells(i)) {
-                presence[at][step] |= !is_absent(*v);
-            }
-        }
-        Presence {
-            matching,
-            index: index.into(),
-            steps: presence,
-        }
-    }
-
-    /// Finds the group of a row of the other side.
-    fn finder(&self) -> impl FnMut(&Row) -> Option<usize> {
-        |row| {
-            self.index
-                .borrow_mut()
-                .find(|key| write_signature(self.matching, row, key))
-        }
-    }
-}
-
-fn write_signature(matching: &Matching, row: &Row, key: &mut String) {
-    if matching.on {
-        for name in &matching.labels {
-            write_pair(key, "", row.value(name));
-        }
-    } else {
-        for (name, value) in row.pairs().filter(|(name, _)| matching.compares(name)) {
-            write_pair(key, name, value);
-        }
-    }
 }
 
 /// All labels in braces, the name among them, as in Prometheus' matching errors.

@@ -9,7 +9,7 @@ use super::super::math;
 use super::super::signature::{Kind, QueryPart};
 use super::super::window::WindowFunction;
 use super::select::WindowCall;
-use super::{Computed, EvalError, Evaluator, Result};
+use super::{Computed, EvalError, Evaluator, Result, native};
 use crate::model::labels::METRIC_NAME;
 use crate::model::{Labels, LabelsBuilder, MatchOp};
 
@@ -28,7 +28,7 @@ impl Evaluator<'_> {
             Kind::Scalar => return self.only_element(&args[0], steps).map(Computed::Scalar),
             Kind::Vector => self.one_element(&args[0], steps)?,
             Kind::Math(f) => {
-                let mut grid = self.vector(&args[0], steps)?;
+                let mut grid = self.floats(&args[0], steps)?;
                 grid.map(f);
                 self.drop_names(grid)?
             }
@@ -50,9 +50,9 @@ impl Evaluator<'_> {
             Kind::HistogramQuantiles => self.histogram_quantiles(args, steps)?,
             Kind::Info => self.info(args, steps)?,
             Kind::HistogramFraction => self.histogram_fraction(args, steps)?,
-            Kind::NativeHistogram => {
-                self.vector(&args[0], steps)?;
-                Grid::default()
+            Kind::NativeHistogram(of) => {
+                let grid = self.vector(&args[0], steps)?;
+                self.drop_names(native::each(&grid, steps, of))?
             }
             Kind::Window(function) => self.window_function(function, args, steps)?,
         };
@@ -104,6 +104,7 @@ impl Evaluator<'_> {
         let window = WindowCall {
             function,
             params: &params,
+            place: range.span,
         };
         let grid = self.windowed(range, &window, steps)?;
         if matches!(function, WindowFunction::Rate | WindowFunction::Increase) {
@@ -120,7 +121,7 @@ impl Evaluator<'_> {
 
     fn note_rates(&mut self, grid: &Grid, span: Span) {
         let mut last = "";
-        for row in grid.rows() {
+        for row in grid.rows().iter().filter(|row| row.len > 0) {
             let name = row.value(METRIC_NAME);
             if name != last {
                 self.annotations.rate_of(name, span);
@@ -131,7 +132,7 @@ impl Evaluator<'_> {
 
     /// The value of the only element of each step.
     fn only_element(&mut self, arg: &Expr, steps: Steps) -> Result<Scalar> {
-        let grid = self.vector(arg, steps)?;
+        let grid = self.floats(arg, steps)?;
         let mut values = vec![f64::NAN; steps.count];
         let mut counts = vec![0u8; steps.count];
         for (i, row) in grid.rows().iter().enumerate() {
@@ -151,7 +152,7 @@ impl Evaluator<'_> {
     }
 
     fn round(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
-        let mut grid = self.vector(&args[0], steps)?;
+        let mut grid = self.floats(&args[0], steps)?;
         let to = match args.get(1) {
             Some(to) => self.scalar(to, steps)?,
             None => Scalar::Same(1.0),
@@ -163,7 +164,7 @@ impl Evaluator<'_> {
     }
 
     fn clamp(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
-        let mut grid = self.vector(&args[0], steps)?;
+        let mut grid = self.floats(&args[0], steps)?;
         let low = self.scalar(&args[1], steps)?;
         let high = self.scalar(&args[2], steps)?;
         grid.map_steps(|step, v| {
@@ -178,7 +179,7 @@ impl Evaluator<'_> {
     }
 
     fn clamp_one(&mut self, args: &[Expr], steps: Steps, f: fn(f64, f64) -> f64) -> Result<Grid> {
-        let mut grid = self.vector(&args[0], steps)?;
+        let mut grid = self.floats(&args[0], steps)?;
         let bound = self.scalar(&args[1], steps)?;
         grid.map_steps(|step, v| f(bound.at(step), v));
         self.drop_names(grid)
@@ -192,7 +193,7 @@ impl Evaluator<'_> {
                 part.of(now.at(step))
             }));
         };
-        let mut grid = self.vector(arg, steps)?;
+        let mut grid = self.floats(arg, steps)?;
         grid.map(|v| part.of(v));
         self.drop_names(grid)
     }
@@ -203,7 +204,7 @@ impl Evaluator<'_> {
             ExprKind::Selector(selector) => self.instant(selector, steps, true)?,
             _ => {
                 let now = seconds(steps);
-                let mut grid = self.vector(arg, steps)?;
+                let mut grid = native::to_floats(self.vector(arg, steps)?, steps);
                 grid.map_steps(|step, _| now.at(step));
                 grid
             }
@@ -220,6 +221,7 @@ impl Evaluator<'_> {
         let present = WindowCall {
             function: WindowFunction::Present,
             params: &[],
+            place: arg.span,
         };
         let grid = self.windowed(arg, &present, steps)?;
         Ok(missing(&grid, absent_labels(arg), steps))
@@ -253,6 +255,9 @@ fn missing(grid: &Grid, labels: Labels, steps: Steps) -> Grid {
             if !is_absent(*v) {
                 values[step] = absent();
             }
+        }
+        for (step, _) in row.histograms() {
+            values[*step] = absent();
         }
     }
     one_row(labels, steps, |step| values[step])

@@ -1,7 +1,10 @@
-//! Functions of classic histograms: series with a bucket's upper bound in `le`.
+//! Functions of histograms: classic ones, which are series with a bucket's upper
+//! bound in `le`, and native ones.
 
 use super::super::ast::{Expr, Span};
-use super::super::grid::{Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair};
+use super::super::grid::{
+    Element, Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair,
+};
 use super::super::histogram::{Bucket, fraction, quantile};
 use super::super::literal::GoFloat;
 use super::{EvalError, Evaluator, Result};
@@ -24,7 +27,7 @@ impl Evaluator<'_> {
         for v in q.values() {
             self.annotations.quantile(*v, args[0].span);
         }
-        let histograms = self.histograms(&grid, args[1].span);
+        let (grid, histograms) = self.histograms(grid, args[1].span);
         self.quantile_of(&q, &grid, &histograms, (args[1].span, steps))
     }
 
@@ -37,7 +40,7 @@ impl Evaluator<'_> {
             let message = "invalid label name in histogram_quantiles(): ";
             return Err(EvalError::execution(message));
         }
-        let histograms = self.histograms(&grid, span);
+        let (grid, histograms) = self.histograms(grid, span);
         let mut result = Grid::default();
         for arg in &args[2..] {
             let q = self.scalar(arg, steps)?;
@@ -78,7 +81,7 @@ impl Evaluator<'_> {
         (span, steps): (Span, Steps),
     ) -> Result<Grid> {
         let mut forced = Vec::new();
-        let result = per_histogram(grid, histograms, steps, |histogram, step, buckets| {
+        let mut result = per_histogram(grid, histograms, steps, |histogram, step, buckets| {
             let (v, fixed) = quantile(q.at(step), buckets);
             if fixed {
                 forced.push(histogram.row);
@@ -90,24 +93,80 @@ impl Evaluator<'_> {
             let metric = grid.rows()[row].value(METRIC_NAME).to_owned();
             self.annotations.forced_monotonic(&metric, span);
         }
-        Ok(result)
+        let notes = &mut self.annotations;
+        self::native(grid, steps, &mut result, &mut |metric, step, h| {
+            let quantile = h.quantile(q.at(step));
+            if quantile.among_nan {
+                notes.nan_in_quantile("NaN", metric, span);
+            } else if quantile.skewed {
+                notes.nan_in_quantile("skewed higher", metric, span);
+            }
+            quantile.value
+        });
+        Ok(result.join_same()?)
     }
 
     pub(super) fn histogram_fraction(&mut self, args: &[Expr], steps: Steps) -> Result<Grid> {
         let lower: Scalar = self.scalar(&args[0], steps)?;
         let upper: Scalar = self.scalar(&args[1], steps)?;
         let grid = self.vector(&args[2], steps)?;
-        let histograms = self.histograms(&grid, args[2].span);
-        per_histogram(&grid, &histograms, steps, |_, step, buckets| {
+        let span = args[2].span;
+        let (grid, histograms) = self.histograms(grid, span);
+        let mut result = per_histogram(&grid, &histograms, steps, |_, step, buckets| {
             fraction(lower.at(step), upper.at(step), buckets)
-        })
+        })?;
+        let notes = &mut self.annotations;
+        self::native(&grid, steps, &mut result, &mut |metric, step, h| {
+            if h.sum.is_nan() {
+                notes.nan_in_fraction(metric, span);
+            }
+            h.fraction(lower.at(step), upper.at(step))
+        });
+        Ok(result.join_same()?)
     }
 
-    /// Puts the buckets of each histogram together.
-    fn histograms(&mut self, grid: &Grid, span: Span) -> Vec<Histogram> {
+    /// Puts the buckets of each classic histogram together. Where there is a native
+    /// one of the same labels at the same step, neither is left.
+    fn histograms(&mut self, mut grid: Grid, span: Span) -> (Grid, Vec<Histogram>) {
+        let histograms = self.classic(&grid, span);
+        if !grid.has_histograms() {
+            return (grid, histograms);
+        }
+        let mut both: Vec<(usize, usize)> = Vec::new();
+        for histogram in &histograms {
+            let own = own_labels(&grid.rows()[histogram.row]);
+            let same = |row: &Row| !row.histograms().is_empty() && row.labels() == own;
+            for (i, row) in grid.rows().iter().enumerate().filter(|(_, r)| same(r)) {
+                let at = |step| {
+                    let mut buckets = histogram.buckets.iter();
+                    buckets.any(|(_, bucket)| !is_absent(grid.value(*bucket, step)))
+                };
+                let steps = row.histograms().iter().map(|(step, _)| *step);
+                for step in steps.filter(|step| at(*step)) {
+                    both.push((i, step));
+                    both.extend(histogram.buckets.iter().map(|(_, bucket)| (*bucket, step)));
+                    let metric = row.value(METRIC_NAME);
+                    self.annotations.mixed_classic(metric, span);
+                }
+            }
+        }
+        grid.map_histograms(&mut |row, step, h| (!both.contains(&(row, step))).then(|| h.clone()));
+        grid.map_in_place(|row, step, v| {
+            if both.contains(&(row, step)) {
+                absent()
+            } else {
+                v
+            }
+        });
+        (grid, histograms)
+    }
+
+    /// The classic histograms of the numbers.
+    fn classic(&mut self, grid: &Grid, span: Span) -> Vec<Histogram> {
         let mut groups = Groups::new();
         let mut histograms: Vec<Histogram> = Vec::new();
-        for (i, row) in grid.rows().iter().enumerate() {
+        let numbers = grid.rows().iter().enumerate();
+        for (i, row) in numbers.filter(|(_, row)| row.len > 0) {
             let le = row.value(LE);
             let Some(bound) = parse_bound(le) else {
                 self.annotations
@@ -129,6 +188,26 @@ impl Evaluator<'_> {
             histogram.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         }
         histograms
+    }
+}
+
+/// Adds a row for each series with native histograms.
+fn native(
+    grid: &Grid,
+    steps: Steps,
+    result: &mut Grid,
+    f: &mut dyn FnMut(&str, usize, &crate::model::Histogram) -> f64,
+) {
+    for row in grid
+        .rows()
+        .iter()
+        .filter(|row| !row.histograms().is_empty())
+    {
+        let mut elements = vec![Element::Absent; steps.count];
+        for (step, h) in row.histograms() {
+            elements[*step] = Element::Float(f(row.value(METRIC_NAME), *step, h));
+        }
+        result.push_elements(&row.full_labels().without(METRIC_NAME), elements);
     }
 }
 
@@ -170,6 +249,11 @@ fn open_metrics_float(v: f64) -> String {
     let text = GoFloat(v).to_string();
     let whole = text.bytes().all(|b| b == b'-' || b.is_ascii_digit());
     if whole { text + ".0" } else { text }
+}
+
+/// The labels that a native histogram of the same name would have.
+fn own_labels(row: &Row) -> crate::model::Labels {
+    row.labels().without(LE)
 }
 
 /// The histogram's own labels.

@@ -5,11 +5,10 @@
 //! one step, the later one counts. The first offset of the enriched expression
 //! holds for them too.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::super::ast::{Bounds, Expr, ExprKind, Selector};
-use super::super::grid::{Grid, Row, Steps, absent, is_absent};
+use super::super::grid::{Element, Grid, Row, Steps, is_absent};
 use super::super::length::Length;
 use super::{EvalError, Evaluator, Result};
 use crate::model::labels::METRIC_NAME;
@@ -51,9 +50,7 @@ impl Evaluator<'_> {
             let described = id.iter().any(|value| !value.is_empty());
             let candidates = by_identity.get(&id).filter(|_| described);
             if wanted.is_info(row) {
-                result.push_like(row, row.first, |cells| {
-                    cells.extend_from_slice(base.cells(i));
-                });
+                result.push_elements_like(row, base.elements(i, row.end()));
             } else {
                 let candidates = candidates.map_or(&[][..], Vec::as_slice);
                 enrich(&base, i, (&infos, candidates), &wanted, &mut result)?;
@@ -134,13 +131,9 @@ fn enrich(
     result: &mut Grid,
 ) -> Result<()> {
     let row = &base.rows()[at];
-    let mut by_labels: BTreeMap<Labels, Vec<f64>> = BTreeMap::new();
+    let mut by_labels: BTreeMap<Labels, Vec<Element>> = BTreeMap::new();
     let mut last: Option<(Vec<usize>, Labels)> = None;
-    for (offset, v) in base.cells(at).iter().enumerate() {
-        let step = row.first + offset;
-        if is_absent(*v) {
-            continue;
-        }
+    for step in base.present(at) {
         let chosen = newest(infos, candidates, step)?;
         if chosen.is_empty() && !wanted.is_optional() {
             continue;
@@ -151,14 +144,12 @@ fn enrich(
         };
         let cells = by_labels
             .entry(labels.clone())
-            .or_insert_with(|| vec![absent(); row.len]);
-        cells[offset] = *v;
+            .or_insert_with(|| vec![Element::Absent; row.end()]);
+        cells[step] = base.element(at, step);
         last = Some((chosen, labels));
     }
     for (labels, values) in by_labels {
-        result.push_relabelled(row, Cow::Owned(labels), row.first, |cells| {
-            cells.extend(values);
-        });
+        result.push_elements_relabelled(row, &labels, values);
     }
     Ok(())
 }

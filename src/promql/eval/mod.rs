@@ -11,12 +11,17 @@
 //! of operators is a loop.
 
 mod aggregate;
+mod aggregate_native;
 mod binary;
 mod call;
+mod count_values;
 mod histogram;
 mod info;
+mod latest;
+mod native;
 mod relabel;
 mod select;
+mod sets;
 mod sort;
 
 use std::sync::Arc;
@@ -122,7 +127,7 @@ impl<'a> Evaluator<'a> {
             }
             ExprKind::Call(call) => self.call(call, expr.span, steps),
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, steps).map(Computed::Grid),
-            ExprKind::Binary(binary) => self.binary(binary, steps),
+            ExprKind::Binary(binary) => self.binary(binary, expr.span, steps),
             ExprKind::Unary(unary) => {
                 let computed = self.eval(&unary.expr, steps)?;
                 if unary.negative {
@@ -145,6 +150,11 @@ impl<'a> Evaluator<'a> {
             Computed::Grid(grid) => Ok(grid),
             _ => Err(EvalError::execution("expected an instant vector")),
         }
+    }
+
+    /// The same for what knows numbers only: it does not see histograms.
+    fn floats(&mut self, expr: &Expr, steps: Steps) -> Result<Grid> {
+        Ok(self.vector(expr, steps)?.without_histograms())
     }
 
     /// Evaluates a node that the parser found to be a scalar.
@@ -177,6 +187,7 @@ impl<'a> Evaluator<'a> {
         Ok(match computed {
             Computed::Scalar(scalar) => Computed::Scalar(scalar.map(|v| -v)),
             Computed::Grid(mut grid) => {
+                native::scale(&mut grid, -1.0);
                 grid.map(|v| -v);
                 Computed::Grid(if self.options.features.delayed_name_removal {
                     self.drop_names(grid)?

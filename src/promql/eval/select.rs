@@ -1,21 +1,30 @@
 //! Selectors: from stored samples to rows.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use super::super::ast::{Bounds, Expr, ExprKind, Matrix, Selector, Subquery};
-use super::super::engine::samples;
-use super::super::grid::{Grid, Scalar, Steps, absent};
+use super::super::annotations::Annotations;
+use super::super::ast::{Bounds, Expr, ExprKind, Matrix, Selector, Span, Subquery};
+use super::super::engine::{histograms, samples};
+use super::super::grid::{Element, Grid, Scalar, Steps, absent};
 use super::super::queryable::{QueryError, SelectHints};
 use super::super::value::RangeSeries;
-use super::super::window::{self, WindowFunction, Windows};
+use super::super::window::{self, Mixed, WindowFunction, Windows};
+use super::latest::{latest, latest_mixed};
 use super::{Evaluator, Result};
-use crate::model::{Labels, Matcher, Sample, Timestamp, is_stale_nan};
+use crate::model::labels::METRIC_NAME;
+use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp, is_stale_nan};
 
 /// A function of windows with its parameters.
 pub(super) struct WindowCall<'a> {
     pub(super) function: WindowFunction,
     pub(super) params: &'a [Scalar],
+    /// Where the range stands in the query.
+    pub(super) place: Span,
 }
+
+/// The histograms of the series that have any.
+type Natives = BTreeMap<Labels, Vec<HistogramSample>>;
 
 impl Evaluator<'_> {
     /// The value of each series at each step: its latest sample within the
@@ -39,7 +48,12 @@ impl Evaluator<'_> {
         let to = looks.last().saturating_add(ahead);
         let mut grid = Grid::default();
         let mut fresh = Vec::new();
-        self.visit(&selector.matchers, (from, to), |labels, samples| {
+        self.visit(&selector.matchers, (from, to), |labels, samples, native| {
+            if !native.is_empty() && !smoothed {
+                let at = |i| latest_mixed(samples, native, looks.time(i), lookback, times);
+                grid.push_elements(labels, (0..looks.count).map(at).collect());
+                return grid.size();
+            }
             grid.push(Cow::Borrowed(labels), 0, |cells| {
                 if smoothed && !times {
                     let samples = without_stale(samples, &mut fresh);
@@ -91,13 +105,24 @@ impl Evaluator<'_> {
     ) -> Result<Grid> {
         let mut grid = Grid::default();
         let mut fresh = Vec::new();
-        self.visit(&selector.matchers, windows.reach(), |labels, samples| {
-            let samples = without_stale(samples, &mut fresh);
-            grid.push(Cow::Borrowed(labels), 0, |cells| {
-                window::apply(call.function, call.params, windows, samples, cells);
-            });
-            grid.size()
-        })?;
+        let mut notes = Annotations::default();
+        self.visit(
+            &selector.matchers,
+            windows.reach(),
+            |labels, samples, native| {
+                let samples = without_stale(samples, &mut fresh);
+                if !native.is_empty() && windows.bounds == Bounds::Inside {
+                    let series = call.on(samples, native, labels.value(METRIC_NAME));
+                    grid.push_elements(labels, call.elements(windows, &series, &mut notes));
+                    return grid.size();
+                }
+                grid.push(Cow::Borrowed(labels), 0, |cells| {
+                    window::apply(call.function, call.params, windows, samples, cells);
+                });
+                grid.size()
+            },
+        )?;
+        self.annotations.append(notes);
         grid.sort_by_labels();
         Ok(grid)
     }
@@ -114,6 +139,13 @@ impl Evaluator<'_> {
         for (i, row) in inner.rows().iter().enumerate() {
             self.check_cancel()?;
             let samples = samples(&inner, i, steps);
+            let native = histograms(&inner, i, steps);
+            if !native.is_empty() {
+                let series = call.on(&samples, &native, row.value(METRIC_NAME));
+                let elements = call.elements(windows, &series, &mut self.annotations);
+                grid.push_elements_like(row, elements);
+                continue;
+            }
             grid.push_like(row, 0, |cells| {
                 window::apply(call.function, call.params, windows, &samples, cells);
             });
@@ -157,13 +189,17 @@ impl Evaluator<'_> {
                 let selector = &matrix.selector;
                 let windows = self.matrix_windows(matrix, steps)?;
                 let mut held = 0;
-                self.visit(&selector.matchers, windows.reach(), |labels, samples| {
+                let reach = windows.reach();
+                self.visit(&selector.matchers, reach, |labels, samples, native| {
                     let mut fresh = Vec::new();
                     let samples = without_stale(samples, &mut fresh).to_vec();
-                    held += samples.len();
-                    if !samples.is_empty() {
-                        let labels = labels.clone();
-                        series.push(RangeSeries { labels, samples });
+                    held += samples.len() + native.iter().map(|s| s.h.size()).sum::<usize>();
+                    if !samples.is_empty() || !native.is_empty() {
+                        series.push(RangeSeries {
+                            labels: labels.clone(),
+                            samples,
+                            histograms: native.to_vec(),
+                        });
                     }
                     held
                 })?;
@@ -176,6 +212,7 @@ impl Evaluator<'_> {
                 series.extend(rows.map(|(i, row)| RangeSeries {
                     labels: row.labels(),
                     samples: samples(&grid, i, steps),
+                    histograms: histograms(&grid, i, steps),
                 }));
             }
             _ => return Err(super::EvalError::execution("expected a range vector")),
@@ -211,13 +248,13 @@ impl Evaluator<'_> {
         i64::try_from(self.options.lookback.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Reads series and hands them on one by one. `take` says how many values
-    /// its result holds so far.
+    /// Reads series and hands them on one by one, numbers and histograms. `take`
+    /// says how many values its result holds so far.
     fn visit(
         &mut self,
         matchers: &[Matcher],
         (from, to): (i64, i64),
-        mut take: impl FnMut(&Labels, &[Sample]) -> usize,
+        mut take: impl FnMut(&Labels, &[Sample], &[HistogramSample]) -> usize,
     ) -> Result<()> {
         let hints = SelectHints {
             series_max: self.options.series_max,
@@ -225,23 +262,68 @@ impl Evaluator<'_> {
             cancel: self.cancel.clone(),
         };
         let room = self.options.samples_max.saturating_sub(self.held);
+        let (from, to) = (Timestamp::from_ms(from), Timestamp::from_ms(to));
+        let mut natives = self.natives(matchers, (from, to), &hints)?;
         let mut read = 0;
-        self.data.for_each(
-            Timestamp::from_ms(from),
-            Timestamp::from_ms(to),
-            matchers,
-            &hints,
-            &mut |labels, samples| {
+        self.data
+            .for_each(from, to, matchers, &hints, &mut |labels, samples| {
                 self.check_cancel()?;
                 read += samples.len() as u64;
-                if take(labels, samples) > room {
+                let native = if natives.is_empty() {
+                    Vec::new()
+                } else {
+                    natives.remove(labels).unwrap_or_default()
+                };
+                if take(labels, samples, &native) > room {
                     return Err(QueryError::TooManySamples);
                 }
                 Ok(())
-            },
-        )?;
+            })?;
+        for (labels, native) in natives {
+            if take(&labels, &[], &native) > room {
+                return Err(QueryError::TooManySamples.into());
+            }
+        }
         self.samples_read += read;
         Ok(())
+    }
+
+    /// The histograms of a selection.
+    fn natives(
+        &mut self,
+        matchers: &[Matcher],
+        (from, to): (Timestamp, Timestamp),
+        hints: &SelectHints,
+    ) -> Result<Natives> {
+        let all = self.data.histograms(from, to, matchers, hints)?;
+        self.samples_read += all.iter().map(|s| s.samples.len() as u64).sum::<u64>();
+        let all = all.into_iter().map(|s| (s.labels, s.samples));
+        Ok(all.filter(|(_, samples)| !samples.is_empty()).collect())
+    }
+}
+
+impl WindowCall<'_> {
+    fn on<'s>(
+        &self,
+        samples: &'s [Sample],
+        histograms: &'s [HistogramSample],
+        metric: &'s str,
+    ) -> Mixed<'s> {
+        Mixed {
+            samples,
+            histograms,
+            metric,
+            place: self.place,
+        }
+    }
+
+    fn elements(
+        &self,
+        windows: &Windows,
+        series: &Mixed<'_>,
+        notes: &mut Annotations,
+    ) -> Vec<Element> {
+        window::apply_mixed(self.function, self.params, windows, series, notes)
     }
 }
 
@@ -257,29 +339,6 @@ fn once_if_fixed(windows: Windows, call: &WindowCall<'_>) -> (Windows, usize) {
         ..windows.steps
     };
     (Windows { steps, ..windows }, windows.steps.count)
-}
-
-/// Appends the latest sample of each step.
-fn latest(samples: &[Sample], steps: Steps, lookback: i64, times: bool, cells: &mut Vec<f64>) {
-    let mut next = 0;
-    for i in 0..steps.count {
-        let t = steps.time(i);
-        while samples.get(next).is_some_and(|s| s.t.as_ms() <= t) {
-            next += 1;
-        }
-        let value = match samples[..next].last() {
-            // The lookback is open on the left, as every window.
-            Some(s) if s.t.as_ms() > t.saturating_sub(lookback) && !is_stale_nan(s.v) => {
-                if times {
-                    s.t.as_secs_f64()
-                } else {
-                    s.v
-                }
-            }
-            _ => absent(),
-        };
-        cells.push(value);
-    }
 }
 
 /// Windows skip staleness markers.

@@ -16,7 +16,7 @@ impl Evaluator<'_> {
         span: Span,
         steps: Steps,
     ) -> Result<Grid> {
-        let mut grid = self.vector(arg, steps)?;
+        let mut grid = self.floats(arg, steps)?;
         if self.step.is_some() {
             self.annotations.sort_in_range(span);
             return Ok(grid);

@@ -10,11 +10,13 @@
 //! It must never see a staleness marker: the caller takes them out.
 
 mod extended;
+mod native;
 mod overlap;
 mod rate;
 mod regression;
 
 pub(super) use extended::smoothed_at;
+pub(super) use native::{Mixed, apply_mixed, total};
 
 use super::ast::Bounds;
 use super::grid::{Scalar, Steps, absent};

@@ -39,11 +39,7 @@ fn counter(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>, scale: imp
         let span = Span::of(w)?;
         let first = w.first().v;
         let increase = resets.add_within(w, w.last().v - first);
-        let mut to_start = span.to_start_limited();
-        if increase > 0.0 && first >= 0.0 {
-            // A counter does not go below zero, so it cannot have begun earlier.
-            to_start = to_start.min(span.sampled * (first / increase));
-        }
+        let to_start = span.to_zero(first, increase);
         Some(increase * scale(span.factor(to_start)))
     });
 }
@@ -78,7 +74,7 @@ impl Resets {
 }
 
 /// How the samples lie in the window, in seconds.
-struct Span {
+pub(super) struct Span {
     /// From the first to the last sample.
     sampled: f64,
     /// The mean distance of samples.
@@ -91,18 +87,28 @@ impl Span {
     /// `None` with fewer than two samples.
     #[inline]
     fn of(w: &Window<'_>) -> Option<Span> {
-        let intervals = w.high - w.low - 1;
+        let ends = (w.first().t.as_ms(), w.last().t.as_ms());
+        Span::between(ends, w.high - w.low - 1, (w.start, w.end))
+    }
+
+    /// The same from the times of the first and the last sample, the number of
+    /// intervals between them, and the ends of the window.
+    #[inline]
+    pub(super) fn between(
+        (first, last): (i64, i64),
+        intervals: usize,
+        (start, end): (i64, i64),
+    ) -> Option<Span> {
         if intervals == 0 {
             return None;
         }
-        let (first, last) = (w.first().t.as_ms(), w.last().t.as_ms());
         let seconds = |ms: i64| ms as f64 / 1000.0;
         let sampled = seconds(last - first);
         Some(Span {
             sampled,
             average: sampled / intervals as f64,
-            to_start: seconds(first - w.start),
-            to_end: seconds(w.end - last),
+            to_start: seconds(first - start),
+            to_end: seconds(end - last),
         })
     }
 
@@ -117,13 +123,25 @@ impl Span {
     }
 
     #[inline]
-    fn to_start_limited(&self) -> f64 {
+    pub(super) fn to_start_limited(&self) -> f64 {
         self.limited(self.to_start)
+    }
+
+    /// How far back the window may go when the counter was `first` in the beginning
+    /// and grew by `increase`: it did not begin below zero.
+    #[inline]
+    pub(super) fn to_zero(&self, first: f64, increase: f64) -> f64 {
+        let to_start = self.to_start_limited();
+        if increase > 0.0 && first >= 0.0 {
+            to_start.min(self.sampled * (first / increase))
+        } else {
+            to_start
+        }
     }
 
     /// By how much the sampled difference grows when it is extended to the ends.
     #[inline]
-    fn factor(&self, to_start: f64) -> f64 {
+    pub(super) fn factor(&self, to_start: f64) -> f64 {
         (self.sampled + to_start + self.limited(self.to_end)) / self.sampled
     }
 }

@@ -6,7 +6,7 @@
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use crate::model::{Labels, Sample, Timestamp};
+use crate::model::{Histogram, Labels, Sample, Timestamp};
 
 /// Wraps written data into the envelope of a success.
 ///
@@ -143,6 +143,35 @@ pub fn point(out: &mut Vec<u8>, sample: Sample) {
     raw(out, ",\"");
     raw(out, &go_float(sample.v));
     raw(out, "\"]");
+}
+
+/// `[time,{"count":"9","sum":"2.5","buckets":[[0,"0.5","1","9"]]}]`: a native
+/// histogram with the buckets that are not empty, each with the kind of its bounds.
+pub fn histogram_point(out: &mut Vec<u8>, t: Timestamp, h: &Histogram) {
+    let number = |out: &mut Vec<u8>, v: f64| {
+        raw(out, "\"");
+        raw(out, &go_float(v));
+        raw(out, "\"");
+    };
+    out.push(b'[');
+    time(out, t);
+    raw(out, ",{\"count\":");
+    number(out, h.count);
+    raw(out, ",\"sum\":");
+    number(out, h.sum);
+    let ranges = h.ranges();
+    if !ranges.is_empty() {
+        raw(out, ",\"buckets\":");
+        array(out, ranges, |out, range| {
+            raw(out, &format!("[{}", range.rule()));
+            for v in [range.lower, range.upper, range.count] {
+                out.push(b',');
+                number(out, v);
+            }
+            out.push(b']');
+        });
+    }
+    raw(out, "}]");
 }
 
 /// Seconds, with three decimals when there is a fraction.

@@ -215,25 +215,42 @@ fn truncated(value: &mut Value, limit: usize) -> bool {
 fn element(out: &mut Vec<u8>, t: Timestamp, sample: &VectorSample) {
     json::raw(out, "{\"metric\":");
     json::labels(out, &sample.labels);
-    json::raw(out, ",\"value\":");
-    json::point(out, Sample { t, v: sample.v });
+    match &sample.histogram {
+        Some(h) => {
+            json::raw(out, ",\"histogram\":");
+            json::histogram_point(out, t, h);
+        }
+        None => {
+            json::raw(out, ",\"value\":");
+            json::point(out, Sample { t, v: sample.v });
+        }
+    }
     out.push(b'}');
 }
 
 fn one_series(out: &mut Vec<u8>, series: &RangeSeries) {
     json::raw(out, "{\"metric\":");
     json::labels(out, &series.labels);
-    json::raw(out, ",\"values\":");
-    json::array(out, &series.samples, |out, sample| {
-        json::point(out, *sample)
-    });
+    if !series.samples.is_empty() || series.histograms.is_empty() {
+        json::raw(out, ",\"values\":");
+        json::array(out, &series.samples, |out, sample| {
+            json::point(out, *sample)
+        });
+    }
+    if !series.histograms.is_empty() {
+        json::raw(out, ",\"histograms\":");
+        json::array(out, &series.histograms, |out, sample| {
+            json::histogram_point(out, sample.t, &sample.h);
+        });
+    }
     out.push(b'}');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Labels;
+    use crate::model::histogram::Bucket;
+    use crate::model::{Histogram, HistogramSample, Labels};
 
     fn check(value: Value, limit: usize, want: &str) {
         let output = Output {
@@ -271,6 +288,7 @@ mod tests {
                 samples: vec![VectorSample {
                     labels: labels.clone(),
                     v: f64::INFINITY,
+                    histogram: None,
                 }],
             },
             9,
@@ -280,6 +298,7 @@ mod tests {
             Value::Matrix(vec![RangeSeries {
                 labels,
                 samples: vec![Sample::new(1_000, 1.0), Sample::new(2_500, f64::NAN)],
+                histograms: Vec::new(),
             }]),
             9,
             r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"a\"b"},"values":[[1,"1"],[2.500,"NaN"]]}]}}"#,
@@ -292,10 +311,60 @@ mod tests {
     }
 
     #[test]
+    fn native_histograms_have_prometheus_form() {
+        let bucket = |index, count| Bucket { index, count };
+        let h = Histogram {
+            zero_threshold: 0.25,
+            zero_count: 1.0,
+            count: 7.0,
+            sum: -0.5,
+            positive: vec![bucket(0, 1.5), bucket(2, 1.5)],
+            negative: vec![bucket(1, 3.0)],
+            ..Histogram::default()
+        };
+        let h = std::sync::Arc::new(h);
+        let text = r#"{"count":"7","sum":"-0.5","buckets":[[1,"-2","-1","3"],[3,"-0.25","0.25","1"],[0,"0.5","1","1.5"],[0,"2","4","1.5"]]}"#;
+        let labels = Labels::from_pairs([("a", "b")]);
+        check(
+            Value::Vector {
+                t: T,
+                samples: vec![VectorSample {
+                    labels: labels.clone(),
+                    v: 0.0,
+                    histogram: Some(h.clone()),
+                }],
+            },
+            9,
+            &format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{"a":"b"}},"histogram":[1435781451.781,{text}]}}]}}}}"#
+            ),
+        );
+        let series = |samples| RangeSeries {
+            labels: labels.clone(),
+            samples,
+            histograms: vec![HistogramSample {
+                t: Timestamp::from_ms(2_000),
+                h: h.clone(),
+            }],
+        };
+        check(
+            Value::Matrix(vec![
+                series(Vec::new()),
+                series(vec![Sample::new(1_000, 1.0)]),
+            ]),
+            9,
+            &format!(
+                r#"{{"status":"success","data":{{"resultType":"matrix","result":[{{"metric":{{"a":"b"}},"histograms":[[2,{text}]]}},{{"metric":{{"a":"b"}},"values":[[1,"1"]],"histograms":[[2,{text}]]}}]}}}}"#
+            ),
+        );
+    }
+
+    #[test]
     fn a_limit_cuts_and_says_so() {
         let one = |name: &str| VectorSample {
             labels: Labels::from_pairs([("a", name)]),
             v: 1.0,
+            histogram: None,
         };
         let samples = vec![one("x"), one("y")];
         check(

@@ -180,6 +180,7 @@ fn frames(value: Value, query: &Query) -> Vec<Frame> {
         Value::String { .. } => Vec::new(),
         Value::Vector { t, samples } => samples
             .into_iter()
+            .filter(|sample| sample.histogram.is_none())
             .map(|sample| one(sample.labels, t, sample.v))
             .collect(),
         Value::Matrix(series) => series.into_iter().map(|s| (s.labels, s.samples)).collect(),

@@ -105,7 +105,10 @@ pub(crate) async fn figures(
 fn first(value: Value) -> Option<f64> {
     match value {
         Value::Scalar { v, .. } => Some(v),
-        Value::Vector { samples, .. } => samples.first().map(|sample| sample.v),
+        Value::Vector { samples, .. } => samples
+            .first()
+            .filter(|sample| sample.histogram.is_none())
+            .map(|sample| sample.v),
         _ => None,
     }
     .filter(|v| !v.is_nan())

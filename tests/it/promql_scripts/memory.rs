@@ -1,12 +1,13 @@
 //! Series in memory, as the engine reads them.
 
 use pulse::model::{Labels, Matcher, Timestamp};
-use pulse::promql::{QueryError, Queryable, SelectHints, Series};
+use pulse::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 
 /// A few series, sorted by labels.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     series: Vec<Series>,
+    histograms: Vec<HistogramSeries>,
 }
 
 impl Memory {
@@ -22,6 +23,18 @@ impl Memory {
                 samples.sort_by_key(|sample| sample.t);
             }
             Err(at) => self.series.insert(at, added),
+        }
+    }
+
+    /// Adds the histograms of a series.
+    pub(crate) fn add_histograms(&mut self, added: HistogramSeries) {
+        let mut all = self.histograms.iter_mut();
+        match all.find(|series| series.labels == added.labels) {
+            Some(series) => {
+                series.samples.extend(added.samples);
+                series.samples.sort_by_key(|sample| sample.t);
+            }
+            None => self.histograms.push(added),
         }
     }
 }
@@ -53,6 +66,24 @@ impl Queryable for Memory {
             });
         }
         Ok(selected)
+    }
+
+    fn histograms(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        _hints: &SelectHints,
+    ) -> Result<Vec<HistogramSeries>, QueryError> {
+        let wanted = |s: &&HistogramSeries| matchers.iter().all(|m| m.matches_labels(&s.labels));
+        let within = |s: &HistogramSeries| {
+            let samples = s.samples.iter().filter(|s| s.t >= start && s.t <= end);
+            HistogramSeries {
+                labels: s.labels.clone(),
+                samples: samples.cloned().collect(),
+            }
+        };
+        Ok(self.histograms.iter().filter(wanted).map(within).collect())
     }
 }
 

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use pulse::model::{Labels, Sample, Timestamp, duration, is_stale_nan, stale_nan};
-use pulse::promql::{Engine, Output, Series, Value, parse};
+use pulse::model::{
+    Histogram, HistogramSample, Labels, Sample, Timestamp, duration, is_stale_nan, stale_nan,
+};
+use pulse::promql::{Engine, HistogramSeries, Output, RangeSeries, Series, Value, parse};
 
 use super::memory::{Memory, labels};
+use super::native;
 
 /// Values may differ by this much, relative to the larger.
 const TOLERANCE: f64 = 1e-6;
@@ -19,7 +22,7 @@ pub(crate) struct Script {
 
 enum Command {
     Clear,
-    Load(Vec<Series>),
+    Load(Vec<(Series, HistogramSeries)>),
     Eval(Eval),
 }
 
@@ -50,7 +53,16 @@ struct Row {
     /// `None` for a bare number or text.
     labels: Option<Labels>,
     text: String,
-    values: Vec<Option<f64>>,
+    values: Vec<Column>,
+}
+
+/// A value of a series; `None` is a gap.
+type Column = Option<Number>;
+
+#[derive(Clone, Debug)]
+enum Number {
+    Float(f64),
+    Native(Arc<Histogram>),
 }
 
 impl Script {
@@ -94,7 +106,10 @@ impl Script {
         for (line, command) in &self.commands {
             match command {
                 Command::Clear => memory = Memory::default(),
-                Command::Load(series) => series.iter().for_each(|s| memory.add(s.clone())),
+                Command::Load(all) => all.iter().for_each(|(floats, native)| {
+                    memory.add(floats.clone());
+                    memory.add_histograms(native.clone());
+                }),
                 Command::Eval(eval) => {
                     if let Err(failure) = eval.run(engine, &memory) {
                         failures.push(format!("{line}: {}: {failure}", eval.query));
@@ -139,16 +154,28 @@ fn command(line: &str, body: &[&str]) -> Result<Command, String> {
 }
 
 /// `metric{...} 1 2+3x4 _`
-fn loaded(line: &str, step: i64) -> Result<Series, String> {
+fn loaded(line: &str, step: i64) -> Result<(Series, HistogramSeries), String> {
     let (metric, values) = split_labels(line)?;
-    let samples = values_of(values)?
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, v)| Some(Sample::new(step * i as i64, v?)));
-    Ok(Series {
+    let mut floats = Series {
         labels: labels(metric)?,
-        samples: samples.collect(),
-    })
+        samples: Vec::new(),
+    };
+    let mut native = HistogramSeries {
+        labels: floats.labels.clone(),
+        samples: Vec::new(),
+    };
+    for (i, value) in values_of(values)?.into_iter().enumerate() {
+        let ms = step * i as i64;
+        match value {
+            Some(Number::Float(v)) => floats.samples.push(Sample::new(ms, v)),
+            Some(Number::Native(h)) => native.samples.push(HistogramSample {
+                t: Timestamp::from_ms(ms),
+                h,
+            }),
+            None => {}
+        }
+    }
+    Ok((floats, native))
 }
 
 /// Splits after the label set.
@@ -171,22 +198,27 @@ fn split_labels(line: &str) -> Result<(&str, &str), String> {
 }
 
 /// The series notation; `None` is a gap.
-fn values_of(text: &str) -> Result<Vec<Option<f64>>, String> {
+fn values_of(text: &str) -> Result<Vec<Column>, String> {
     let mut values = Vec::new();
-    for item in text.split_whitespace() {
+    for item in native::items(text) {
         repeated(item, &mut values).ok_or_else(|| format!("bad value {item:?}"))?;
     }
     Ok(values)
 }
 
 /// `5`, `_`, `_x3`, `5x3` (four times), `5+2x3` (5 7 9 11), `5-2x3`, `stale`.
-fn repeated(item: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
+fn repeated(item: &str, values: &mut Vec<Column>) -> Option<()> {
+    if item.starts_with("{{") {
+        let all = native::repeated(item)?.into_iter();
+        values.extend(all.map(|h| Some(Number::Native(h.into()))));
+        return Some(());
+    }
     if item == "stale" {
-        values.push(Some(stale_nan()));
+        values.push(Some(Number::Float(stale_nan())));
         return Some(());
     }
     if let Ok(v) = item.parse() {
-        values.push(Some(v));
+        values.push(Some(Number::Float(v)));
         return Some(());
     }
     let (start, count) = match item.rsplit_once('x') {
@@ -206,7 +238,7 @@ fn repeated(item: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
     };
     let mut v: f64 = first;
     for _ in 0..=count {
-        values.push(Some(v));
+        values.push(Some(Number::Float(v)));
         v += delta;
     }
     Some(())
@@ -349,7 +381,7 @@ impl Eval {
         let rows = &self.expect.rows;
         match value {
             Value::Scalar { v, .. } => match rows.as_slice() {
-                [row] if row.labels.is_none() => compare(&row.values, &[Some(*v)]),
+                [row] if row.labels.is_none() => compare(&row.values, &[Some(Number::Float(*v))]),
                 _ => Err(format!("got the scalar {v}")),
             },
             Value::String { v, .. } => match rows.as_slice() {
@@ -359,14 +391,18 @@ impl Eval {
             Value::Vector { samples, .. } => {
                 let got = samples
                     .iter()
-                    .map(|s| (s.labels.clone(), vec![Some(s.v)]))
+                    .map(|s| {
+                        let native = s.histogram.clone().map(Number::Native);
+                        let value = native.unwrap_or(Number::Float(s.v));
+                        (s.labels.clone(), vec![Some(value)])
+                    })
                     .collect();
                 self.rows(got)
             }
             Value::Matrix(series) => {
                 let got = series
                     .iter()
-                    .map(|s| (s.labels.clone(), self.columns(&s.samples)))
+                    .map(|s| (s.labels.clone(), self.columns(s)))
                     .collect();
                 self.rows(got)
             }
@@ -374,22 +410,27 @@ impl Eval {
     }
 
     /// The samples at the steps of the query; for an instant query, as they come.
-    fn columns(&self, samples: &[Sample]) -> Vec<Option<f64>> {
+    fn columns(&self, series: &RangeSeries) -> Vec<Column> {
+        let floats = series.samples.iter().map(|s| (s.t, Number::Float(s.v)));
+        let native = series.histograms.iter();
+        let native = native.map(|s| (s.t, Number::Native(s.h.clone())));
+        let mut samples: Vec<(Timestamp, Number)> = floats.chain(native).collect();
+        samples.sort_by_key(|(t, _)| *t);
         let When::Range { start, step, .. } = self.when else {
-            return samples.iter().map(|s| Some(s.v)).collect();
+            return samples.into_iter().map(|(_, v)| Some(v)).collect();
         };
         let mut columns = Vec::new();
-        for sample in samples {
-            let offset = sample.t.as_ms() - start;
-            assert_eq!(offset % step, 0, "a sample off the steps: {sample:?}");
+        for (t, v) in samples {
+            let offset = t.as_ms() - start;
+            assert_eq!(offset % step, 0, "a sample off the steps: {t:?}");
             let at = usize::try_from(offset / step).expect("not before the start");
             columns.resize(at, None);
-            columns.push(Some(sample.v));
+            columns.push(Some(v));
         }
         columns
     }
 
-    fn rows(&self, got: Vec<(Labels, Vec<Option<f64>>)>) -> Result<(), String> {
+    fn rows(&self, got: Vec<(Labels, Vec<Column>)>) -> Result<(), String> {
         let rows = &self.expect.rows;
         if got.len() != rows.len() {
             return Err(format!("{} series, not {}: {got:?}", got.len(), rows.len()));
@@ -411,8 +452,8 @@ impl Eval {
     }
 }
 
-fn compare(want: &[Option<f64>], got: &[Option<f64>]) -> Result<(), String> {
-    let same = want.len() == got.len() && want.iter().zip(got).all(|(w, g)| equal(*w, *g));
+fn compare(want: &[Column], got: &[Column]) -> Result<(), String> {
+    let same = want.len() == got.len() && want.iter().zip(got).all(|(w, g)| equal(w, g));
     if same {
         Ok(())
     } else {
@@ -420,9 +461,11 @@ fn compare(want: &[Option<f64>], got: &[Option<f64>]) -> Result<(), String> {
     }
 }
 
-fn equal(a: Option<f64>, b: Option<f64>) -> bool {
+fn equal(a: &Column, b: &Column) -> bool {
     match (a, b) {
-        (Some(a), Some(b)) => {
+        (Some(Number::Native(a)), Some(Number::Native(b))) => native::same(a, b),
+        (Some(Number::Float(a)), Some(Number::Float(b))) => {
+            let (a, b) = (*a, *b);
             a == b
                 || a.is_nan() && b.is_nan() && !is_stale_nan(b)
                 || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
