@@ -40,7 +40,7 @@ pub use silence::{Silence, SilenceError, SilenceState};
 pub use verdict::{Decision, Hold, Verdict};
 pub use view::{AlertGroup, AlertStatus, GroupView, Picture, sort_silences};
 
-use crate::config::Config;
+use crate::config::{Config, Mistake};
 use crate::model::{Clock, Timestamp};
 use crate::store::{self, Item, StateOp, Store, Table, Urgency, WriteBatch};
 use crate::tasks::Tasks;
@@ -79,28 +79,27 @@ struct Inner {
     wake: Notify,
 }
 
-/// Checks `[alerting]` without starting anything.
-///
-/// # Errors
-/// With the field that is wrong.
-pub fn check(config: &Config) -> anyhow::Result<()> {
+/// What is wrong with the times under `[alerting]`.
+pub fn mistakes(config: &Config) -> Vec<Mistake> {
     let alerting = &config.alerting;
-    for (field, span) in [
-        ("group_interval", alerting.group_interval),
-        ("repeat_interval", alerting.repeat_interval),
-    ] {
-        if span.get().is_zero() {
-            anyhow::bail!("[alerting] {field} must be longer than 0s");
-        }
-    }
-    Ok(())
+    let fields = [
+        ("alerting.group_interval", alerting.group_interval),
+        ("alerting.repeat_interval", alerting.repeat_interval),
+    ];
+    let none = fields.into_iter().filter(|(_, span)| span.get().is_zero());
+    none.map(|(field, _)| Mistake::new(field, "0s, expected more than 0s"))
+        .collect()
+}
+
+fn check(config: &Config) -> Result<(), Mistake> {
+    mistakes(config).into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Starts the notifications; they end soon after `stop`. With a manual clock nothing
 /// runs by itself: see [`Alerting::tick`].
 ///
 /// # Errors
-/// As [`check`].
+/// With the first of [`mistakes`].
 pub fn start(
     config: &Config,
     store: Store,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::start::{completed, operator_token};
 use super::{App, check, notify};
-use crate::config::Config;
+use crate::config::{Config, Mistakes};
 use crate::web::ReloadRequest;
 use crate::{rules, sources};
 
@@ -17,7 +17,7 @@ impl App {
     /// Reads the configuration and every file that it names again, and applies it.
     ///
     /// # Errors
-    /// With the first mistake; then nothing has changed.
+    /// With all mistakes; then nothing has changed.
     pub async fn try_reload(&self) -> anyhow::Result<()> {
         let app = &self.0;
         let _one_at_a_time = app.reloading.lock().await;
@@ -50,25 +50,29 @@ impl App {
                 () = stop.cancelled() => None,
             };
             let Some(answer) = request else { return };
-            let outcome = self.try_reload().await.map_err(|err| format!("{err:#}"));
+            let outcome = self.try_reload().await;
             log_outcome(&outcome);
-            drop(answer.send(outcome));
+            drop(answer.send(outcome.map_err(|err| format!("{err:#}"))));
         }
     }
 
     /// The same, with the outcome in the log: for a signal, to which nobody can answer.
     pub async fn reload(&self) {
         notify(&[sd_notify::NotifyState::Reloading]);
-        log_outcome(&self.try_reload().await.map_err(|err| format!("{err:#}")));
+        log_outcome(&self.try_reload().await);
         notify(&[sd_notify::NotifyState::Ready]);
     }
 }
 
-fn log_outcome(outcome: &Result<(), String>) {
-    match outcome {
-        Ok(()) => tracing::info!("configuration reloaded"),
-        Err(error) => tracing::error!(error, "configuration not reloaded"),
-    }
+fn log_outcome(outcome: &anyhow::Result<()>) {
+    let Err(err) = outcome else {
+        tracing::info!("configuration reloaded");
+        return;
+    };
+    let mistakes = err.downcast_ref::<Mistakes>();
+    let mistakes = mistakes.map_or(1, |mistakes| mistakes.lines().count());
+    let error = format!("{err:#}").replace('\n', "; ");
+    tracing::error!(mistakes, error, "configuration not reloaded");
 }
 
 /// The fields in which `new` differs from what we run with and that only a start reads.

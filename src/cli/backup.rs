@@ -66,9 +66,9 @@ pub(super) struct RestoreArgs {
 /// Arguments of `pulse verify`.
 #[derive(Args)]
 pub(super) struct VerifyArgs {
-    /// A backup to check instead of a data directory.
-    #[arg(conflicts_with_all = ["config", "data_dir"])]
-    file: Option<PathBuf>,
+    /// A backup, or a data directory: the same as --data-dir.
+    #[arg(value_name = "FILE|DIR", conflicts_with_all = ["config", "data_dir"])]
+    what: Option<PathBuf>,
     #[command(flatten)]
     dir: DirArgs,
 }
@@ -174,7 +174,8 @@ pub(super) fn restore(args: &RestoreArgs) -> ExitCode {
 
 /// Walks every checksum.
 pub(super) fn verify(args: &VerifyArgs) -> ExitCode {
-    match &args.file {
+    match &args.what {
+        Some(dir) if dir.is_dir() => ended(verify_dir(dir)),
         Some(file) => ended(backup::check(file, None).map_err(Into::into).map(|held| {
             format!(
                 "{}: {} files, everything up to commit {}, no fault",

@@ -1,14 +1,14 @@
 //! `pulse check`: does everything but start. `pulse check rules`: rule files alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::{EXIT_USAGE, checked, complain, say, warn};
-use crate::config::Config;
+use super::{EXIT_USAGE, complain, read, say, warn};
+use crate::config::text;
 use crate::rules::file::{self, Defaults};
 use crate::rules::{duplicates, packs};
 
@@ -42,8 +42,8 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
     if let Some(What::Rules(args)) = &args.what {
         return check_rules(&args.files);
     }
-    let report = load(args).and_then(|config| checked(&config, args.config.as_deref()));
-    match report {
+    let config = read(args.config.as_deref());
+    match config.and_then(|config| Ok(crate::app::check(&config)?)) {
         Ok(report) => {
             say(&report.to_string());
             ExitCode::SUCCESS
@@ -52,13 +52,6 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
             complain(&error);
             ExitCode::from(EXIT_USAGE)
         }
-    }
-}
-
-fn load(args: &CheckArgs) -> anyhow::Result<Config> {
-    match &args.config {
-        Some(path) => Config::load(path),
-        None => Ok(Config::default()),
     }
 }
 
@@ -88,10 +81,10 @@ fn check_file(name: &str) -> Result<String, Vec<String>> {
     let text = match name.strip_prefix("pack:") {
         Some(pack) => packs::text(pack)
             .map(str::to_owned)
-            .with_context(|| format!("{pack:?} is not a pack")),
-        None => std::fs::read_to_string(name).context("cannot read rule file"),
+            .with_context(|| format!("{name}: {pack:?} is not a pack")),
+        None => text::read(Path::new(name)),
     };
-    let text = text.map_err(|err| vec![format!("{name}: {err:#}")])?;
+    let text = text.map_err(|err| vec![format!("{err:#}")])?;
     let defaults = Defaults::every(Duration::from_secs(60));
     let groups = file::parse(name, &text, defaults)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;

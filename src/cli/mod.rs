@@ -14,6 +14,7 @@ mod run;
 mod test;
 mod tsdb;
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Span};
+use crate::config::{Config, Mistakes, Span};
 use crate::model::duration;
 
 /// The exit code of a mistake in the configuration or the arguments.
@@ -91,27 +92,29 @@ fn parse_span(text: &str) -> Result<Span, String> {
 }
 
 impl RunArgs {
-    /// The configuration file with these arguments on top.
+    /// The configuration file with these arguments on top. Its mistakes are told by
+    /// [`crate::app::check`], together with those that only that one finds.
     ///
     /// # Errors
-    /// When the file cannot be read or parsed.
+    /// When the file cannot be read or is no TOML.
     pub fn load(&self) -> anyhow::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::load(path)?,
-            None => Config::default(),
-        };
+        let mut config = read(self.config.as_deref())?;
         if let Some(dir) = &self.data_dir {
             config.server.data_dir = std::path::absolute(dir).context("no working folder")?;
+            config.set_by("server.data_dir", "--data-dir");
         }
         if !self.listen.is_empty() {
             config.server.listen.clone_from(&self.listen);
+            config.set_by("server.listen", "--listen");
         }
         if let Some(retention) = self.retention {
             config.store.retention = retention;
+            config.set_by("store.retention", "--storage.tsdb.retention.time");
         }
         config.server.enable_admin_api |= self.enable_admin_api;
         if let Some(level) = &self.log_level {
             config.server.log_level.clone_from(level);
+            config.set_by("server.log_level", "--log-level");
         }
         Ok(config)
     }
@@ -134,14 +137,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Checks a configuration; the error names the file that it came from.
-fn checked(config: &Config, file: Option<&Path>) -> anyhow::Result<crate::app::Report> {
-    let name = || {
-        file.map_or("built-in configuration".to_owned(), |f| {
-            f.display().to_string()
-        })
-    };
-    crate::app::check(config).with_context(name)
+/// What a configuration file says, for [`crate::app::check`]; without one the defaults.
+fn read(file: Option<&Path>) -> anyhow::Result<Config> {
+    file.map_or_else(|| Ok(Config::default()), Config::read)
 }
 
 /// Says how it went: a text for standard output, or an error.
@@ -167,10 +165,14 @@ fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .block_on(work)
 }
 
-/// Says on standard error what went wrong, with its causes.
-#[expect(clippy::print_stderr, reason = "this is the command line's own voice")]
+/// Says on standard error what went wrong, with its causes. Mistakes of a
+/// configuration begin with their place, as editors read it.
 fn complain(error: &anyhow::Error) {
-    eprintln!("pulse: {error:#}");
+    match error.downcast_ref::<Mistakes>() {
+        Some(mistakes) if std::io::stderr().is_terminal() => warn(&mistakes.with_pictures()),
+        Some(mistakes) => warn(&mistakes.to_string()),
+        None => warn(&format!("pulse: {error:#}")),
+    }
 }
 
 /// Says something on standard error.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{EXIT_USAGE, RunArgs, checked, complain};
+use super::{EXIT_USAGE, RunArgs, complain};
 use crate::app::App;
 use crate::config::Config;
 use crate::model::{Clock, clock};
@@ -35,8 +35,8 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 /// Everything that can be wrong before anything has started.
 fn prepare(args: &RunArgs) -> anyhow::Result<Config> {
     let config = args.load()?;
+    crate::app::check(&config)?;
     logging::init(&config.server.log_level, config.server.log_format)?;
-    checked(&config, args.config.as_deref())?;
     Ok(config)
 }
 

@@ -8,10 +8,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
 use serde::Deserialize;
 
 use super::intervals::NamedIntervals;
+use super::mistake::{Mistake, joined};
+use super::origin::{Origin, TREE_FILE, Written};
 use super::receivers::{HttpConfig, Receiver};
 use super::routing::{InhibitRule, RouteNode};
 use super::{Address, Secret, Span};
@@ -82,36 +83,35 @@ pub struct AlertmanagerGlobal {
 }
 
 impl Alertmanager {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// With file, line, column and what was expected.
-    pub fn load(path: &Path) -> anyhow::Result<Alertmanager> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path.display().to_string();
-        let mut tree = Alertmanager::parse(&text, &name)?;
+    /// Reads a file; gives its text too. [`Alertmanager::mistakes`] looks at the rest.
+    pub(super) fn read(path: &Path) -> Result<(Alertmanager, String), Mistake> {
+        let text = super::text::read(path)
+            .map_err(|err| Mistake::new("alerting.config_file", format!("{err:#}")))?;
+        let mut tree = from_yaml(&text, &path.display().to_string())?;
         tree.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(tree)
+        Ok((tree, text))
     }
 
     /// Parses and checks the YAML text of a file called `name`.
     ///
     /// # Errors
-    /// As [`Alertmanager::load`].
+    /// With file, line, column and what was expected.
     pub fn parse(text: &str, name: &str) -> anyhow::Result<Alertmanager> {
-        let tree: Alertmanager = serde_saphyr::from_str(text).map_err(|err| {
-            let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
-            let whole = err.without_snippet().to_string();
-            let first = whole.lines().next().unwrap_or_default();
-            let message = first.strip_prefix("error: ").unwrap_or(first);
-            anyhow!("{name}:{line}:{column}: {message}")
-        })?;
-        tree.check(&HashSet::new()).map_err(|mistake| {
-            let line = mistake.line_in(text);
-            anyhow!("{name}:{line}: {}", mistake.message)
-        })?;
-        Ok(tree)
+        let tree = from_yaml(text, name)?;
+        let origin = Origin {
+            tree: Written {
+                name: name.to_owned(),
+                text: text.to_owned(),
+            },
+            ..Origin::default()
+        };
+        let mistakes = tree.mistakes(&HashSet::new()).into_iter();
+        let mistakes = mistakes.map(|(path, text)| Mistake::new(joined(TREE_FILE, &path), text));
+        let told = origin.tell(mistakes.collect());
+        match told.is_empty() {
+            true => Ok(tree),
+            false => Err(told.into()),
+        }
     }
 
     /// All named intervals, under their new and their old name.
@@ -119,111 +119,139 @@ impl Alertmanager {
         self.time_intervals.iter().chain(&self.mute_time_intervals)
     }
 
-    /// Checks what the parts say of each other. `more` are receivers that are
-    /// configured elsewhere.
-    pub(super) fn check(&self, more: &HashSet<&str>) -> Result<(), Mistake> {
+    /// What is wrong in what the parts say of each other: the path of the field and the
+    /// message. `more` are receivers that are configured elsewhere.
+    pub(super) fn mistakes(&self, more: &HashSet<&str>) -> Vec<(String, String)> {
+        let mut found = Vec::new();
         let Some(root) = &self.route else {
-            return mistake("route", "", "no routes provided, expected a route");
+            return vec![(
+                "route".into(),
+                "no routes provided, expected a route".into(),
+            )];
         };
         let mut receivers: HashSet<&str> = more.clone();
-        for receiver in &self.receivers {
-            if receiver.name.is_empty() {
-                return mistake("name", "", "missing name in receiver");
-            }
-            if !receivers.insert(&receiver.name) {
-                let text = format!("notification config name {:?} is not unique", receiver.name);
-                return mistake("name", &receiver.name, &text);
+        for (index, receiver) in self.receivers.iter().enumerate() {
+            let (path, name) = (format!("receivers[{index}].name"), &receiver.name);
+            if name.is_empty() {
+                found.push((path, "missing name in receiver".to_owned()));
+            } else if !receivers.insert(name) {
+                let text = format!("notification config name {name:?} is not unique");
+                found.push((path, text));
             }
         }
         let mut intervals = HashSet::new();
-        for named in self.intervals() {
-            if !intervals.insert(named.name.as_str()) {
-                let text = format!("time interval {:?} is not unique", named.name);
-                return mistake("name", &named.name, &text);
-            }
-        }
-        check_root(root)?;
-        for route in root.all() {
-            if let Some(receiver) = route.receiver.as_deref().filter(|r| !receivers.contains(r)) {
-                let text = format!("undefined receiver {receiver:?} used in route");
-                return mistake("receiver", receiver, &text);
-            }
-            let named = route.mute_time_intervals.iter();
-            for name in named.chain(&route.active_time_intervals) {
-                if !intervals.contains(name.as_str()) {
-                    let text = format!("undefined time interval {name:?} used in route");
-                    return mistake("time_intervals", name, &text);
+        for (list, all) in [
+            ("time_intervals", &self.time_intervals),
+            ("mute_time_intervals", &self.mute_time_intervals),
+        ] {
+            for (index, NamedIntervals { name, .. }) in all.iter().enumerate() {
+                if !intervals.insert(name.as_str()) {
+                    let text = format!("time interval {name:?} is not unique");
+                    found.push((format!("{list}[{index}].name"), text));
                 }
             }
-            check_times(route)?;
         }
-        Ok(())
-    }
-}
-
-/// A mistake, with the field and the name that stand in its line.
-pub(super) struct Mistake {
-    field: &'static str,
-    name: String,
-    pub(super) message: String,
-}
-
-impl Mistake {
-    /// The last line that sets the field to the name, or that holds both; counted from
-    /// 1, and 1 when there is none.
-    pub(super) fn line_in(&self, text: &str) -> usize {
-        let sets = |line: &str| {
-            let (key, value) = line.split_once([':', '=']).unwrap_or((line, ""));
-            key.trim_end().ends_with(self.field) && value.contains(&self.name)
+        check_root(root, &mut found);
+        let known = Known {
+            receivers: &receivers,
+            intervals: &intervals,
         };
-        let holds = |line: &str| line.contains(self.field) && line.contains(&self.name);
-        let last = |is_it: &dyn Fn(&str) -> bool| {
-            let found = text.lines().enumerate().filter(|(_, line)| is_it(line));
-            found.last().map(|(i, _)| i + 1)
-        };
-        last(&sets).or_else(|| last(&holds)).unwrap_or(1)
+        known.check(root, "route", &mut found);
+        found
     }
 }
 
-fn mistake<T>(field: &'static str, name: &str, message: &str) -> Result<T, Mistake> {
-    Err(Mistake {
-        field,
-        name: name.to_owned(),
-        message: message.to_owned(),
-    })
+/// What routes may name.
+struct Known<'a> {
+    receivers: &'a HashSet<&'a str>,
+    intervals: &'a HashSet<&'a str>,
 }
 
-fn check_root(root: &RouteNode) -> Result<(), Mistake> {
-    if root.receiver.is_none() {
-        return mistake("route", "", "root route must specify a default receiver");
+impl Known<'_> {
+    /// Checks a route and all below it.
+    fn check(&self, route: &RouteNode, path: &str, found: &mut Vec<(String, String)>) {
+        let receiver = route.receiver.as_deref();
+        if let Some(receiver) = receiver.filter(|r| !self.receivers.contains(r)) {
+            let text = format!("undefined receiver {receiver:?} used in route");
+            found.push((format!("{path}.receiver"), text));
+        }
+        for (field, names) in [
+            ("mute_time_intervals", &route.mute_time_intervals),
+            ("active_time_intervals", &route.active_time_intervals),
+        ] {
+            for (index, name) in names.iter().enumerate() {
+                if !self.intervals.contains(name.as_str()) {
+                    let text = format!("undefined time interval {name:?} used in route");
+                    found.push((format!("{path}.{field}[{index}]"), text));
+                }
+            }
+        }
+        for (field, span) in [
+            ("group_interval", route.group_interval),
+            ("repeat_interval", route.repeat_interval),
+        ] {
+            if span.is_some_and(|span| span.get().is_zero()) {
+                found.push((format!("{path}.{field}"), format!("{field} cannot be zero")));
+            }
+        }
+        for (index, child) in route.routes.iter().enumerate() {
+            self.check(child, &format!("{path}.routes[{index}]"), found);
+        }
     }
-    if !root.conditions().is_empty() {
-        return mistake("route", "", "root route must not have any matchers");
-    }
-    if !root.mute_time_intervals.is_empty() {
-        let text = "root route must not have any mute time intervals";
-        return mistake("mute_time_intervals", "", text);
-    }
-    if !root.active_time_intervals.is_empty() {
-        let text = "root route must not have any active time intervals";
-        return mistake("active_time_intervals", "", text);
-    }
-    if root.goes_on {
-        return mistake("continue", "", "cannot have continue in root route");
-    }
-    Ok(())
 }
 
-fn check_times(route: &RouteNode) -> Result<(), Mistake> {
-    for (field, span) in [
-        ("group_interval", route.group_interval),
-        ("repeat_interval", route.repeat_interval),
+fn check_root(root: &RouteNode, found: &mut Vec<(String, String)>) {
+    for (field, is_wrong, text) in [
+        (
+            "",
+            root.receiver.is_none(),
+            "root route must specify a default receiver",
+        ),
+        (
+            ".match",
+            !root.equals.is_empty(),
+            "root route must not have any matchers",
+        ),
+        (
+            ".match_re",
+            !root.match_re.is_empty(),
+            "root route must not have any matchers",
+        ),
+        (
+            ".matchers",
+            !root.matchers.0.is_empty(),
+            "root route must not have any matchers",
+        ),
+        (
+            ".mute_time_intervals",
+            !root.mute_time_intervals.is_empty(),
+            "root route must not have any mute time intervals",
+        ),
+        (
+            ".active_time_intervals",
+            !root.active_time_intervals.is_empty(),
+            "root route must not have any active time intervals",
+        ),
+        (
+            ".continue",
+            root.goes_on,
+            "cannot have continue in root route",
+        ),
     ] {
-        if span.is_some_and(|span| span.get().is_zero()) {
-            return mistake(field, "", &format!("{field} cannot be zero"));
+        if is_wrong {
+            found.push((format!("route{field}"), text.to_owned()));
         }
     }
-    Ok(())
+}
+
+fn from_yaml(text: &str, name: &str) -> Result<Alertmanager, Mistake> {
+    serde_saphyr::from_str(text).map_err(|err| {
+        let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
+        let whole = err.without_snippet().to_string();
+        let first = whole.lines().next().unwrap_or_default();
+        let message = first.strip_prefix("error: ").unwrap_or(first);
+        Mistake::elsewhere(format!("{name}:{line}:{column}: {message}"))
+    })
 }
 
 #[cfg(test)]
@@ -242,11 +270,11 @@ mod tests {
         for (text, wanted) in [
             (
                 "route:\n  receiver: c\n",
-                "am.yml:2: undefined receiver \"c\"",
+                "am.yml:2:3: route.receiver: undefined receiver \"c\"",
             ),
             (
                 "route:\n  group_by: [x]\n",
-                "am.yml:1: root route must specify",
+                "am.yml:1:1: route: root route must specify",
             ),
             (
                 "route:\n  receiver: a\n  routes:\n  - matchers: ['x']\n",
@@ -266,15 +294,15 @@ mod tests {
             ),
             (
                 "route:\n  receiver: a\n  group_interval: 0s\n",
-                "am.yml:3: group_interval cannot be zero",
+                "am.yml:3:3: route.group_interval: group_interval cannot be zero",
             ),
             (
                 "route:\n  receiver: a\n  routes:\n  - mute_time_intervals: [off]\n",
-                "am.yml:4: undefined time interval \"off\"",
+                "am.yml:4:27: route.routes[0].mute_time_intervals[0]: undefined time interval \"off\"",
             ),
             (
                 "route:\n  receiver: a\n  continue: true\n",
-                "am.yml:3: cannot have continue in root route",
+                "am.yml:3:3: route.continue: cannot have continue in root route",
             ),
         ] {
             check_error(&format!("{text}{RECEIVERS}"), wanted);
@@ -282,7 +310,7 @@ mod tests {
         check_error("receivers: []\n", "no routes provided");
         check_error(
             "route: {receiver: a}\nreceivers:\n- name: a\n- name: a\n",
-            "am.yml:4: notification config name \"a\" is not unique",
+            "am.yml:4:3: receivers[1].name: notification config name \"a\" is not unique",
         );
     }
 

@@ -1,21 +1,27 @@
 //! `config.toml` as types: what was written, with every default.
 //!
-//! Owns nothing. One struct per table, each with its own `Default`; unknown
-//! fields are refused at their own line. What a part makes of it (compiled
+//! Owns nothing. One struct per table, each with its own `Default`; every mistake, of
+//! whichever part, is told with the line of its field. What a part makes of it (compiled
 //! templates, addresses, read secrets) is that part's own checked type.
 //!
-//! It must never open anything but the configuration file itself.
+//! It must never open anything but the configuration file and its `alertmanager.yml`.
 
 pub mod alerting;
 pub mod alertmanager;
 pub mod destination;
 pub mod intervals;
 pub mod limits;
+mod mistake;
+mod origin;
+mod places;
+mod reading;
 pub mod receivers;
+mod references;
 pub mod routing;
 pub mod secret;
 pub mod server;
 pub mod source;
+pub mod text;
 pub mod units;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +34,8 @@ pub use alerting::{Alerting, Rules};
 pub use alertmanager::{Alertmanager, AlertmanagerGlobal};
 pub use destination::{Address, Destinations, Route, Webhook};
 pub use limits::{Feature, Limits, Query, Store, Tenant};
+pub use mistake::{Mistake, Mistakes};
+pub use origin::Origin;
 pub use secret::Secret;
 pub use server::{Auth, Global, LogFormat, Metrics, Server};
 pub use source::{
@@ -35,9 +43,6 @@ pub use source::{
     Sources, TimeFormat, Tls,
 };
 pub use units::{Size, Span};
-
-/// Mistakes of one file that are named at once.
-const MISTAKES_MAX: usize = 50;
 
 /// The whole configuration.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -74,23 +79,32 @@ pub struct Config {
     /// The folder that relative paths in the file are relative to.
     #[serde(skip)]
     pub base_dir: PathBuf,
+    /// Where it was written.
+    #[serde(skip)]
+    pub origin: Arc<Origin>,
 }
 
 impl Config {
     /// Reads and parses a file. Relative paths inside it are relative to its folder.
     ///
     /// # Errors
-    /// When it cannot be read or parsed; the text names file, line, field and
-    /// what was expected of every mistake that can be told apart.
+    /// When it cannot be read, and with every mistake in its form and its names: a line
+    /// for each with file, line, column, field and what was expected.
     pub fn load(path: &Path) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read configuration {}", path.display()))?;
-        let mut config = Config::parse(&text, &path.display().to_string())?;
+        Config::read(path)?.sound()
+    }
+
+    /// As [`Config::load`], but what was written wrong is passed over; the mistakes come
+    /// out with those of [`Config::tell`], to be told together.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no TOML.
+    pub fn read(path: &Path) -> anyhow::Result<Config> {
+        let name = path.display().to_string();
+        let text = text::read(path).context("cannot read the configuration")?;
+        let mut config = reading::read(&name, &text)?;
         config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        config.load_alertmanager().with_context(|| {
-            let line = line_of(&text, "config_file");
-            format!("{}:{line}: [alerting] config_file", path.display())
-        })?;
+        config.load_alertmanager();
         Ok(config)
     }
 
@@ -99,20 +113,27 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, name: &str) -> anyhow::Result<Config> {
-        let (config, mut mistakes) = read(text, name);
-        for (needle, message) in config.iter().flat_map(Config::bad_references) {
-            let line = line_of(text, &needle);
-            mistakes.push(format!("{name}:{line}: {message}"));
+        reading::read(name, text)?.sound()
+    }
+
+    fn sound(self) -> anyhow::Result<Config> {
+        let mistakes = self.tell(Vec::new());
+        match mistakes.is_empty() {
+            true => Ok(self),
+            false => Err(mistakes.into()),
         }
-        let tree = config.iter().filter_map(|config| config.check_tree().err());
-        for mistake in tree {
-            let line = mistake.line_in(text);
-            mistakes.push(format!("{name}:{line}: {}", mistake.message));
-        }
-        match config {
-            Some(config) if mistakes.is_empty() => Ok(config),
-            _ => Err(anyhow::anyhow!("{}", mistakes.join("\n"))),
-        }
+    }
+
+    /// All mistakes with their places: those of form, of names, and `more`.
+    pub fn tell(&self, more: Vec<Mistake>) -> Mistakes {
+        let mut all = references::mistakes(self);
+        all.extend(more);
+        self.origin.tell(all)
+    }
+
+    /// Notes that a field is set by an argument of the command line.
+    pub fn set_by(&mut self, path: &'static str, flag: &'static str) {
+        Arc::make_mut(&mut self.origin).set_by(path, flag);
     }
 
     /// The notification tree in force; `None` when nobody is told.
@@ -120,12 +141,28 @@ impl Config {
         self.alerting.tree(&self.base_dir)
     }
 
-    fn load_alertmanager(&mut self) -> anyhow::Result<()> {
-        if let Some(path) = &self.alerting.config_file {
-            let file = Alertmanager::load(&self.resolve(path))?;
-            self.alerting.file = Some(Arc::new(file));
+    /// The path by which a [`Mistake`] names a field of the tree.
+    pub fn tree_path(&self, field: &str) -> String {
+        match self.alerting.file {
+            Some(_) => mistake::joined(origin::TREE_FILE, field),
+            None => mistake::joined("alerting", field),
         }
-        Ok(())
+    }
+
+    fn load_alertmanager(&mut self) {
+        let Some(path) = &self.alerting.config_file else {
+            return;
+        };
+        let path = self.resolve(path);
+        let origin = Arc::make_mut(&mut self.origin);
+        match Alertmanager::read(&path) {
+            Ok((tree, text)) => {
+                origin.tree.name = path.display().to_string();
+                origin.tree.text = text;
+                self.alerting.file = Some(Arc::new(tree));
+            }
+            Err(mistake) => origin.not_read = Some(mistake),
+        }
     }
 
     /// A path of the configuration, made absolute or relative to the working folder.
@@ -149,114 +186,6 @@ impl Config {
     pub fn has_view(&self, view: &str) -> bool {
         self.metrics.views.iter().any(|v| v == view)
     }
-
-    /// What a tree under `[alerting]` says of itself and of the destinations.
-    fn check_tree(&self) -> Result<(), alertmanager::Mistake> {
-        match self.notification_tree() {
-            Some(tree) if self.alerting.route.is_some() => {
-                tree.check(&self.destination.names().map(String::as_str).collect())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Names that must be unique, and names that must exist. Of each mistake a text
-    /// to find the line by, and the message.
-    fn bad_references(&self) -> Vec<(String, String)> {
-        let sources = self.source.mqtt.iter().map(|s| &s.name);
-        let sources = sources.chain(self.source.nats.iter().map(|s| &s.name));
-        let mut bad = repeated("source name", sources);
-        bad.extend(repeated("destination name", self.destination.names()));
-        bad.extend(repeated("route name", self.route.iter().map(|r| &r.name)));
-        let tenants = self.tenant.iter().map(|t| t.id.as_str());
-        bad.extend(repeated("tenant id", tenants));
-        let known: Vec<&str> = self.destination.names().map(String::as_str).collect();
-        bad.extend(self.alerting.check_form().err().map(|field| {
-            let message = "not beside the tree of [alerting.route] or config_file";
-            (field.to_owned(), format!("[alerting] {field}: {message}"))
-        }));
-        let wanted = self.route.iter().map(|r| ("destination", &r.destination));
-        for (field, name) in wanted.chain(self.alerting.receiver.iter().map(|r| ("receiver", r))) {
-            if !known.contains(&name.as_str()) {
-                bad.push((
-                    format!("{field} = \"{name}\""),
-                    format!("{field} {name:?} is not configured, expected one of {known:?}"),
-                ));
-            }
-        }
-        bad
-    }
-}
-
-/// Reads the text. After a mistake it goes on without its line, so that all are
-/// found at once; `None` when that leads nowhere, as after a field that is missing.
-fn read(text: &str, name: &str) -> (Option<Config>, Vec<String>) {
-    let mut rest = text.to_owned();
-    let mut mistakes = Vec::new();
-    while mistakes.len() < MISTAKES_MAX {
-        let err = match toml::from_str(&rest) {
-            Ok(config) => return (Some(config), mistakes),
-            Err(err) => err,
-        };
-        let is_syntax = rest.parse::<toml::Table>().is_err();
-        if is_syntax && !mistakes.is_empty() {
-            // Not the file's own mistake: the line that was left out was not a whole one.
-            break;
-        }
-        mistakes.push(located(name, &rest, &err));
-        match err.span() {
-            Some(place) if !is_syntax && leave_out(&mut rest, &place) => {}
-            _ => break,
-        }
-    }
-    (None, mistakes)
-}
-
-/// Blanks the lines of a place; not the head of a table, whose fields would then
-/// belong to another one.
-fn leave_out(text: &mut String, place: &std::ops::Range<usize>) -> bool {
-    let from = text[..place.start].rfind('\n').map_or(0, |at| at + 1);
-    let to = text[place.end..].find('\n');
-    let to = to.map_or(text.len(), |at| place.end + at);
-    if text[from..to].trim_start().starts_with('[') {
-        return false;
-    }
-    let blank = text[from..to].replace(|c| c != '\n', " ");
-    text.replace_range(from..to, &blank);
-    true
-}
-
-fn repeated<T: AsRef<str>>(what: &str, names: impl Iterator<Item = T>) -> Vec<(String, String)> {
-    let mut seen = std::collections::HashSet::new();
-    let mut bad = Vec::new();
-    for name in names {
-        let name = name.as_ref();
-        if !seen.insert(name.to_owned()) {
-            bad.push((
-                format!("\"{name}\""),
-                format!("{what} {name:?} is used twice, expected unique names"),
-            ));
-        }
-    }
-    bad
-}
-
-/// The last line that holds `needle`, counted from 1; 1 when none does.
-fn line_of(text: &str, needle: &str) -> usize {
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| line.contains(needle))
-        .last()
-        .map_or(1, |(i, _)| i + 1)
-}
-
-/// `FILE:LINE:COLUMN: message` and the parser's own picture of the place.
-fn located(name: &str, text: &str, err: &toml::de::Error) -> String {
-    let start = err.span().map_or(0, |span| span.start);
-    let before = &text[..start.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    format!("{name}:{line}:{column}: {}\n{err}", err.message())
 }
 
 #[cfg(test)]
@@ -299,9 +228,10 @@ mod tests {
         );
         // What is left out breaks nothing that was whole.
         let err = Config::parse("[server]\nx = \"\"\"\ny\n\"\"\"\nz = 1\n", "c").unwrap_err();
-        assert!(err.to_string().starts_with("c:2:1: unknown field `x`"));
-        assert!(!err.to_string().contains("c:3"));
-        // A field that is missing ends it.
+        let lines: Vec<&str> = err.downcast_ref::<Mistakes>().unwrap().lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("c:2:1: [server] x: unknown field `x`"));
+        assert!(lines[1].starts_with("c:5:1: [server] z: unknown field `z`"));
         check_error("[[source.mqtt]]\nname = \"a\"\n", &["c.toml:1:1", "`url`"]);
     }
 
@@ -321,11 +251,14 @@ mod tests {
     fn references_are_checked() {
         check_error(
             "[[route]]\nname = \"r\"\ndestination = \"nowhere\"\n",
-            &["c.toml:3:", "\"nowhere\" is not configured"],
+            &[
+                "c.toml:3:",
+                "[route[0]] destination: \"nowhere\" is not configured",
+            ],
         );
         check_error(
             "[[tenant]]\nid = \"a\"\n[[tenant]]\nid = \"a\"\n",
-            &["c.toml:4:", "tenant id \"a\" is used twice"],
+            &["c.toml:4:", "[tenant[1]] id: tenant id \"a\" is used twice"],
         );
     }
 }

@@ -31,6 +31,13 @@ impl<'de> Deserialize<'de> for Matchers {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Patterns(Vec<Matcher>);
 
+impl Patterns {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<'de> Deserialize<'de> for Patterns {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Patterns, D::Error> {
         let pairs = BTreeMap::<String, String>::deserialize(from)?;

@@ -20,7 +20,7 @@ use super::templates::Templates;
 use super::tls;
 use super::webhook::Webhook;
 use crate::config::receivers::{HttpConfig, Receiver, WebhookConfig};
-use crate::config::{self, Alertmanager, Config, Secret, Span};
+use crate::config::{self, Alertmanager, Config, Mistake, Secret, Span};
 
 /// For one attempt, when the receiver does not say.
 const TIMEOUT: Span = Span::secs(15);
@@ -32,30 +32,41 @@ const CONCURRENCY: usize = 4;
 /// Checks all receivers; reads their secrets and certificates.
 ///
 /// # Errors
-/// With the receiver and the field that is wrong.
-pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Options>> {
+/// Each with the field that is wrong.
+pub(super) fn all(config: &Config) -> Vec<Result<Options, Mistake>> {
     let Some(tree) = config.notification_tree() else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
-    let templates = Templates::load(&tree.templates, &tree.base_dir)?;
-    let mut all = Vec::new();
-    for receiver in &tree.receivers {
+    let (templates, wrong) = Templates::load(&tree, config);
+    let mut all: Vec<_> = wrong.into_iter().map(Err).collect();
+    for (at, receiver) in tree.receivers.iter().enumerate() {
         let mut reader = Reader {
             tree: &tree,
             read: Vec::new(),
         };
         let targets = targets(receiver, &mut reader, &templates);
+        let mut of_kind = ("", 0);
         for (integration, made) in receiver.integrations().into_iter().zip(targets) {
-            let name = integration.name;
-            let made = made.with_context(|| format!("receiver {name:?}"))?;
-            assert_eq!(
-                made.kind, integration.kind,
-                "BUG: the kinds have another order"
-            );
-            all.push(made.options(name));
+            let index = if of_kind.0 == integration.kind {
+                of_kind.1 + 1
+            } else {
+                0
+            };
+            of_kind = (integration.kind, index);
+            let made = made.map_err(|err| {
+                let path = format!("receivers[{at}].{}_configs[{index}]", integration.kind);
+                Mistake::within(&config.tree_path(&path), &err)
+            });
+            all.push(made.map(|made| {
+                assert_eq!(
+                    made.kind, integration.kind,
+                    "BUG: the kinds have another order"
+                );
+                made.options(integration.name)
+            }));
         }
     }
-    Ok(all)
+    all
 }
 
 /// What differs between the kinds.

@@ -39,7 +39,7 @@ pub use attempts::{Attempt, End, History};
 pub use options::Options;
 pub use view::{DestinationState, DestinationView};
 
-use crate::config::Config;
+use crate::config::{Config, Mistake};
 use crate::model::Clock;
 use crate::store::state::outbox_key;
 use crate::store::{self, Store, Table};
@@ -72,8 +72,8 @@ struct Running {
     ended: CancellationToken,
 }
 
-/// Every destination of a configuration that is of no use, with table, name and field.
-pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+/// Every destination and receiver of a configuration that is of no use, with its field.
+pub fn mistakes(config: &Config) -> Vec<Mistake> {
     Options::mistakes(config)
 }
 

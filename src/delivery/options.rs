@@ -14,7 +14,7 @@ use super::sign::Signer;
 use super::target::{HttpTarget, Maker, Target};
 use super::tls;
 use super::webhook::Webhook;
-use crate::config::{self, Config, Secret};
+use crate::config::{self, Config, Mistake, Secret};
 
 /// The most attempts at once at one destination.
 const CONCURRENCY_MAX: usize = 32;
@@ -67,22 +67,27 @@ impl Options {
     /// # Errors
     /// With the table, the name and the field of the first that is wrong.
     pub fn all(config: &Config) -> anyhow::Result<Vec<Options>> {
-        let mut all: Vec<Options> = Options::webhooks(config).collect::<anyhow::Result<_>>()?;
-        all.extend(integration::all(config)?);
+        let mut all: Vec<Options> = Options::webhooks(config).collect::<Result<_, _>>()?;
+        all.extend(
+            integration::all(config)
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()?,
+        );
         Ok(all)
     }
 
-    /// All that is wrong with the destinations; of the receivers the first.
-    pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
-        let receivers = integration::all(config).err();
+    /// All that is wrong with the destinations and the receivers.
+    pub fn mistakes(config: &Config) -> Vec<Mistake> {
+        let receivers = integration::all(config).into_iter().filter_map(Result::err);
         let webhooks = Options::webhooks(config).filter_map(Result::err);
         webhooks.chain(receivers).collect()
     }
 
-    fn webhooks(config: &Config) -> impl Iterator<Item = anyhow::Result<Options>> {
-        config.destination.webhook.iter().map(|webhook| {
+    fn webhooks(config: &Config) -> impl Iterator<Item = Result<Options, Mistake>> {
+        let webhooks = config.destination.webhook.iter().enumerate();
+        webhooks.map(|(at, webhook)| {
             Options::from_config(webhook, config)
-                .with_context(|| format!("[[destination.webhook]] {:?}", webhook.name))
+                .map_err(|err| Mistake::within(&format!("destination.webhook[{at}]"), &err))
         })
     }
 
@@ -264,7 +269,7 @@ mod tests {
             Ok(_) => panic!("{text} was taken"),
             Err(err) => format!("{err:#}"),
         };
-        for part in ["[[destination.webhook]] \"hook\""].iter().chain(wanted) {
+        for part in ["[destination.webhook[0]] "].iter().chain(wanted) {
             assert!(err.contains(part), "{part:?} not in {err}");
         }
     }
@@ -294,7 +299,7 @@ mod tests {
         let https = "url = \"https://h/\"\n";
         check_error(
             &format!("{https}tls = {{ ca_file = \"/none\" }}"),
-            &["tls: ca_file: cannot read /none"],
+            &["tls.ca_file: cannot read /none"],
         );
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 
 use super::message::Message;
+use crate::config::{Alertmanager, Config, Mistake, text};
 use crate::gotmpl::alertmanager::FUNCTIONS;
 use crate::gotmpl::{Env, Library, Limits, Template, Value};
 use crate::model::Timestamp;
@@ -29,30 +30,43 @@ pub(super) struct Templates {
 pub(super) struct Text(Arc<Template>);
 
 impl Templates {
-    /// Reads and parses the files.
-    ///
-    /// # Errors
-    /// With the file and what is wrong in it.
-    pub(super) fn load(patterns: &[String], base_dir: &Path) -> anyhow::Result<Templates> {
+    /// Reads and parses the files of a tree; beside them what is wrong with which.
+    pub(super) fn load(tree: &Alertmanager, config: &Config) -> (Templates, Vec<Mistake>) {
         let mut library = Library::default();
         library
             .add("default.tmpl", DEFAULTS, FUNCTIONS)
-            .map_err(|err| anyhow!("BUG: the built-in templates: {err}"))?;
-        let mut read = Vec::new();
-        for pattern in patterns {
-            for file in matching(&base_dir.join(pattern))? {
-                let text = std::fs::read_to_string(&file)
-                    .with_context(|| format!("templates: cannot read {}", file.display()))?;
-                library
-                    .add(&file.display().to_string(), &text, FUNCTIONS)
-                    .map_err(|err| anyhow!("templates: {err}"))?;
+            .expect("BUG: the built-in templates are wrong");
+        let (mut read, mut wrong) = (Vec::new(), Vec::new());
+        for (at, pattern) in tree.templates.iter().enumerate() {
+            let unread = |err: anyhow::Error| {
+                let path = config.tree_path(&format!("templates[{at}]"));
+                Mistake::new(path, format!("{err:#}"))
+            };
+            let files = matching(&tree.base_dir.join(pattern)).map_err(unread);
+            let files = files.unwrap_or_else(|mistake| {
+                wrong.push(mistake);
+                Vec::new()
+            });
+            for file in files {
+                let text = match text::read(&file) {
+                    Ok(text) => text,
+                    Err(err) => {
+                        wrong.push(unread(err));
+                        continue;
+                    }
+                };
+                let name = file.display().to_string();
+                if let Err(err) = library.add(&name, &text, FUNCTIONS) {
+                    // Go puts this word before the place.
+                    let text = err.to_string();
+                    let place = text.strip_prefix("template: ").unwrap_or(&text);
+                    wrong.push(Mistake::elsewhere(place));
+                }
                 read.push(text.into_bytes());
             }
         }
-        Ok(Templates {
-            library: Arc::new(library),
-            read,
-        })
+        let library = Arc::new(library);
+        (Templates { library, read }, wrong)
     }
 
     /// Parses a field.
@@ -73,11 +87,11 @@ fn matching(path: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
         return Ok(vec![path.to_owned()]);
     };
     if end.contains('*') {
-        bail!("templates: {}: expected at most one *", path.display());
+        bail!("{}: expected at most one *", path.display());
     }
     let folder = path.parent().unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("templates: cannot read {}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<_> = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path())

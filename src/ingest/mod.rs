@@ -41,7 +41,7 @@ use self::registry::Registry;
 use self::task::Worker;
 use self::tenants::Tenants;
 use self::validate::Lot;
-use crate::config::Config;
+use crate::config::{Config, Mistake};
 use crate::model::tenant::DEFAULT_TENANT;
 use crate::model::{Clock, TenantId, Timestamp};
 use crate::store::Store;
@@ -196,7 +196,7 @@ pub struct Stopped;
 
 /// Why [`start`] and [`Ingest::reload`] would not take this configuration: every
 /// map, route, limit and token that is not valid.
-pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+pub fn mistakes(config: &Config) -> Vec<Mistake> {
     plan::mistakes(config)
 }
 

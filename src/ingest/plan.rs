@@ -5,12 +5,10 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, ensure};
-
 use super::decode::DEPTH_MAX;
 use super::map::Map;
 use super::route::Route;
-use crate::config::{self, Config, Limits};
+use crate::config::{self, Config, Limits, Mistake};
 use crate::model::TenantId;
 use crate::telemetry::metrics;
 
@@ -60,10 +58,10 @@ impl Plan {
     ///
     /// # Errors
     /// When a map, a route, a limit or a token is not valid; the text says which.
-    pub(super) fn compile(config: &Config) -> anyhow::Result<Plan> {
+    pub(super) fn compile(config: &Config) -> Result<Plan, Mistake> {
         let limits = config.limits.clone();
         check_limits(&limits)?;
-        let default = std::iter::once_with(|| Map::compile(&config::Map::default()));
+        let default = Map::compile(&config::Map::default()).expect("the default map is one");
         let anyone = Rule {
             enabled: true,
             rate: limits.messages_per_second,
@@ -72,11 +70,13 @@ impl Plan {
             buffer: limits.buffer_per_tenant,
         };
         Ok(Plan {
-            maps: maps(config).chain(default).collect::<anyhow::Result<_>>()?,
-            routes: routes(config).collect::<anyhow::Result<_>>()?,
+            maps: maps(config)
+                .chain([Ok(default)])
+                .collect::<Result<_, _>>()?,
+            routes: routes(config).collect::<Result<_, _>>()?,
             late_max_ms: config.store.max_late.as_ms(),
             tenants: rules(config, anyone),
-            tokens: tokens(config)?,
+            tokens: tokens(config).collect::<Result<_, _>>()?,
             limits,
             anyone,
         })
@@ -109,32 +109,33 @@ impl Plan {
 }
 
 /// Every mistake that [`Plan::compile`] could find.
-pub(super) fn mistakes(config: &Config) -> Vec<anyhow::Error> {
-    let mut mistakes: Vec<anyhow::Error> = check_limits(&config.limits).err().into_iter().collect();
-    mistakes.extend(maps(config).filter_map(Result::err));
-    mistakes.extend(routes(config).filter_map(Result::err));
-    mistakes.extend(tokens(config).err());
-    mistakes
+pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
+    let mut found: Vec<Mistake> = check_limits(&config.limits).err().into_iter().collect();
+    found.extend(maps(config).filter_map(Result::err));
+    found.extend(routes(config).filter_map(Result::err));
+    found.extend(tokens(config).filter_map(Result::err));
+    found
 }
 
-fn check_limits(limits: &config::Limits) -> anyhow::Result<()> {
-    ensure!(
-        (1..=DEPTH_MAX).contains(&limits.depth_max),
-        "limits.depth_max = {}, expected 1 to {DEPTH_MAX}",
-        limits.depth_max
-    );
+fn check_limits(limits: &config::Limits) -> Result<(), Mistake> {
+    let depth = limits.depth_max;
+    if !(1..=DEPTH_MAX).contains(&depth) {
+        let text = format!("{depth}, expected 1 to {DEPTH_MAX}");
+        return Err(Mistake::new("limits.depth_max", text));
+    }
     Ok(())
 }
 
-fn maps(config: &Config) -> impl Iterator<Item = anyhow::Result<Map>> {
+fn maps(config: &Config) -> impl Iterator<Item = Result<Map, Mistake>> {
     config.ingest.map.iter().enumerate().map(|(at, raw)| {
-        Map::compile(raw).with_context(|| format!("[[ingest.map]] {} ({:?})", at + 1, raw.topic))
+        Map::compile(raw).map_err(|err| Mistake::within(&format!("ingest.map[{at}]"), &err))
     })
 }
 
-fn routes(config: &Config) -> impl Iterator<Item = anyhow::Result<Route>> {
-    let compile = |raw| Route::compile(raw).with_context(|| format!("[[route]] {:?}", raw.name));
-    config.route.iter().map(compile)
+fn routes(config: &Config) -> impl Iterator<Item = Result<Route, Mistake>> {
+    config.route.iter().enumerate().map(|(at, raw)| {
+        Route::compile(raw).map_err(|err| Mistake::within(&format!("route[{at}]"), &err))
+    })
 }
 
 fn rules(config: &Config, anyone: Rule) -> HashMap<TenantId, Rule> {
@@ -149,19 +150,17 @@ fn rules(config: &Config, anyone: Rule) -> HashMap<TenantId, Rule> {
     tenants.map(|t| (t.id.clone(), rule(t))).collect()
 }
 
-fn tokens(config: &Config) -> anyhow::Result<Vec<(TenantId, String)>> {
-    let with_token = config
-        .tenant
-        .iter()
-        .filter_map(|t| Some((t, t.token.as_ref()?)));
-    with_token
-        .map(|(tenant, secret)| {
-            let name = || format!("[[tenant]] {:?}: token", tenant.id.as_str());
-            let token = secret.read().with_context(name)?;
-            ensure!(!token.is_empty(), "{}: an empty token", name());
-            Ok((tenant.id.clone(), token))
-        })
-        .collect()
+fn tokens(config: &Config) -> impl Iterator<Item = Result<(TenantId, String), Mistake>> {
+    let tenants = config.tenant.iter().enumerate();
+    let with_token = tenants.filter_map(|(at, t)| Some((at, &t.id, t.token.as_ref()?)));
+    with_token.map(|(at, id, secret)| {
+        let path = format!("tenant[{at}].token");
+        match secret.read() {
+            Ok(token) if token.is_empty() => Err(Mistake::new(path, "empty, expected a text")),
+            Ok(token) => Ok((id.clone(), token)),
+            Err(err) => Err(Mistake::new(path, format!("{err:#}"))),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -169,7 +168,7 @@ mod tests {
     use super::*;
 
     fn compile(text: &str) -> anyhow::Result<Plan> {
-        Plan::compile(&Config::parse(text, "c.toml").unwrap())
+        Ok(Plan::compile(&Config::parse(text, "c.toml").unwrap())?)
     }
 
     #[test]
@@ -200,20 +199,20 @@ mod tests {
         };
         check(
             "[[ingest.map]]\ntopic = \"a/#/b\"\n",
-            "[[ingest.map]] 1 (\"a/#/b\"): topic: `#` is only",
+            "[ingest.map[0]] topic: `#` is only",
         );
         check(
             "[limits]\ndepth_max = 500\n",
-            "depth_max = 500, expected 1 to",
+            "[limits] depth_max: 500, expected 1 to",
         );
         check(
             "[[tenant]]\nid = \"a\"\ntoken = { file = \"/nonexistent\" }\n",
-            "[[tenant]] \"a\": token: read secret",
+            "[tenant[0]] token: read secret",
         );
         check(
             "[[destination.webhook]]\nname = \"w\"\nurl = \"http://h\"\n\
              [[route]]\nname = \"r\"\ntopic = \"a/{b}\"\ndestination = \"w\"\n",
-            "[[route]] \"r\": topic: a filter",
+            "[route[0]] topic: a filter",
         );
     }
 }

@@ -10,11 +10,8 @@ use anyhow::Context as _;
 use super::file::{self, Defaults, FileError};
 use super::spec::GroupSpec;
 use super::{glob, packs};
-use crate::config::Config;
+use crate::config::{Config, Mistake, text};
 use crate::promql::{Engine, Features, engine};
-
-/// The largest rule file that is read.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A subquery without a step runs as often as Prometheus' default evaluation.
 const SUBQUERY_STEP_MIN: Duration = Duration::from_secs(1);
@@ -55,29 +52,44 @@ pub struct Settings {
 /// When a file cannot be found or read, and with every mistake in any of them:
 /// one line for each, with file, line and column.
 pub fn load(config: &Config) -> anyhow::Result<Loaded> {
+    load_all(config).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", lines.join("\n"))
+    })
+}
+
+fn load_all(config: &Config) -> Result<Loaded, Vec<Mistake>> {
     let defaults = defaults(config);
     let mut groups = Vec::new();
     let mut warnings = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut in_files = Vec::new();
     let mut take = |file: &str, text: &str| match file::parse_lenient(file, text, defaults) {
         Ok(found) => {
             groups.extend(found.groups.into_iter().map(Arc::new));
             warnings.extend(found.extras);
         }
-        Err(errors) => mistakes.extend(errors.iter().map(ToString::to_string)),
+        Err(errors) => in_files.extend(errors),
     };
-    for name in &config.rules.packs {
-        let text = packs::text(name).with_context(|| {
+    let mut mistakes = Vec::new();
+    for (at, name) in config.rules.packs.iter().enumerate() {
+        let Some(text) = packs::text(name) else {
             let known: Vec<&str> = packs::names().collect();
-            format!("[rules] packs: {name:?} is not a pack, expected some of {known:?}")
-        })?;
+            let text = format!("{name:?} is not a pack, expected some of {known:?}");
+            mistakes.push(Mistake::new(format!("rules.packs[{at}]"), text));
+            continue;
+        };
         take(&packs::file(name), text);
     }
-    for path in files(config)? {
-        take(&path.display().to_string(), &read(&path)?);
+    for (at, path) in files(config, &mut mistakes) {
+        match read(&path) {
+            Ok(text) => take(&path.display().to_string(), &text),
+            Err(err) => mistakes.push(in_list(at, &err)),
+        }
     }
+    let in_files = in_files.iter().map(ToString::to_string);
+    mistakes.extend(in_files.map(Mistake::elsewhere));
     if !mistakes.is_empty() {
-        anyhow::bail!("{}", mistakes.join("\n"));
+        return Err(mistakes);
     }
     Ok(Loaded {
         groups,
@@ -89,9 +101,9 @@ pub fn load(config: &Config) -> anyhow::Result<Loaded> {
 /// Checks the configured rule files; gives the number of groups and of rules.
 ///
 /// # Errors
-/// As [`load`].
-pub fn check(config: &Config) -> anyhow::Result<(usize, usize)> {
-    let loaded = load(config)?;
+/// As [`load`], one by one.
+pub fn check(config: &Config) -> Result<(usize, usize), Vec<Mistake>> {
+    let loaded = load_all(config)?;
     let rules = loaded.groups.iter().map(|group| group.rules.len()).sum();
     Ok((loaded.groups.len(), rules))
 }
@@ -127,38 +139,41 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The files that the configured paths and globs name, each once, in order.
-fn files(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for pattern in &config.rules.rule_files {
+/// The files that the configured paths and globs name, each once, in order; beside it
+/// which of them named it.
+fn files(config: &Config, mistakes: &mut Vec<Mistake>) -> Vec<(usize, PathBuf)> {
+    let mut found: Vec<(usize, PathBuf)> = Vec::new();
+    for (at, pattern) in config.rules.rule_files.iter().enumerate() {
         let path = config.resolve(Path::new(pattern));
         let pattern = path.display().to_string();
-        let shown = || format!("cannot look for rule files {pattern:?}");
-        let named = if glob::is_pattern(&pattern) {
-            glob::find(&pattern).with_context(shown)?
-        } else {
-            vec![path]
+        let named = match glob::is_pattern(&pattern) {
+            true => glob::find(&pattern).with_context(|| format!("cannot look for {pattern:?}")),
+            false => Ok(vec![path]),
         };
-        for file in named {
-            if !found.contains(&file) {
-                found.push(file);
+        match named {
+            Ok(named) => {
+                for file in named {
+                    if !found.iter().any(|(_, known)| *known == file) {
+                        found.push((at, file));
+                    }
+                }
             }
+            Err(err) => mistakes.push(in_list(at, &err)),
         }
     }
-    Ok(found)
+    found
+}
+
+fn in_list(at: usize, err: &anyhow::Error) -> Mistake {
+    Mistake::new(format!("rules.rule_files[{at}]"), format!("{err:#}"))
 }
 
 /// Reads a rule file.
 ///
 /// # Errors
-/// When it cannot be read or is too large.
+/// When it cannot be read, is no text or is too large.
 pub(super) fn read(path: &Path) -> anyhow::Result<String> {
-    let shown = || format!("cannot read rule file {}", path.display());
-    let bytes = std::fs::metadata(path).with_context(shown)?.len();
-    if bytes > FILE_BYTES_MAX {
-        anyhow::bail!("rule file {} is larger than 16 MiB", path.display());
-    }
-    std::fs::read_to_string(path).with_context(shown)
+    text::read(path)
 }
 
 #[cfg(test)]
@@ -180,8 +195,10 @@ mod tests {
         for name in ["b.yml", "a.yml", "c.txt"] {
             std::fs::write(dir.path().join(name), "groups: []\n").unwrap();
         }
-        let found = files(&config_with(dir.path(), &["b.yml", "*.yml"])).unwrap();
-        let names = found.iter().map(|f| f.file_name().unwrap().to_str());
+        let mut mistakes = Vec::new();
+        let found = files(&config_with(dir.path(), &["b.yml", "*.yml"]), &mut mistakes);
+        assert!(mistakes.is_empty());
+        let names = found.iter().map(|(_, f)| f.file_name().unwrap().to_str());
         assert_eq!(names.flatten().collect::<Vec<_>>(), ["b.yml", "a.yml"]);
     }
 
@@ -198,9 +215,6 @@ mod tests {
             "{text}"
         );
         let err = load(&config_with(dir.path(), &["none.yml"])).unwrap_err();
-        assert!(
-            format!("{err:#}").contains("cannot read rule file"),
-            "{err:#}"
-        );
+        assert!(format!("{err:#}").contains("cannot read"), "{err:#}");
     }
 }

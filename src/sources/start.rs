@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::status::{Board, Status};
 use super::{mqtt, nats};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mistake};
 use crate::ingest::Ingest;
 use crate::model::Clock;
 use crate::store::Store;
@@ -79,14 +79,15 @@ impl Plan {
     ///
     /// # Errors
     /// The first one that is of no use; the text names source and field.
-    pub fn from_config(config: &Config) -> anyhow::Result<Plan> {
-        planned(config).collect::<anyhow::Result<_>>().map(Plan)
+    pub fn from_config(config: &Config) -> Result<Plan, Mistake> {
+        planned(config).collect::<Result<_, _>>().map(Plan)
     }
 }
 
-fn planned(config: &Config) -> impl Iterator<Item = anyhow::Result<Planned>> {
-    let mqtt = config.source.mqtt.iter().map(|source| {
-        let options = mqtt::Options::from_config(source, config)?;
+fn planned(config: &Config) -> impl Iterator<Item = Result<Planned, Mistake>> {
+    let mqtt = config.source.mqtt.iter().enumerate().map(|(at, source)| {
+        let options = mqtt::Options::from_config(source, config)
+            .map_err(|err| Mistake::within(&format!("source.mqtt[{at}]"), &err))?;
         Ok(Planned {
             id: format!("mqtt:{}", source.name),
             key: Key {
@@ -96,8 +97,9 @@ fn planned(config: &Config) -> impl Iterator<Item = anyhow::Result<Planned>> {
             options: Options::Mqtt(options),
         })
     });
-    let nats = config.source.nats.iter().map(|source| {
-        let options = nats::Options::from_config(source, config)?;
+    let nats = config.source.nats.iter().enumerate().map(|(at, source)| {
+        let options = nats::Options::from_config(source, config)
+            .map_err(|err| Mistake::within(&format!("source.nats[{at}]"), &err))?;
         Ok(Planned {
             id: format!("nats:{}", source.name),
             key: Key {
@@ -111,7 +113,7 @@ fn planned(config: &Config) -> impl Iterator<Item = anyhow::Result<Planned>> {
 }
 
 /// Every source of a configuration that is of no use, and why.
-pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
+pub fn mistakes(config: &Config) -> Vec<Mistake> {
     planned(config).filter_map(Result::err).collect()
 }
 

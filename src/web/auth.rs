@@ -12,7 +12,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
 use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, Method, Uri};
 use base64::Engine as _;
@@ -21,7 +20,7 @@ use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq as _;
 
 use super::api::v2::scope::Scope;
-use crate::config::Config;
+use crate::config::{Config, Mistake, Secret};
 use crate::model::matcher;
 
 /// What browsers say about where a request comes from.
@@ -58,43 +57,48 @@ enum Token {
 }
 
 /// What only the web part can judge: listeners, access and the dashboards' folder.
-/// Each mistake names its field and what was expected.
-pub fn mistakes(config: &Config) -> Vec<anyhow::Error> {
-    let mut mistakes = Vec::new();
-    if config.server.listen.is_empty() {
-        mistakes.push(anyhow!(
-            "[server] listen: empty, expected at least one address"
-        ));
+pub fn mistakes(config: &Config) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let (server, token) = (&config.server, &config.auth.token);
+    if server.listen.is_empty() {
+        let text = "empty, expected at least one address";
+        found.push(Mistake::new("server.listen", text));
     }
-    let open = config.server.listen.iter().find(|a| !a.ip().is_loopback());
-    match (&config.auth.token, open) {
-        (None, Some(open)) => mistakes.push(anyhow!(
-            "[server] listen: {open} is reachable from outside, expected a token in [auth] or a loopback address"
-        )),
-        (Some(secret), _) => match secret.read().context("[auth] token") {
-            Ok(token) if token.is_empty() => {
-                mistakes.push(anyhow!("[auth] token: empty, expected a text"));
-            }
-            read => mistakes.extend(read.err()),
-        },
-        (None, None) => {}
-    }
-    let shared = matcher::anchored(&config.server.cors_origin).context("[server] cors_origin");
-    mistakes.extend(shared.err());
-    for host in &config.server.allowed_hosts {
-        if host.is_empty() || host.contains(['/', ':', ' ']) {
-            mistakes.push(anyhow!(
-                "[server] allowed_hosts: {host:?} is not a host name, expected one without scheme and port"
-            ));
+    for (at, open) in server.listen.iter().enumerate() {
+        let path = format!("server.listen[{at}]");
+        if server.listen[..at].contains(open) && open.port() != 0 {
+            found.push(Mistake::new(path, format!("{open} is listened on twice")));
+        } else if token.is_none() && !open.ip().is_loopback() {
+            let text = format!(
+                "{open} is reachable from outside, expected a token in [auth] or a loopback address"
+            );
+            found.push(Mistake::new(path, text));
         }
     }
-    if let Some(folder) = &config.server.dashboards_dir {
-        let folder = config.resolve(folder);
-        let read = std::fs::read_dir(&folder)
-            .with_context(|| format!("[server] dashboards_dir: cannot read {}", folder.display()));
-        mistakes.extend(read.err());
+    match token.as_ref().map(Secret::read) {
+        Some(Ok(token)) if token.is_empty() => {
+            found.push(Mistake::new("auth.token", "empty, expected a text"));
+        }
+        Some(Err(err)) => found.push(Mistake::new("auth.token", format!("{err:#}"))),
+        _ => {}
     }
-    mistakes
+    if let Err(err) = matcher::anchored(&server.cors_origin) {
+        found.push(Mistake::new("server.cors_origin", format!("{err:#}")));
+    }
+    for (at, host) in server.allowed_hosts.iter().enumerate() {
+        if host.is_empty() || host.contains(['/', ':', ' ']) {
+            let text = format!("{host:?} is not a host name, expected one without scheme and port");
+            found.push(Mistake::new(format!("server.allowed_hosts[{at}]"), text));
+        }
+    }
+    if let Some(folder) = &server.dashboards_dir {
+        let folder = config.resolve(folder);
+        if let Err(err) = std::fs::read_dir(&folder) {
+            let text = format!("cannot read {}: {err}", folder.display());
+            found.push(Mistake::new("server.dashboards_dir", text));
+        }
+    }
+    found
 }
 
 impl Access {

@@ -159,7 +159,7 @@ async fn verify_names_the_file_and_the_page_of_a_flipped_bit() {
     }
     assert!(hits > 0, "no such text");
     fs::write(&hot, flipped).unwrap();
-    let output = pulse(&["verify", "--data-dir", text(&data)]);
+    let output = pulse(&["verify", text(&data)]);
     assert_eq!(output.status.code(), Some(1));
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(complaint.contains("hot.redb"), "{complaint}");

@@ -135,6 +135,24 @@ async fn a_reload_is_all_or_nothing() {
         .await;
     assert_eq!(refused.status, 500, "{}", refused.text());
     assert!(refused.text().contains("rules.yml"), "{}", refused.text());
+    fs::write(&config, "[rules]\nfils = 1\n[query]\ntimeout = \"0s\"\n").unwrap();
+    let url = server.url("/-/reload");
+    let refused = server.http.post(&url, "text/plain", "").await;
+    let said = refused.text();
+    for wanted in [
+        "pulse.toml:2:1: [rules] fils",
+        "pulse.toml:4:1: [query] timeout",
+    ] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    let log = fs::read_to_string(dir.path().join("pulse.log")).unwrap();
+    let told: Vec<&str> = log.lines().filter(|l| l.contains("pulse.toml:")).collect();
+    assert_eq!(told.len(), 1, "one event, without a picture: {log}");
+    assert!(
+        told[0].contains("mistakes=2") && !log.contains('^'),
+        "{log}"
+    );
+    fs::write(&config, "[rules]\nfiles = [\"rules.yml\"]\n").unwrap();
     let loaded = server.get("/api/v1/rules").await.json();
     assert_eq!(
         loaded["data"]["groups"][0]["rules"][0]["query"],

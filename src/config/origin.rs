@@ -1,0 +1,210 @@
+//! Where a configuration was written, so that a mistake found much later can be told
+//! with its place.
+
+use std::fmt;
+
+use toml::de::DeTable;
+
+use super::mistake::{Mistake, Mistakes, Told, told};
+use super::places::{self, Place};
+
+/// Stands in paths for the tree that `[alerting] config_file` names.
+pub(super) const TREE_FILE: &str = "alerting.file";
+
+/// Longer lines are not shown.
+const PICTURE_BYTES_MAX: usize = 200;
+
+/// Tables whose fields are judged together.
+const JUDGED_AS_ONE: [&str; 7] = [
+    "source",
+    "destination",
+    "ingest",
+    "alerting",
+    "route",
+    "tenant",
+    "auth",
+];
+
+/// Tables that are judged by what another one says.
+const JUDGED_BY: [(&str, &str); 3] = [
+    ("server", "auth"),
+    ("route", "destination"),
+    ("alerting", "destination"),
+];
+
+/// Where a configuration was written.
+#[derive(Clone, Default)]
+pub struct Origin {
+    pub(super) file: Written,
+    /// The `alertmanager.yml`.
+    pub(super) tree: Written,
+    /// Why there is none.
+    pub(super) not_read: Option<Mistake>,
+    /// The mistakes of form, told already.
+    pub(super) told: Vec<(usize, Told)>,
+    /// What was passed over because of them: where it begins, and its path.
+    pub(super) left_out: Vec<(usize, String)>,
+    /// Fields that the command line set, and by what.
+    pub(super) flags: Vec<(&'static str, &'static str)>,
+}
+
+/// A file's name and text; both empty for the built-in defaults.
+#[derive(Clone, Default)]
+pub(super) struct Written {
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+impl Origin {
+    /// Notes that a field was not set by the file but by this argument.
+    pub fn set_by(&mut self, path: &'static str, flag: &'static str) {
+        self.flags.push((path, flag));
+    }
+
+    /// The mistakes with their places, those of form before them, in the order of the
+    /// lines. What may only follow from a mistake of form is left out.
+    pub(super) fn tell(&self, mistakes: Vec<Mistake>) -> Mistakes {
+        let own = |(line, told): &(usize, Told)| ((0, *line), told.clone());
+        let mut all: Vec<((usize, usize), Told)> = self.told.iter().map(own).collect();
+        if !mistakes.is_empty() {
+            let places = (self.places(), places::of_yaml(&self.tree.text));
+            let located = mistakes.iter().filter_map(|m| self.locate(m, &places));
+            all.extend(located);
+        }
+        all.sort_by_key(|(place, _)| *place);
+        all.dedup_by(|a, b| a.1.line == b.1.line);
+        Mistakes(all.into_iter().map(|(_, told)| told).collect())
+    }
+
+    /// A mistake with its place: first by file, then by line. `None` when it may only
+    /// follow from another.
+    fn locate(
+        &self,
+        mistake: &Mistake,
+        (of_file, of_tree): &(Vec<Place>, Vec<Place>),
+    ) -> Option<((usize, usize), Told)> {
+        let (path, text) = (&mistake.path, &mistake.message);
+        let flag = self.flags.iter().find(|(flag, _)| starts_with(path, flag));
+        if let Some((_, flag)) = flag {
+            return Some(((0, 0), Told::plain(format!("{flag}: {text}"))));
+        }
+        if path.is_empty() {
+            return Some(((2, 0), Told::plain(text.clone())));
+        }
+        if let Some(path) = path.strip_prefix(TREE_FILE) {
+            let path = path.trim_start_matches('.');
+            let as_yaml = |at: &str| format!("{at}: {text}");
+            let (line, told) = self.tree.locate(of_tree, path, as_yaml);
+            return Some(((1, line), told));
+        }
+        if self.may_follow(mistake, of_file) {
+            return None;
+        }
+        let (line, told) = self.file.locate(of_file, path, |at| told(at, text));
+        Some(((0, line), told))
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let left_out: Vec<usize> = self.left_out.iter().map(|(at, _)| *at).collect();
+        let (root, _) = DeTable::parse_recoverable(&self.file.text);
+        let nodes = places::nodes(root.get_ref(), &left_out);
+        places::places(&self.file.text, &nodes)
+    }
+
+    /// Whether a mistake may be one only because something was left out.
+    fn may_follow(&self, mistake: &Mistake, places: &[Place]) -> bool {
+        let shown = places::find(places, &mistake.path).map(|(_, shown)| shown);
+        let path = shown.as_ref().unwrap_or(&mistake.path);
+        let top = mistake.top();
+        self.left_out.iter().any(|(_, gone)| {
+            let judged_by = JUDGED_BY
+                .iter()
+                .any(|(table, by)| *table == top && starts_with(gone, by));
+            let as_one = JUDGED_AS_ONE.contains(&top) && one_of(gone) == one_of(path);
+            judged_by || as_one
+        })
+    }
+}
+
+impl Written {
+    /// The line of a field, and what to tell of it; `text` gives it for the path to show.
+    fn locate(&self, places: &[Place], path: &str, text: impl Fn(&str) -> String) -> (usize, Told) {
+        match places::find(places, path) {
+            Some((place, shown)) => {
+                let told = self.told_at((place.line, place.column), &text(&shown));
+                (place.line, told)
+            }
+            None => (0, self.told_of(&text(path))),
+        }
+    }
+
+    /// Something to tell of a line.
+    pub(super) fn told_at(&self, (line, column): (usize, usize), message: &str) -> Told {
+        Told {
+            line: format!("{}:{line}:{column}: {}", self.name, one_line(message)),
+            picture: picture(&self.text, line, column),
+        }
+    }
+
+    /// Something to tell of the whole file.
+    fn told_of(&self, message: &str) -> Told {
+        Told::plain(match self.name.is_empty() {
+            true => format!("built-in configuration: {}", one_line(message)),
+            false => format!("{}: {}", self.name, one_line(message)),
+        })
+    }
+}
+
+impl Told {
+    /// A line without a picture.
+    pub(super) fn plain(line: String) -> Told {
+        Told {
+            line,
+            picture: None,
+        }
+    }
+}
+
+/// As one line: what parsers say may have more.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message.trim().lines().map(str::trim).collect();
+    lines.join(" ")
+}
+
+fn picture(text: &str, line: usize, column: usize) -> Option<String> {
+    let shown = text.lines().nth(line.checked_sub(1)?)?;
+    if shown.len() > PICTURE_BYTES_MAX || shown.contains(char::is_control) {
+        return None;
+    }
+    let gutter = " ".repeat(line.to_string().len());
+    let indent = " ".repeat(column.saturating_sub(1));
+    Some(format!(
+        "{gutter} |\n{line} | {shown}\n{gutter} | {indent}^\n"
+    ))
+}
+
+/// Whether a path is the field or something in it.
+pub(super) fn starts_with(path: &str, field: &str) -> bool {
+    let rest = path.strip_prefix(field);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The table that a field is judged with: the member of an array, or all of it.
+fn one_of(path: &str) -> &str {
+    let table = path.find('.').unwrap_or(path.len());
+    path.find(']').map_or(&path[..table], |end| &path[..=end])
+}
+
+/// Where it was written changes nothing of what it says.
+impl PartialEq for Origin {
+    fn eq(&self, _: &Origin) -> bool {
+        true
+    }
+}
+
+/// The text may hold secrets.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.file.name)
+    }
+}
