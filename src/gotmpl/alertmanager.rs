@@ -1,6 +1,7 @@
 //! The functions that Alertmanager gives to the templates of notifications.
 
 use super::functions::{Function, Param, plain, text};
+use super::json;
 use super::prometheus::{
     HUMANIZE_DURATION, MATCH, RE_REPLACE_ALL, SAFE_HTML, TITLE, TO_LOWER, TO_UPPER,
 };
@@ -59,4 +60,10 @@ pub static FUNCTIONS: &[Function] = &[
         )),
     }),
     HUMANIZE_DURATION,
+    plain("toJson", ANY, false, |c, a| {
+        let mut out = String::new();
+        json::write(&a[0], &mut out)?;
+        c.budget.spend_bytes(out.len())?;
+        Ok(Value::str(out))
+    }),
 ];

@@ -58,6 +58,16 @@ pub(super) struct Command {
     pub(super) args: Vec<Operand>,
 }
 
+impl Command {
+    /// The function that it calls, if it calls one.
+    pub(super) fn function_name(&self) -> Option<&'static str> {
+        match self.args.first()?.term {
+            Term::Function(function) => Some(function.name),
+            _ => None,
+        }
+    }
+}
+
 /// One word of a command.
 #[derive(Debug)]
 pub(super) struct Operand {

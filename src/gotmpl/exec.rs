@@ -3,10 +3,11 @@
 use std::fmt;
 
 use super::ast::{Branch, Call, Command, Node, Operand};
+use super::escape::Escape;
 use super::value::Value;
 use super::{Budget, Env, ExecError, Template, printf};
 
-/// Expands `template` over `data`.
+/// Expands `template` over `data`; with `escape`, values are made harmless.
 ///
 /// # Errors
 /// As Go would fail, and when a limit is passed.
@@ -14,12 +15,14 @@ pub(super) fn execute(
     template: &Template,
     data: &Value,
     env: &Env<'_>,
+    escape: Option<Escape>,
 ) -> Result<String, ExecError> {
     let mut state = State {
         template,
         env,
         budget: Budget::new(env.limits),
         out: String::new(),
+        escape,
         variables: vec![("$", data.clone())],
         running: &template.name,
         source: &template.text,
@@ -69,6 +72,7 @@ pub(super) struct State<'t, 'e> {
     pub(super) env: &'t Env<'e>,
     pub(super) budget: Budget,
     out: String,
+    escape: Option<Escape>,
     pub(super) variables: Vec<(&'t str, Value)>,
     /// The name of the running template.
     running: &'t str,
@@ -97,7 +101,10 @@ impl<'t> State<'t, '_> {
 
     fn node(&mut self, dot: &Value, node: &'t Node) -> Result<Flow> {
         match node {
-            Node::Text(text) => self.write(text)?,
+            Node::Text(text) => match self.escape.as_mut().map(|escape| escape.text(text)) {
+                Some(text) => self.write(&text)?,
+                None => self.write(text)?,
+            },
             Node::Action(action) => {
                 self.at(Place {
                     pos: action.pos,
@@ -105,7 +112,13 @@ impl<'t> State<'t, '_> {
                 });
                 let value = self.pipeline(dot, &action.pipe)?;
                 if action.pipe.variables.is_empty() {
-                    self.write(&printf::display(&value))?;
+                    let shown = printf::display(&value);
+                    let last = action.pipe.commands.last();
+                    let last = last.and_then(Command::function_name);
+                    match self.escape.as_mut().map(|e| e.value(&shown, last)) {
+                        Some(escaped) => self.write(&escaped)?,
+                        None => self.write(&shown)?,
+                    }
                 }
             }
             Node::If(branch) => return self.branch(dot, branch, false),

@@ -13,9 +13,12 @@
 
 pub mod alertmanager;
 mod ast;
+mod escape;
 mod eval;
 mod exec;
 mod functions;
+mod html;
+mod json;
 mod lexer;
 mod methods;
 mod number;
@@ -165,7 +168,30 @@ impl Template {
     /// # Errors
     /// As Go would fail, and when a limit is passed.
     pub fn execute(&self, data: &Value, env: &Env<'_>) -> Result<String, ExecError> {
-        exec::execute(self, data, env)
+        exec::execute(self, data, env, None)
+    }
+
+    /// Expands a template that is HTML: values are escaped by their place.
+    ///
+    /// # Errors
+    /// As [`Template::execute`].
+    pub fn execute_html(&self, data: &Value, env: &Env<'_>) -> Result<String, ExecError> {
+        let escape = escape::Escape::Html(html::Html::new());
+        exec::execute(self, data, env, Some(escape))
+    }
+
+    /// Expands a template whose values must not have a meaning of their own, such as
+    /// a topic: each printed value goes through `escape`.
+    ///
+    /// # Errors
+    /// As [`Template::execute`].
+    pub fn execute_escaped(
+        &self,
+        data: &Value,
+        env: &Env<'_>,
+        escape: fn(&str) -> String,
+    ) -> Result<String, ExecError> {
+        exec::execute(self, data, env, Some(escape::Escape::Each(escape)))
     }
 }
 

@@ -98,7 +98,7 @@ const KNOWN: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn expands_as_promtool_does() {
+fn a10_expands_as_promtool_does() {
     let text = include_str!("../../tests/data/gotmpl/promtool-2.42.json");
     let cases: Vec<Case> = serde_json::from_str(text).unwrap();
     assert!(cases.len() > 190);
@@ -143,7 +143,7 @@ fn check_bounded(text: &str, want: &str) {
 }
 
 #[test]
-fn bombs_end_with_an_error() {
+fn a23_bombs_end_with_an_error() {
     let deep = "exceeded maximum template depth (120)";
     check_bounded(
         "{{define \"x\"}}{{template \"x\"}}{{end}}{{template \"x\"}}",
