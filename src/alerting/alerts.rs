@@ -10,7 +10,7 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use crate::gotmpl::prometheus::link;
-use crate::model::alert::{AlertPhase, AlertRow};
+use crate::model::alert::{AlertPhase, AlertRow, RuleGroupRow, rule_group_key};
 use crate::model::{Labels, Timestamp};
 use crate::store::{self, Store, Table};
 
@@ -91,10 +91,21 @@ impl Current {
                 None => tracing::error!("a posted alert cannot be read"),
             }
         }
+        let mut evaluated = HashMap::new();
+        for (key, row) in store.scan(Table::RuleGroup, all, ROWS_MAX)? {
+            let last_eval = RuleGroupRow::decode(&row).map(|row| row.last_eval);
+            evaluated.extend(last_eval.map(|at| (key, at)));
+        }
         // After them, so that our own word counts more.
         for (_, row) in store.scan(Table::Alert, all, ROWS_MAX)? {
             match AlertRow::decode(&row) {
-                Ok(row) => current.take_own(row, outside, now),
+                Ok(mut row) => {
+                    // Every evaluation says anew that it fires; the row tells the first.
+                    let group = rule_group_key(&row.file, &row.group);
+                    let last_eval = evaluated.get(group.as_slice()).copied();
+                    row.written_at = row.written_at.max(last_eval.unwrap_or(row.written_at));
+                    current.take_own(row, outside, now);
+                }
                 Err(_) => tracing::error!("an alert row cannot be read"),
             }
         }

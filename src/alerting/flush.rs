@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
@@ -22,6 +23,11 @@ use crate::config::receivers::Integration;
 use crate::model::tenant::TENANT_LABEL;
 use crate::model::{Delivery, DeliveryKind, StateRow, TenantId, Timestamp};
 use crate::store::{self, StateOp, Store, Table};
+
+/// An evaluation is fresh for this time, however often a dead man's switch is told:
+/// two of the usual longest intervals, and what their commit may take.
+const FRESH: Duration = Duration::from_secs(150);
+const TICK: Duration = Duration::from_millis(1);
 
 /// A group's flush, to be written in one transaction.
 pub(super) struct Flush {
@@ -183,6 +189,12 @@ impl Flusher<'_> {
         if shown.is_empty() {
             return Ok(One::quiet(last, verdict(Decision::AllHeld)));
         }
+        if integration
+            .every
+            .is_some_and(|every| self.is_stale(&shown, every))
+        {
+            return Ok(One::quiet(last, verdict(Decision::RulesStalled)));
+        }
         // The latest is found by its time: also after the clock was set back.
         let at = last
             .as_ref()
@@ -193,7 +205,10 @@ impl Flusher<'_> {
             last.as_ref(),
             &content,
             resolved_wanted,
-            route.repeat_interval,
+            // Each flush is due when the interval has passed, not after it.
+            integration
+                .every
+                .map_or(route.repeat_interval, |every| every.saturating_sub(TICK)),
         ) {
             let decision = match &last {
                 None => Decision::EndedUntold,
@@ -239,6 +254,13 @@ impl Flusher<'_> {
             }
             Some(_) => false,
         }
+    }
+
+    /// Whether nobody has said for a while that these alerts still fire.
+    fn is_stale(&self, shown: &[&Alert], every: Duration) -> bool {
+        let age_max = as_ms((every * 2).max(FRESH));
+        let oldest = shown.iter().map(|alert| alert.updated_at).min();
+        oldest.is_some_and(|at| self.hour.now.ms_since(at) > age_max)
     }
 
     /// What was delivered last, and the removal of what was delivered before.

@@ -124,6 +124,7 @@ fn receivers(config: &config::Config, file: &Alertmanager) -> Vec<(String, Vec<I
             kind: "webhook",
             send_resolved: config.alerting.send_resolved,
             alerts_max: config.alerting.max_alerts,
+            every: None,
         };
         (name.clone(), vec![integration])
     };

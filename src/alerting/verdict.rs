@@ -56,4 +56,6 @@ pub enum Decision {
     ResolvedUnwanted,
     /// All alerts of the group are held back.
     AllHeld,
+    /// It is a dead man's switch, and the alerts' rules have not run for too long.
+    RulesStalled,
 }

@@ -164,7 +164,12 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let Connector { policy, timeout } = *self;
         Box::pin(async move {
-            let stream = tokio::time::timeout(timeout, connect(policy, &uri, timeout))
+            let host = uri.host().unwrap_or_default();
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let is_https = uri.scheme_str() == Some("https");
+            let default_port = if is_https { 443 } else { 80 };
+            let port = uri.port_u16().unwrap_or(default_port);
+            let stream = tokio::time::timeout(timeout, connect(policy, host, port, timeout))
                 .await
                 .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"))??;
             stream.set_nodelay(true)?;
@@ -173,16 +178,17 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-async fn connect(policy: Policy, uri: &Uri, timeout: Duration) -> io::Result<TcpStream> {
+/// Connects to the first checked address of a host that answers.
+///
+/// # Errors
+/// When there is none, or one may not be asked.
+pub(super) async fn connect(
+    policy: Policy,
+    host: &str,
+    port: u16,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
     let deadline = Instant::now() + timeout;
-    let host = uri.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let default_port = if uri.scheme_str() == Some("https") {
-        443
-    } else {
-        80
-    };
-    let port = uri.port_u16().unwrap_or(default_port);
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     for address in &addresses {
         policy
@@ -314,8 +320,10 @@ mod tests {
             "http://2852039166/",
             "http://0/",
         ] {
-            let uri: Uri = uri.parse().unwrap();
-            let err = connect(Policy::Operator, &uri, timeout).await.unwrap_err();
+            let policy = Policy::Operator;
+            let mut connector = Connector { policy, timeout };
+            let called = tower::Service::call(&mut connector, uri.parse().unwrap());
+            let err = called.await.unwrap_err();
             assert_eq!(err.kind(), io::ErrorKind::PermissionDenied, "{uri}: {err}");
         }
     }

@@ -11,6 +11,9 @@ use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderValue};
 
 use super::address::Policy;
+use super::mail::Mail;
+use super::mqtt::Mqtt;
+use super::nats::Nats;
 use super::options::{self, Identity, Options};
 use super::receivers::{self, Setup};
 use super::retry::Schedule;
@@ -18,8 +21,8 @@ use super::sign::Signer;
 use super::target::{HttpTarget, Maker, Target};
 use super::templates::Templates;
 use super::tls;
-use super::webhook::Webhook;
-use crate::config::receivers::{HttpConfig, Receiver, WebhookConfig};
+use super::webhook::{Body, Webhook};
+use crate::config::receivers::{HeartbeatConfig, HttpConfig, Receiver, TlsConfig, WebhookConfig};
 use crate::config::{self, Alertmanager, Config, Mistake, Secret, Span};
 
 /// For one attempt, when the receiver does not say.
@@ -28,6 +31,8 @@ const TIMEOUT: Span = Span::secs(15);
 const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
 /// Attempts at once: notifications of different groups do not wait for each other.
 const CONCURRENCY: usize = 4;
+/// The shortest interval of a dead man's switch.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
 /// Checks all receivers; reads their secrets and certificates.
 ///
@@ -74,6 +79,7 @@ struct Made {
     kind: &'static str,
     target: Target,
     timeout: Duration,
+    max_age: Duration,
     identity: Identity,
 }
 
@@ -85,7 +91,7 @@ impl Made {
             target: self.target,
             schedule: Schedule {
                 waits: Vec::new(),
-                notification_max_age: MAX_AGE,
+                notification_max_age: self.max_age,
             },
             timeout: self.timeout,
             concurrency: CONCURRENCY,
@@ -102,25 +108,98 @@ fn targets(
     templates: &Templates,
 ) -> Vec<anyhow::Result<Made>> {
     let webhooks = receiver.webhook_configs.iter();
-    let mut all: Vec<_> = webhooks.map(|config| webhook(config, reader)).collect();
+    let mut all: Vec<_> = webhooks
+        .map(|config| webhook(config, reader, templates))
+        .collect();
     let mut setup = Setup { reader, templates };
     for (kind, made) in receivers::all(receiver, &mut setup) {
         all.push(made.map(|(written, maker, http, read)| Made {
             kind,
-            target: Target::Http(HttpTarget {
-                maker: Maker::Receiver(Box::new(maker)),
-                shown: shown(&http.uri),
-                tls: http.tls,
-                policy: Policy::Operator,
-            }),
+            target: http_target(Maker::Receiver(Box::new(maker)), http),
             timeout: TIMEOUT.get(),
+            max_age: MAX_AGE,
             identity: Identity {
                 written,
                 read: [read, templates.read.clone()].concat(),
             },
         }));
     }
+    for config in &receiver.email_configs {
+        let mail = Mail::new(config, reader, templates);
+        let target = mail.map(|mail| Target::Mail(Arc::new(mail)));
+        all.push(target.map(|target| plain("email", target, reader.identity(config, templates))));
+    }
+    for config in &receiver.mqtt_configs {
+        let target = Mqtt::new(config, reader, templates).map(|mqtt| Target::Mqtt(Arc::new(mqtt)));
+        all.push(target.map(|target| plain("mqtt", target, reader.identity(config, templates))));
+    }
+    for config in &receiver.nats_configs {
+        let target = Nats::new(config, reader, templates).map(|nats| Target::Nats(Arc::new(nats)));
+        all.push(target.map(|target| plain("nats", target, reader.identity(config, templates))));
+    }
+    for config in &receiver.heartbeat_configs {
+        all.push(heartbeat(config, reader, templates));
+    }
     all
+}
+
+fn plain(kind: &'static str, target: Target, identity: Identity) -> Made {
+    Made {
+        kind,
+        target,
+        timeout: TIMEOUT.get(),
+        max_age: MAX_AGE,
+        identity,
+    }
+}
+
+fn http_target(maker: Maker, http: Http) -> Target {
+    Target::Http(Box::new(HttpTarget {
+        maker,
+        shown: shown(&http.uri),
+        tls: http.tls,
+        policy: Policy::Operator,
+    }))
+}
+
+/// A dead man's switch: a message of any form that comes often. One that waits for
+/// longer than two intervals says nothing true any more.
+fn heartbeat(
+    config: &HeartbeatConfig,
+    reader: &mut Reader<'_>,
+    templates: &Templates,
+) -> anyhow::Result<Made> {
+    let interval = config.interval.get();
+    ensure!(
+        interval >= HEARTBEAT_MIN,
+        "interval: expected at least 1s, got {:?}",
+        config.interval
+    );
+    let has_url = config.url.is_some() || config.url_file.is_some();
+    let target = match (has_url, &config.mqtt, &config.nats) {
+        (true, None, None) => {
+            let url = reader.required("url", config.url.as_ref(), config.url_file.as_deref())?;
+            let http = reader.http(config.http_config.as_ref(), &url)?;
+            let maker = Maker::Webhook(Box::new(Webhook {
+                uri: http.uri.clone(),
+                headers: http.headers.clone(),
+                signer: Signer::new(None).map_err(|err| anyhow!("{err}"))?,
+                body: None,
+            }));
+            http_target(maker, http)
+        }
+        (false, Some(mqtt), None) => Target::Mqtt(Arc::new(
+            Mqtt::new(mqtt, reader, templates).context("mqtt")?,
+        )),
+        (false, None, Some(nats)) => Target::Nats(Arc::new(
+            Nats::new(nats, reader, templates).context("nats")?,
+        )),
+        _ => bail!("expected exactly one of url, mqtt & nats"),
+    };
+    Ok(Made {
+        max_age: interval * 2,
+        ..plain("heartbeat", target, reader.identity(config, templates))
+    })
 }
 
 /// Scheme and host: the rest of a chat's address is its secret.
@@ -129,27 +208,37 @@ fn shown(uri: &Uri) -> String {
     format!("{scheme}://{}", uri.authority().map_or("", |a| a.as_str()))
 }
 
-fn webhook(config: &WebhookConfig, reader: &mut Reader<'_>) -> anyhow::Result<Made> {
+fn webhook(
+    config: &WebhookConfig,
+    reader: &mut Reader<'_>,
+    templates: &Templates,
+) -> anyhow::Result<Made> {
     let url = reader.required("url", config.url.as_ref(), config.url_file.as_deref())?;
     let secret = reader.optional("secret", config.secret.as_ref(), None)?;
     let signer = Signer::new(secret.as_deref()).map_err(|err| anyhow!("secret: {err}"))?;
     let http = reader.http(config.http_config.as_ref(), &url)?;
-    let shown = shown(&http.uri);
-    let maker = Maker::Webhook(Webhook {
-        uri: http.uri,
-        headers: http.headers,
-        signer,
+    ensure!(
+        HeaderValue::from_str(&config.content_type).is_ok(),
+        "content_type: holds control characters"
+    );
+    let body = config.body.as_ref().map(|body| {
+        let text = templates.text("body", body)?;
+        let content_type = config.content_type.clone();
+        Ok::<_, anyhow::Error>(Body { text, content_type })
     });
+    let maker = Maker::Webhook(Box::new(Webhook {
+        uri: http.uri.clone(),
+        headers: http.headers.clone(),
+        signer,
+        body: body.transpose()?,
+    }));
     Ok(Made {
-        kind: "webhook",
-        target: Target::Http(HttpTarget {
-            maker,
-            shown,
-            tls: http.tls,
-            policy: Policy::Operator,
-        }),
         timeout: options::timeout(config.timeout.unwrap_or(TIMEOUT))?,
-        identity: reader.identity(config),
+        ..plain(
+            "webhook",
+            http_target(maker, http),
+            reader.identity(config, templates),
+        )
     })
 }
 
@@ -168,10 +257,10 @@ pub(super) struct Http {
 
 impl Reader<'_> {
     /// What was written and read since the last call.
-    fn identity(&mut self, config: &impl std::fmt::Debug) -> Identity {
+    fn identity(&mut self, config: &dyn std::fmt::Debug, templates: &Templates) -> Identity {
         Identity {
             written: format!("{config:?}"),
-            read: std::mem::take(&mut self.read),
+            read: [self.taken(), templates.read.clone()].concat(),
         }
     }
 
@@ -229,23 +318,25 @@ impl Reader<'_> {
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
-        let of_tls = &config.tls_config;
-        ensure!(
-            !of_tls.insecure_skip_verify,
-            "http_config: insecure_skip_verify: not supported, name the certificate in ca_file"
-        );
         let tls = if uri.scheme_str() == Some("https") {
-            let files = config::Tls {
-                ca_file: of_tls.ca_file.clone(),
-                cert_file: of_tls.cert_file.clone(),
-                key_file: of_tls.key_file.clone(),
-            };
-            let client = tls::client(&files, &self.tree.base_dir, &mut self.read);
+            let client = self.tls(&config.tls_config);
             Some(Arc::new(client.context("http_config: tls_config")?))
         } else {
+            trusts_by_name(&config.tls_config).context("http_config: tls_config")?;
             None
         };
         Ok(Http { uri, headers, tls })
+    }
+
+    /// How a server is trusted.
+    pub(super) fn tls(&mut self, config: &TlsConfig) -> anyhow::Result<rustls::ClientConfig> {
+        trusts_by_name(config)?;
+        let files = config::Tls {
+            ca_file: config.ca_file.clone(),
+            cert_file: config.cert_file.clone(),
+            key_file: config.key_file.clone(),
+        };
+        tls::client(&files, &self.tree.base_dir, &mut self.read)
     }
 
     fn authorization(&mut self, config: &HttpConfig) -> anyhow::Result<Option<String>> {
@@ -275,4 +366,12 @@ impl Reader<'_> {
         let token = self.optional("bearer_token", config.bearer_token.as_ref(), file)?;
         Ok(token.map(|token| format!("Bearer {token}")))
     }
+}
+
+fn trusts_by_name(config: &TlsConfig) -> anyhow::Result<()> {
+    ensure!(
+        !config.insecure_skip_verify,
+        "insecure_skip_verify: not supported, name the certificate in ca_file"
+    );
+    Ok(())
 }

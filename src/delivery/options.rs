@@ -122,21 +122,22 @@ impl Options {
         let scheme = uri.scheme_str().unwrap_or_default();
         let authority = uri.authority().map_or("", |a| a.as_str());
         let shown = format!("{scheme}://{authority}{}", uri.path());
-        let maker = Maker::Webhook(Webhook {
+        let maker = Maker::Webhook(Box::new(Webhook {
             uri,
             headers: headers(webhook, &mut read)?,
             signer: signer(webhook, &mut read)?,
-        });
+            body: None,
+        }));
         read.push(webhook.url.as_bytes().to_vec());
         Ok(Options {
             name: webhook.name.clone(),
             kind: "webhook",
-            target: Target::Http(HttpTarget {
+            target: Target::Http(Box::new(HttpTarget {
                 maker,
                 shown,
                 tls,
                 policy: Policy::Operator,
-            }),
+            })),
             schedule: Schedule {
                 waits: webhook.retry.iter().map(|wait| wait.get()).collect(),
                 notification_max_age: webhook.notification_max_age.get(),

@@ -7,7 +7,9 @@ use rustls::ClientConfig;
 
 use super::address::Policy;
 use super::http::{Client, Outcome};
-use super::message::Message;
+use super::mail::Mail;
+use super::mqtt::Mqtt;
+use super::nats::Nats;
 use super::receivers::Kind;
 use super::templates::Notice;
 use super::webhook::Webhook;
@@ -17,7 +19,13 @@ use crate::model::{Delivery, Timestamp};
 #[derive(Clone)]
 pub(super) enum Target {
     /// Everything that is told by an HTTP request.
-    Http(HttpTarget),
+    Http(Box<HttpTarget>),
+    /// Mails.
+    Mail(Arc<Mail>),
+    /// Messages of an MQTT broker.
+    Mqtt(Arc<Mqtt>),
+    /// Messages of a NATS server.
+    Nats(Arc<Nats>),
 }
 
 /// A request's maker with what its connection needs.
@@ -35,7 +43,7 @@ pub(super) struct HttpTarget {
 #[derive(Clone)]
 pub(super) enum Maker {
     /// A webhook.
-    Webhook(Webhook),
+    Webhook(Box<Webhook>),
     /// A receiver of another kind.
     Receiver(Box<Kind>),
 }
@@ -43,8 +51,12 @@ pub(super) enum Maker {
 impl Target {
     /// Where it leads, without what may be secret.
     pub(super) fn shown(&self) -> String {
-        let Target::Http(http) = self;
-        http.shown.clone()
+        match self {
+            Target::Http(http) => http.shown.clone(),
+            Target::Mail(mail) => mail.shown(),
+            Target::Mqtt(mqtt) => mqtt.shown(),
+            Target::Nats(nats) => nats.shown(),
+        }
     }
 }
 
@@ -52,7 +64,13 @@ impl Target {
 #[derive(Clone)]
 pub(super) enum Sender {
     /// By HTTP.
-    Http(Maker, Client),
+    Http(Arc<(Maker, Client)>),
+    /// By a connection for each attempt, which may take so long.
+    Mail(Arc<Mail>, Duration),
+    /// As mails.
+    Mqtt(Arc<Mqtt>, Duration),
+    /// As mails.
+    Nats(Arc<Nats>, Duration),
 }
 
 impl Sender {
@@ -61,24 +79,28 @@ impl Sender {
         match target {
             Target::Http(http) => {
                 let client = Client::new(http.tls.as_deref(), http.policy, timeout);
-                Sender::Http(http.maker.clone(), client)
+                Sender::Http(Arc::new((http.maker.clone(), client)))
             }
+            Target::Mail(mail) => Sender::Mail(Arc::clone(mail), timeout),
+            Target::Mqtt(mqtt) => Sender::Mqtt(Arc::clone(mqtt), timeout),
+            Target::Nats(nats) => Sender::Nats(Arc::clone(nats), timeout),
         }
     }
 
     /// Makes one attempt, `now` by the wall clock.
     pub(super) async fn attempt(&self, delivery: &Delivery, now: Timestamp) -> Outcome {
         match self {
-            Sender::Http(Maker::Webhook(webhook), client) => {
-                let call = webhook.call(delivery, now);
+            Sender::Http(http) => {
+                let (maker, client) = &**http;
+                let call = match maker {
+                    Maker::Webhook(webhook) => webhook.call(delivery, now),
+                    Maker::Receiver(kind) => Notice::of(delivery).and_then(|n| kind.call(&n)),
+                };
                 client.send(call, now).await
             }
-            Sender::Http(Maker::Receiver(kind), client) => {
-                let message = Message::parse(&delivery.body);
-                let notice = message.map(|m| Notice::new(m, &delivery.event_id, now));
-                let call = notice.and_then(|notice| kind.call(&notice));
-                client.send(call, now).await
-            }
+            Sender::Mail(mail, timeout) => mail.attempt(delivery, *timeout).await,
+            Sender::Mqtt(mqtt, timeout) => mqtt.attempt(delivery, *timeout).await,
+            Sender::Nats(nats, timeout) => nats.attempt(delivery, *timeout).await,
         }
     }
 }

@@ -12,8 +12,8 @@ use anyhow::{Context as _, anyhow, bail};
 use super::message::Message;
 use crate::config::{Alertmanager, Config, Mistake, text};
 use crate::gotmpl::alertmanager::FUNCTIONS;
-use crate::gotmpl::{Env, Library, Limits, Template, Value};
-use crate::model::Timestamp;
+use crate::gotmpl::{Env, ExecError, Library, Limits, Template, Value};
+use crate::model::{Delivery, Timestamp};
 
 /// The definitions that exist without any file.
 const DEFAULTS: &str = include_str!("default.tmpl");
@@ -122,11 +122,52 @@ impl Notice {
         }
     }
 
+    /// The notification in an outbox row, as it was when the row was made: the same in
+    /// every attempt.
+    ///
+    /// # Errors
+    /// When the row holds none.
+    pub(super) fn of(delivery: &Delivery) -> Result<Notice, String> {
+        let message = Message::parse(&delivery.body)?;
+        Ok(Notice::new(
+            message,
+            &delivery.event_id,
+            delivery.created_at,
+        ))
+    }
+
     /// Expands a field.
     ///
     /// # Errors
     /// In Go's words.
     pub(super) fn render(&self, text: &Text) -> Result<String, String> {
+        self.expand(|env| text.0.execute(&self.data, env))
+    }
+
+    /// Expands a field that is HTML: values are escaped by their place.
+    ///
+    /// # Errors
+    /// In Go's words.
+    pub(super) fn render_html(&self, text: &Text) -> Result<String, String> {
+        self.expand(|env| text.0.execute_html(&self.data, env))
+    }
+
+    /// Expands a field in which values must not have a meaning of their own.
+    ///
+    /// # Errors
+    /// In Go's words.
+    pub(super) fn render_escaped(
+        &self,
+        text: &Text,
+        escape: fn(&str) -> String,
+    ) -> Result<String, String> {
+        self.expand(|env| text.0.execute_escaped(&self.data, env, escape))
+    }
+
+    fn expand(
+        &self,
+        expand: impl FnOnce(&Env<'_>) -> Result<String, ExecError>,
+    ) -> Result<String, String> {
         let no_query = |_: &str| Err("queries are for rules".to_owned());
         let env = Env {
             query: &no_query,
@@ -134,9 +175,7 @@ impl Notice {
             now: self.now,
             limits: Limits::default(),
         };
-        text.0
-            .execute(&self.data, &env)
-            .map_err(|err| err.to_string())
+        expand(&env).map_err(|err| err.to_string())
     }
 
     /// The same over all attempts at all messages of a group: the receiver's own

@@ -1,12 +1,15 @@
 //! How a server is trusted, and how we prove who we are.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 
 use crate::config;
 
@@ -51,6 +54,25 @@ pub(super) fn client(
         }
         _ => bail!("cert_file and key_file: expected both or none"),
     }
+}
+
+/// Bytes in both directions, encrypted or not.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Encrypts a connection to a host.
+///
+/// # Errors
+/// When the host is not who it should be.
+pub(super) async fn encrypt(
+    stream: Box<dyn Stream>,
+    host: &str,
+    config: &Arc<ClientConfig>,
+) -> io::Result<Box<dyn Stream>> {
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
+    let connector = TlsConnector::from(Arc::clone(config));
+    Ok(Box::new(connector.connect(name, stream).await?))
 }
 
 fn certificates(

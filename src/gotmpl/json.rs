@@ -114,10 +114,7 @@ mod tests {
             Value::str("a\"b\\c\n<&>\u{1}"),
             r#""a\"b\\c\n\u003c\u0026\u003e\u0001""#,
         );
-        check(
-            Value::kv([("b", "2"), ("a", "1")].into_iter()),
-            r#"{"a":"1","b":"2"}"#,
-        );
+        check(Value::kv([("b", "2"), ("a", "1")]), r#"{"a":"1","b":"2"}"#);
         check(
             Value::Time(Timestamp::from_ms(1_500)),
             r#""1970-01-01T00:00:01.5Z""#,

@@ -106,6 +106,36 @@ pub fn alert_key_rule(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
+/// A row of the table `rule_group`: when a group ran last, and what it said then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RuleGroupRow {
+    /// The last evaluation.
+    pub last_eval: Timestamp,
+    /// A hash of the group's definition.
+    pub definition: u64,
+}
+
+impl RuleGroupRow {
+    /// The row's value.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a group row is plain data")
+    }
+
+    /// Reads a row; `None` when it is damaged.
+    pub fn decode(row: &[u8]) -> Option<RuleGroupRow> {
+        serde_json::from_slice(row).ok()
+    }
+}
+
+/// The key of a group's row: tenant (the operator's name is empty), file, name.
+pub fn rule_group_key(file: &str, group: &str) -> Vec<u8> {
+    let mut key = vec![0];
+    key.extend_from_slice(file.as_bytes());
+    key.push(0);
+    key.extend_from_slice(group.as_bytes());
+    key
+}
+
 /// Labels as a JSON object.
 mod label_map {
     use std::collections::BTreeMap;

@@ -8,11 +8,11 @@ use std::time::Instant;
 use super::alert::Alerts;
 use super::load::Settings;
 use super::overlay::Overlay;
-use super::rows::GroupRow;
+use super::rows::put_group;
 use super::spec::{GroupSpec, Kind, RuleSpec};
 use super::turn::Turn;
 use super::view::{AlertState, AlertView, GroupView, RuleKind, RuleView};
-use crate::model::alert::{AlertPhase, AlertRow};
+use crate::model::alert::{AlertPhase, AlertRow, RuleGroupRow};
 use crate::model::{Labels, Timestamp, stale_nan};
 use crate::promql::Queryable;
 use crate::store::{Item, Row, SeriesKey, StateOp, Urgency, WriteBatch};
@@ -167,11 +167,11 @@ impl Group {
         let ended = out.ended.difference(&out.given);
         let markers = ended.map(|labels| (labels.clone(), stale_nan())).collect();
         self.last_eval = Some(ts);
-        let row = GroupRow {
+        let row = RuleGroupRow {
             last_eval: ts,
             definition: self.definition,
         };
-        push_item(&mut out.batch, at, markers, vec![row.put(&spec)]);
+        push_item(&mut out.batch, at, markers, vec![put_group(row, &spec)]);
         out.selected = overlay.selected();
         self.evaluation_secs = started.elapsed().as_secs_f64();
         out

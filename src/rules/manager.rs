@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::{Evaluation, Group, World};
 use super::load::{Loaded, Settings};
-use super::rows::{GroupRow, group_key};
 use super::spec::GroupSpec;
 use super::upkeep;
 use super::view::GroupView;
-use crate::model::alert::{AlertRow, alert_rule_prefix};
+use crate::model::alert::{AlertRow, RuleGroupRow, alert_rule_prefix, rule_group_key};
 use crate::model::tenant::DEFAULT_TENANT;
 use crate::model::{Clock, Labels, Timestamp, stale_nan};
 use crate::store::{self, Item, Row, SeriesKey, Store, Table, Urgency, WriteBatch};
@@ -428,8 +427,8 @@ impl Inner {
 
 /// The state of a group from its rows.
 fn restore(store: &Store, spec: &Arc<GroupSpec>) -> Result<Group, store::Error> {
-    let row = store.get(Table::RuleGroup, &group_key(spec))?;
-    let last_eval = row.and_then(|row| GroupRow::decode(&row));
+    let row = store.get(Table::RuleGroup, &rule_group_key(&spec.file, &spec.name))?;
+    let last_eval = row.and_then(|row| RuleGroupRow::decode(&row));
     let mut failed = None;
     let group = Group::restore(
         Arc::clone(spec),

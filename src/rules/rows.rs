@@ -3,44 +3,20 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::spec::GroupSpec;
-use crate::model::alert::AlertPhase;
+use crate::model::alert::{AlertPhase, RuleGroupRow, rule_group_key};
 use crate::model::{Labels, Timestamp};
 use crate::store::{StateOp, Table};
 
-/// What is kept of a group: when it ran last, and what it said then.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct GroupRow {
-    pub(super) last_eval: Timestamp,
-    pub(super) definition: u64,
-}
-
-impl GroupRow {
-    /// The change that writes the row.
-    pub(super) fn put(self, spec: &GroupSpec) -> StateOp {
-        let value = serde_json::to_vec(&self).expect("a group row is plain data");
-        StateOp::Put {
-            table: Table::RuleGroup,
-            key: Bytes::from(group_key(spec)),
-            value: Bytes::from(value),
-        }
+/// The change that writes a group's row.
+pub(super) fn put_group(row: RuleGroupRow, spec: &GroupSpec) -> StateOp {
+    StateOp::Put {
+        table: Table::RuleGroup,
+        key: Bytes::from(rule_group_key(&spec.file, &spec.name)),
+        value: Bytes::from(row.encode()),
     }
-
-    /// Reads a row; `None` when it is damaged.
-    pub(super) fn decode(row: &[u8]) -> Option<GroupRow> {
-        serde_json::from_slice(row).ok()
-    }
-}
-
-/// The key of a group's row: tenant (the operator's name is empty), file, name.
-pub(super) fn group_key(spec: &GroupSpec) -> Vec<u8> {
-    let mut key = vec![0];
-    key.extend_from_slice(spec.file.as_bytes());
-    key.push(0);
-    key.extend_from_slice(spec.name.as_bytes());
-    key
 }
 
 /// A row of `alert_history`.

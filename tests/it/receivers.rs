@@ -16,11 +16,11 @@ use crate::server::{Http, Server, eventually};
 
 /// A request as a receiver got it.
 #[derive(Clone, Debug, PartialEq)]
-struct Got {
-    path: String,
+pub(crate) struct Got {
+    pub(crate) path: String,
     authorization: String,
     key: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Got {
@@ -31,10 +31,10 @@ impl Got {
 
 /// Takes anything anywhere.
 #[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<Got>>>);
+pub(crate) struct Sink(Arc<Mutex<Vec<Got>>>);
 
 impl Sink {
-    async fn start() -> (Sink, u16) {
+    pub(crate) async fn start() -> (Sink, u16) {
         let sink = Sink::default();
         let take = async |State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: String| {
             let header = |name: &str| {
@@ -55,6 +55,12 @@ impl Sink {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         (sink, port)
+    }
+
+    /// The requests to a path.
+    pub(crate) fn to(&self, path: &str) -> Vec<Got> {
+        let all = self.0.lock().unwrap();
+        all.iter().filter(|got| got.path == path).cloned().collect()
     }
 
     /// The requests by what their paths begin with.

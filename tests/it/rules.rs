@@ -63,6 +63,13 @@ impl Machine {
         machine
     }
 
+    /// The same box with another configuration.
+    pub(crate) fn with_config(mut self, text: &str) -> Machine {
+        self.config = Config::parse(text, "config.toml").unwrap();
+        self.config.base_dir = self.dir.path().to_owned();
+        self
+    }
+
     fn write_rules(&self, text: &str) {
         std::fs::write(self.dir.path().join("rules.yml"), text).unwrap();
     }
@@ -146,6 +153,12 @@ impl Process {
     pub(crate) async fn step(&self, secs: u64) {
         self.clock.advance(Duration::from_secs(secs));
         self.rules.tick().await;
+        self.alerting.tick().await;
+    }
+
+    /// Lets time pass in which no rule is evaluated.
+    pub(crate) async fn stand_still(&self, secs: u64) {
+        self.clock.advance(Duration::from_secs(secs));
         self.alerting.tick().await;
     }
 

@@ -106,8 +106,8 @@ fn foreign_types_stay_in_their_module() {
     let bound = [
         ("redb::", &["store"][..]),
         ("axum::", &["web", "sources/push"][..]),
-        ("rumqttc::", &["sources"][..]),
-        ("async_nats::", &["sources"][..]),
+        ("rumqttc::", &["sources", "delivery/mqtt"][..]),
+        ("async_nats::", &["sources", "delivery/nats"][..]),
     ];
     let src = root("src");
     for file in files_below(&src, "rs") {

@@ -24,6 +24,10 @@ pub struct WebhookConfig {
     pub timeout: Option<Span>,
     /// Signs each request by Standard Webhooks.
     pub secret: Option<Secret>,
+    /// What it says; without it Alertmanager's webhook message.
+    pub body: Option<String>,
+    /// The type of that body.
+    pub content_type: String,
 }
 
 impl Default for WebhookConfig {
@@ -36,6 +40,8 @@ impl Default for WebhookConfig {
             max_alerts: 0,
             timeout: None,
             secret: None,
+            body: None,
+            content_type: "application/json".to_owned(),
         }
     }
 }

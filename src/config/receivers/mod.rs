@@ -1,14 +1,20 @@
 //! Receivers: who can be told, and how, in the words of an `alertmanager.yml`.
 
+mod brokers;
 mod chat;
+mod email;
 mod http;
 mod paging;
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
+pub use brokers::{HeartbeatConfig, MqttConfig, NatsConfig};
 pub use chat::{
     DiscordConfig, MattermostConfig, MsTeamsConfig, SlackConfig, SlackField, TelegramConfig,
 };
+pub use email::EmailConfig;
 pub use http::{Authorization, BasicAuth, HttpConfig, TlsConfig, WebhookConfig};
 
 pub use paging::{GotifyConfig, NtfyConfig, OpsgenieConfig, PagerDutyConfig, PushoverConfig};
@@ -41,6 +47,14 @@ pub struct Receiver {
     pub ntfy_configs: Vec<NtfyConfig>,
     /// Gotify.
     pub gotify_configs: Vec<GotifyConfig>,
+    /// E-mail.
+    pub email_configs: Vec<EmailConfig>,
+    /// Topics of MQTT brokers.
+    pub mqtt_configs: Vec<MqttConfig>,
+    /// Subjects of NATS servers.
+    pub nats_configs: Vec<NatsConfig>,
+    /// Dead man's switches.
+    pub heartbeat_configs: Vec<HeartbeatConfig>,
 }
 
 /// One way of telling within a receiver. What has to be told to it waits in the
@@ -55,6 +69,8 @@ pub struct Integration {
     pub send_resolved: bool,
     /// Alerts in one notification; 0 is no limit.
     pub alerts_max: usize,
+    /// For a dead man's switch: how often it has to hear of us.
+    pub every: Option<Duration>,
 }
 
 impl Receiver {
@@ -87,6 +103,18 @@ impl Receiver {
         self.add(&mut all, "ntfy", told);
         let told = self.gotify_configs.iter().map(|c| c.send_resolved);
         self.add(&mut all, "gotify", told);
+        let told = self.email_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "email", told);
+        let told = self.mqtt_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "mqtt", told);
+        let told = self.nats_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "nats", told);
+        for (i, config) in self.heartbeat_configs.iter().enumerate() {
+            all.push(Integration {
+                every: Some(config.interval.get()),
+                ..self.integration("heartbeat", i, false)
+            });
+        }
         all
     }
 
@@ -106,6 +134,7 @@ impl Receiver {
             kind,
             send_resolved,
             alerts_max: 0,
+            every: None,
         }
     }
 }

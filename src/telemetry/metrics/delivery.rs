@@ -6,7 +6,7 @@ use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 use crate::model::tenant::DEFAULT_TENANT;
 
 /// The kinds of destinations: `destination_type`.
-pub(crate) const DESTINATION_TYPES: [&str; 11] = [
+pub(crate) const DESTINATION_TYPES: [&str; 15] = [
     "webhook",
     "slack",
     "telegram",
@@ -18,6 +18,10 @@ pub(crate) const DESTINATION_TYPES: [&str; 11] = [
     "pushover",
     "ntfy",
     "gotify",
+    "email",
+    "mqtt",
+    "nats",
+    "heartbeat",
 ];
 
 /// How an attempt can end: `result` of `pulse_delivery_total`.
