@@ -7,6 +7,7 @@
 //! It must never do I/O, read the time, or know where the values come from.
 
 pub mod exposition;
+pub mod histogram;
 pub(crate) mod protobuf;
 pub mod remote_read;
 pub mod remote_write;

@@ -45,7 +45,7 @@ impl<'a> Fields<'a> {
     }
 
     #[inline]
-    fn varint(&mut self) -> Result<u64, Malformed> {
+    pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         // Nearly all are tags and lengths of one byte.
         if let [first, rest @ ..] = self.0
             && *first < 0x80

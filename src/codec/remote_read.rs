@@ -14,7 +14,7 @@
 //! that would rather have chunks says so in a list, and gets samples too.
 
 use super::protobuf::{Fields, Malformed, Value, write};
-use crate::model::{Labels, MatchOp, Matcher, Sample};
+use crate::model::{HistogramSample, Labels, MatchOp, Matcher, Sample};
 
 /// One question: the series that fulfil all matchers, within a closed range.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,8 +106,8 @@ pub struct QueryResult {
 }
 
 impl QueryResult {
-    /// Adds a series. Samples go out as they are, staleness markers included.
-    pub fn push(&mut self, labels: &Labels, samples: &[Sample]) {
+    /// Adds a series with floats, native histograms or both. Samples go out as they are, staleness markers included.
+    pub fn push(&mut self, labels: &Labels, samples: &[Sample], native: &[HistogramSample]) {
         self.series.clear();
         for (name, value) in labels.iter() {
             self.part.clear();
@@ -120,6 +120,11 @@ impl QueryResult {
             write::double(&mut self.part, 1, sample.v);
             write::int(&mut self.part, 2, sample.t.as_ms());
             write::bytes(&mut self.series, 2, &self.part);
+        }
+        for sample in native {
+            self.part.clear();
+            super::histogram::write(&mut self.part, sample);
+            write::bytes(&mut self.series, 4, &self.part);
         }
         write::bytes(&mut self.message, 1, &self.series);
     }
@@ -191,6 +196,7 @@ mod tests {
         result.push(
             &labels,
             &[Sample::new(-7, stale_nan()), Sample::new(8, 1.5)],
+            &[],
         );
         let block = answer(&[result, QueryResult::default()]);
         let message = snap::raw::Decoder::new().decompress_vec(&block).unwrap();

@@ -75,8 +75,8 @@ pub enum Part<'a> {
 pub struct Series<'a> {
     /// The label fields as they came, tags included; [`labels`] reads them.
     pub labels: Cow<'a, [u8]>,
-    /// How many native histograms it holds.
-    pub histograms: usize,
+    /// Its native histograms as they came; [`super::histogram::read`] reads them.
+    pub histograms: Vec<&'a [u8]>,
     /// How many exemplars it holds.
     pub exemplars: usize,
 }
@@ -129,7 +129,7 @@ fn read_series<'a>(message: &'a [u8], samples: &mut Vec<Sample>) -> Result<Serie
     let mut fields = Fields(message);
     let mut series = Series {
         labels: Cow::Borrowed(&[]),
-        histograms: 0,
+        histograms: Vec::new(),
         exemplars: 0,
     };
     // Every sender writes the labels first and in one piece.
@@ -152,7 +152,7 @@ fn read_series<'a>(message: &'a [u8], samples: &mut Vec<Sample>) -> Result<Serie
             }
             (2, Value::Bytes(sample)) => samples.push(read_sample(sample)?),
             (3, Value::Bytes(_)) => series.exemplars += 1,
-            (4, Value::Bytes(_)) => series.histograms += 1,
+            (4, Value::Bytes(histogram)) => series.histograms.push(histogram),
             (1..=4, _) => return Err(Malformed("a field of a series of the wrong type")),
             _ => {}
         }
@@ -386,7 +386,7 @@ mod tests {
         let Ok(Some(Part::Series(series))) = part else {
             panic!("a series");
         };
-        assert_eq!((series.exemplars, series.histograms), (3, 0));
+        assert_eq!((series.exemplars, series.histograms.len()), (3, 0));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::Refusal;
 use super::index::Index;
+use super::native;
 use crate::config::Limits;
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
@@ -125,7 +126,7 @@ impl Values {
 }
 
 fn is_capped(name: &str) -> bool {
-    name != METRIC_NAME && name != TENANT_LABEL
+    name != METRIC_NAME && name != TENANT_LABEL && !native::is_part_label(name)
 }
 
 fn place(labels: &Labels, name: &str) -> u64 {

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::deleted::{TOMBSTONES_MAX, Tombstone};
 use super::disk::io_error;
+use super::native;
 use super::sealer::Command;
 use super::{Error, StateOp, Store, Table, WriteBatch, rows};
 use crate::model::{Matcher, Timestamp};
@@ -60,7 +61,9 @@ impl Store {
 
     fn matching(&self, selectors: &[Vec<Matcher>]) -> RoaringBitmap {
         let index = self.shared.index();
-        let sets = selectors.iter().map(|matchers| index.matching(matchers));
+        let sets = selectors.iter().map(|matchers| {
+            index.matching(matchers) | index.matching(&native::part_matchers(matchers))
+        });
         sets.fold(RoaringBitmap::new(), |all, set| all | set)
     }
 

@@ -17,6 +17,7 @@ use roaring::RoaringBitmap;
 pub(super) use cardinality::Top;
 pub use cardinality::{Cardinality, Count};
 
+use super::native;
 use super::paged::Paged;
 use super::postings::Postings;
 use super::symbols::{Hashed, Symbols};
@@ -289,6 +290,15 @@ impl Index {
         pairs
             .find(|(name, _)| wanted.contains(&Some(*name)))
             .map_or(0, |(_, value)| value)
+    }
+
+    /// The series that are parts of native histograms.
+    pub(super) fn native_parts(&self) -> RoaringBitmap {
+        let mut set = RoaringBitmap::new();
+        if let Some(postings) = self.postings(METRIC_NAME, native::METRIC) {
+            set |= postings;
+        }
+        set
     }
 
     /// All series.

@@ -25,6 +25,7 @@ mod index;
 mod intake;
 mod ledger;
 mod memory;
+mod native;
 mod paged;
 mod parts;
 mod postings;
@@ -70,12 +71,13 @@ pub use batch::{
 };
 pub use clock::FUTURE_MAX_MS;
 pub use index::{Cardinality, Count};
+pub use native::rows as histogram_rows;
 pub use state::Table;
 
 use crate::config;
 use crate::model::{Clock, Labels, Matcher, Timestamp};
 use crate::promql::queryable::Take;
-use crate::promql::{QueryError, Queryable, SelectHints, Series};
+use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 use crate::telemetry::Metrics;
 
 use days::Days;
@@ -640,6 +642,16 @@ impl Queryable for Store {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError> {
         select::select(&self.shared, start, end, matchers, hints)
+    }
+
+    fn histograms(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+    ) -> Result<Vec<HistogramSeries>, QueryError> {
+        select::histograms(&self.shared, (start, end), matchers, hints)
     }
 
     fn version(&self) -> Option<u64> {

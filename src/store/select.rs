@@ -9,10 +9,11 @@ use std::sync::mpsc;
 
 use roaring::RoaringBitmap;
 
+use super::native;
 use super::sealed;
 use super::shared::Shared;
 use crate::model::{Labels, Matcher, Sample, Timestamp};
-use crate::promql::{QueryError, SelectHints, Series};
+use crate::promql::{HistogramSeries, QueryError, SelectHints, Series};
 
 /// About so many samples are decoded at once: 4 MiB.
 const CHUNK_SAMPLES: i64 = 256 << 10;
@@ -97,6 +98,29 @@ pub(super) fn for_each(
     })
 }
 
+/// See [`crate::promql::Queryable::histograms`].
+pub(super) fn histograms(
+    shared: &Shared,
+    range: (Timestamp, Timestamp),
+    matchers: &[Matcher],
+    hints: &SelectHints,
+) -> Result<Vec<HistogramSeries>, QueryError> {
+    if shared.index().native_parts().is_empty() || native::asks_for_parts(matchers) {
+        return Ok(Vec::new());
+    }
+    let mut assembly = native::Assembly::default();
+    let mut left = hints.samples_max;
+    let parts = native::part_matchers(matchers);
+    for_each(shared, range, &parts, hints, |series| {
+        left = left
+            .checked_sub(series.samples.len())
+            .ok_or(QueryError::TooManySamples)?;
+        assembly.add(&series.labels, series.samples);
+        Ok(())
+    })?;
+    Ok(assembly.finish())
+}
+
 /// How many series of the range make a chunk.
 fn chunk_series((start, end): (Timestamp, Timestamp)) -> usize {
     let samples = end.ms_since(start) / INTERVAL_MS + 1;
@@ -110,7 +134,10 @@ type Target = (u32, u32);
 
 fn targets(shared: &Shared, matchers: &[Matcher]) -> Vec<Target> {
     let index = shared.index();
-    let ids = index.matching(matchers);
+    let mut ids = index.matching(matchers);
+    if !native::asks_for_parts(matchers) {
+        ids -= index.native_parts();
+    }
     let mut targets = index.metric_symbols(&ids);
     drop(index);
     targets.sort_unstable();
@@ -190,12 +217,29 @@ fn active(
 ) -> Result<RoaringBitmap, QueryError> {
     let matching = {
         let index = shared.index();
-        if selectors.is_empty() {
-            index.all().clone()
-        } else {
+        let union = |selectors: &[Vec<Matcher>]| {
             let sets = selectors.iter().map(|matchers| index.matching(matchers));
             sets.fold(RoaringBitmap::new(), |all, set| all | set)
+        };
+        let mut matching = if selectors.is_empty() {
+            index.all().clone()
+        } else {
+            union(selectors)
+        };
+        let parts = index.native_parts();
+        if !parts.is_empty() {
+            // One part stands for each native histogram.
+            matching -= parts;
+            let all = [Vec::new()];
+            let selectors = if selectors.is_empty() {
+                &all
+            } else {
+                selectors
+            };
+            let layouts = selectors.iter().map(|m| native::layout_matchers(m));
+            matching |= union(&layouts.collect::<Vec<_>>());
         }
+        matching
     };
     let (start, end) = (start.as_ms(), end.as_ms());
     let in_head = |id: &u32| shared.head.overlaps(*id, start, end);
@@ -217,9 +261,11 @@ pub(super) fn series(
     let mut found = Vec::with_capacity(ids.len());
     for step in ids.chunks(512) {
         let index = shared.index();
-        found.extend(step.iter().filter_map(|id| index.labels(*id)));
+        let labels = step.iter().filter_map(|id| index.labels(*id));
+        found.extend(labels.map(native::shown));
     }
     found.sort();
+    found.dedup();
     found.truncate(limit);
     Ok(found)
 }
@@ -233,7 +279,11 @@ pub(super) fn label_names(
     limit: usize,
 ) -> Result<Vec<String>, QueryError> {
     let ids = active(shared, selectors, start, end)?;
-    let names = shared.index().names_in(&ids);
+    let (ids, native) = apart(shared, ids);
+    let mut names = shared.index().names_in(&ids);
+    for labels in &native {
+        names.extend(labels.iter().map(|(name, _)| name.to_owned()));
+    }
     Ok(sorted(names, limit))
 }
 
@@ -247,12 +297,25 @@ pub(super) fn label_values(
     limit: usize,
 ) -> Result<Vec<String>, QueryError> {
     let ids = active(shared, selectors, start, end)?;
-    let values = shared.index().values_in(name, &ids);
+    let (ids, native) = apart(shared, ids);
+    let mut values = shared.index().values_in(name, &ids);
+    values.extend(native.iter().filter_map(|l| l.get(name)).map(str::to_owned));
     Ok(sorted(values, limit))
+}
+
+/// Series of floats, and the labels of native histograms.
+fn apart(shared: &Shared, mut ids: RoaringBitmap) -> (RoaringBitmap, Vec<Labels>) {
+    let index = shared.index();
+    let parts = index.native_parts() & &ids;
+    ids -= &parts;
+    let labels = parts.iter().filter_map(|id| index.labels(id));
+    let native = labels.map(native::shown).collect();
+    (ids, native)
 }
 
 fn sorted(mut texts: Vec<String>, limit: usize) -> Vec<String> {
     texts.sort_unstable();
+    texts.dedup();
     texts.truncate(limit);
     texts
 }

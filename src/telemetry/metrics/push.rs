@@ -41,7 +41,8 @@ pub enum PushReason {
     Conflict,
     /// The tenant or the store has as many series as it may.
     SeriesLimit,
-    /// A native histogram, which is no value of ours yet.
+    /// A native histogram whose parts do not fit together, or whose buckets are
+    /// spread too wide.
     Histogram,
     /// An exemplar: not stored, and not an error.
     Exemplar,

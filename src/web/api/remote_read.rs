@@ -81,14 +81,24 @@ impl Reader {
         };
         let mut result = QueryResult::default();
         let mut full = false;
-        let read = self.context.store.for_each(
+        let (start, end) = (
             Timestamp::from_ms(query.start),
             Timestamp::from_ms(query.end),
+        );
+        let store = &self.context.store;
+        for series in store.histograms(start, end, &query.matchers, &hints)? {
+            let labels = with_external(&series.labels, &self.external);
+            result.push(&labels, &[], &series.samples);
+            full |= result.size() > room;
+        }
+        let read = store.for_each(
+            start,
+            end,
             &query.matchers,
             &hints,
             &mut |labels, samples| {
-                result.push(&with_external(labels, &self.external), samples);
-                full = result.size() > room;
+                result.push(&with_external(labels, &self.external), samples, &[]);
+                full |= result.size() > room;
                 if full {
                     return Err(QueryError::TooManySamples);
                 }

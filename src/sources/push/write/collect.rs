@@ -5,14 +5,14 @@
 //! others go on.
 
 use crate::codec::remote_write::{self, Part, Request};
-use crate::codec::text;
+use crate::codec::{histogram, text};
 use crate::config::Limits;
 use crate::ingest::Ingest;
 use crate::model::labels::METRIC_NAME;
 use crate::model::tenant::TENANT_LABEL;
-use crate::model::{Labels, Sample, TenantId};
+use crate::model::{Labels, Sample, TenantId, is_stale_nan};
 use crate::sources::metadata::Metadata;
-use crate::store::{Row, SeriesId, SeriesKey, Store};
+use crate::store::{Row, SeriesId, SeriesKey, Store, histogram_rows};
 use crate::telemetry::metrics::PushReason;
 
 use super::known::{Cursor, Key, Keys, Known, Scope};
@@ -106,12 +106,14 @@ impl<'a> Collector<'a> {
                 Some(Part::Series(series)) => {
                     let refused = &mut self.out.refused;
                     refused.add(PushReason::Exemplar, series.exemplars);
-                    refused.add(PushReason::Histogram, series.histograms);
                     let labels = &series.labels;
                     self.series(labels, &samples, |judge| {
                         let pairs: Result<Vec<_>, _> = remote_write::labels(labels).collect();
                         Ok(judge.labels(pairs.map_err(|err| err.to_string())?))
                     })?;
+                    if !series.histograms.is_empty() {
+                        self.histograms(labels, &series.histograms)?;
+                    }
                 }
                 Some(Part::Metadata(said)) => {
                     let metadata = Metadata {
@@ -207,6 +209,48 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
+    /// Takes the native histograms of one series.
+    fn histograms(&mut self, labels: &[u8], all: &[&[u8]]) -> Result<(), String> {
+        self.out.samples += all.len() as u64;
+        let pairs: Result<Vec<_>, _> = remote_write::labels(labels).collect();
+        let labels = match self.judge.labels(pairs.map_err(|err| err.to_string())?) {
+            Ok(labels) => labels,
+            Err(reason) => {
+                self.out.refused.add(reason, all.len());
+                return Ok(());
+            }
+        };
+        for message in all {
+            let sample = histogram::read(message).map_err(|err| err.to_string())?;
+            let Some(sample) = sample else {
+                self.out.refused.add(PushReason::Histogram, 1);
+                continue;
+            };
+            if sample.t.as_ms() > self.judge.latest_ms {
+                self.out.refused.add(PushReason::Timestamp, 1);
+            } else if is_stale_nan(sample.h.sum) {
+                // The end of a series is told among its floats.
+                self.out.rows.push(Row {
+                    series: self.judge.key_of(labels.clone()),
+                    t: sample.t,
+                    v: sample.h.sum,
+                });
+            } else {
+                match histogram_rows(&labels, &sample) {
+                    Some(rows) => self.out.rows.extend(rows.into_iter().map(|row| Row {
+                        series: match row.series {
+                            SeriesKey::Labels(labels) => self.judge.key_of(labels),
+                            id @ SeriesKey::Id(_) => id,
+                        },
+                        ..row
+                    })),
+                    None => self.out.refused.add(PushReason::Histogram, 1),
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn look_up(&mut self, key: Key, labels: Labels) -> SeriesKey {
         match self.judge.store.resolve(&labels) {
             Some(id) => {
@@ -219,6 +263,12 @@ impl<'a> Collector<'a> {
 }
 
 impl Judge<'_> {
+    /// The id of a series that the store has, else its labels.
+    fn key_of(&self, labels: Labels) -> SeriesKey {
+        let id = self.store.resolve(&labels);
+        id.map_or(SeriesKey::Labels(labels), SeriesKey::Id)
+    }
+
     /// The label set of pairs in any order, or why it may not be stored. As in
     /// Prometheus 3: any text may be a name, an empty value is no label, a metric
     /// needs a name.

@@ -16,6 +16,8 @@ use crate::sources::Board;
 use crate::store::Options;
 use crate::tasks::Tasks;
 
+mod native;
+
 const NOW: i64 = 1_700_000_000_000;
 
 const BODY_MAX: usize = 300_000;
