@@ -44,6 +44,18 @@ impl<'a> Fields<'a> {
         Ok(Some((number, value)))
     }
 
+    /// Skips the fields that begin with this byte, hold bytes and are short. Much
+    /// quicker than [`Fields::next`]; what it leaves is for that.
+    #[inline]
+    pub(super) fn skip_short(&mut self, tag: u8) {
+        while let [first, len, rest @ ..] = self.0
+            && (*first, *len < 0x80) == (tag, true)
+            && let Some(rest) = rest.get(usize::from(*len)..)
+        {
+            self.0 = rest;
+        }
+    }
+
     #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         // Nearly all are tags and lengths of one byte.
@@ -138,6 +150,21 @@ mod tests {
         assert!(Fields(&[0x00]).next().is_err());
         assert!(Fields(&[0x12, 2, 1]).next().is_err());
         assert!(Fields(&[0xff; 11]).next().is_err());
+    }
+
+    #[test]
+    fn short_fields_are_skipped_up_to_what_is_something_else() {
+        for (bytes, left) in [
+            (&[0x0a, 0, 0x0a, 2, 7, 7, 0x12, 1, 9][..], 3),
+            (&[0x0a, 3, 7, 7], 4),
+            (&[0x0a, 0x80, 1], 3),
+            (&[0x0a], 1),
+            (&[], 0),
+        ] {
+            let mut fields = Fields(bytes);
+            fields.skip_short(0x0a);
+            assert_eq!(fields.0.len(), left, "{bytes:?}");
+        }
     }
 
     proptest! {

@@ -23,6 +23,11 @@ use crate::model::Sample;
 /// snappy has is a copy of 64 bytes in 3.
 const RATIO_MAX: usize = 22;
 
+/// How a label of a series, and the value and the time of a sample, begin.
+const LABEL_TAG: u8 = 1 << 3 | 2;
+const VALUE_TAG: u8 = 1 << 3 | 1;
+const TIME_TAG: u8 = 2 << 3;
+
 /// Why a body cannot be unpacked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unpack {
@@ -133,7 +138,8 @@ fn read_series<'a>(message: &'a [u8], samples: &mut Vec<Sample>) -> Result<Serie
         exemplars: 0,
     };
     // Every sender writes the labels first and in one piece.
-    let (mut start, mut end) = (0, 0);
+    fields.skip_short(LABEL_TAG);
+    let (mut start, mut end) = (0, message.len() - fields.0.len());
     loop {
         let at = message.len() - fields.0.len();
         let Some((number, value)) = fields.next()? else {
@@ -166,6 +172,14 @@ fn read_series<'a>(message: &'a [u8], samples: &mut Vec<Sample>) -> Result<Serie
 
 #[inline]
 fn read_sample(message: &[u8]) -> Result<Sample, Malformed> {
+    // As every sender writes it: both fields, in their order.
+    if let Some(([VALUE_TAG, bits @ .., TIME_TAG], rest)) = message.split_first_chunk::<10>() {
+        let mut rest = Fields(rest);
+        let ms = rest.varint()?;
+        if rest.0.is_empty() {
+            return Ok(Sample::new(ms.cast_signed(), f64::from_le_bytes(*bits)));
+        }
+    }
     let (mut t, mut v) = (0, 0.0);
     let mut fields = Fields(message);
     while let Some((number, value)) = fields.next()? {

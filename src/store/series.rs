@@ -219,6 +219,8 @@ impl HeadSeries {
         freezer.samples.clear();
         tail.read(self.max_t, i64::MIN, i64::MAX, &mut freezer.samples);
         self.keep(freezer.freeze(tail.part));
+        // The next one will be about as long: half of its room is not made in steps.
+        self.tail.bytes.reserve_exact(tail.bytes.len() / 2);
     }
 
     /// A series has two or three chunks, so room for more would be a waste.
