@@ -60,7 +60,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -363,7 +362,6 @@ impl Store {
                 reply,
                 room,
                 load,
-                sent: Instant::now(),
             })));
         }
         Ok(Pending(answer))

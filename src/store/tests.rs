@@ -1,6 +1,7 @@
 //! The store through its handle: what is acknowledged is there, once, and stays.
 
 use std::path::Path;
+use std::time::Instant;
 
 use bytes::Bytes;
 

@@ -11,6 +11,10 @@ use super::{Table, state};
 use crate::model::delivery::DEAD_LETTER_PAYLOAD_BYTES_MAX;
 use crate::model::{DeadLetter, Delivery};
 
+/// What fills a page of 8 and of 4 KiB, beside its key and redb's own bytes.
+const HALF_PAGE: usize = 8_140;
+const QUARTER_PAGE: usize = 4_040;
+
 /// What to do with a state row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Change {
@@ -117,11 +121,26 @@ pub(super) fn put_record(
     record: &[u8],
 ) -> Result<(), redb::Error> {
     let mut table = txn.open_table(WAL)?;
-    for (part, piece) in record.chunks(VALUE_BYTES_MAX).enumerate() {
+    for (part, piece) in pieces(record).enumerate() {
         let part = u16::try_from(part).expect("a record is below 1 GiB");
         table.insert((seq, part), piece)?;
     }
     Ok(())
+}
+
+/// A value gets a page of the next power of two: what would leave a quarter of 16 KiB
+/// empty is cut, so that a record leaves less than the smallest page empty.
+pub(super) fn pieces(mut record: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let size = match record.len() {
+            0 => return None,
+            len if len > HALF_PAGE + QUARTER_PAGE => len.min(VALUE_BYTES_MAX),
+            len => len.min(HALF_PAGE),
+        };
+        let (piece, rest) = record.split_at(size);
+        record = rest;
+        Some(piece)
+    })
 }
 
 /// Writes new series and their symbols.
@@ -350,4 +369,28 @@ fn evict_letters(
         evicted += 1;
     }
     Ok(evicted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_fill_pages_and_make_the_record() {
+        for (len, want) in [
+            (0, vec![]),
+            (100, vec![100]),
+            (8_140, vec![8_140]),
+            (8_141, vec![8_140, 1]),
+            (12_180, vec![8_140, 4_040]),
+            (12_181, vec![12_181]),
+            (42_000, vec![16_300, 16_300, 8_140, 1_260]),
+        ] {
+            let record: Vec<u8> = (0..=250).cycle().take(len).collect();
+            let pieces: Vec<&[u8]> = pieces(&record).collect();
+            assert_eq!(pieces.concat(), record);
+            let lengths: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+            assert_eq!(lengths, want, "{len}");
+        }
+    }
 }

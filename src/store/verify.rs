@@ -20,7 +20,7 @@ use super::disk::{self, DirLock, causes, io_error};
 use super::sealed::{BadRow, Kind, SealedFile};
 use super::tables::{self, HOT_FILE, Hot, SERIES, SYMBOLS, WAL, state_table};
 use super::wal::Record;
-use super::{Error, Table, index};
+use super::{Error, Table, index, transaction};
 
 /// At most this many faults are listed; the rest is counted.
 const LISTED_MAX: usize = 1_000;
@@ -151,8 +151,8 @@ impl Checked {
         if let Err(err) = Record::parse(bytes) {
             let what = format!("log record of commit {seq}: {err}");
             // Its first piece: the others lie elsewhere.
-            let first = bytes.len().min(tables::VALUE_BYTES_MAX);
-            let bytes = bytes[..first].to_vec();
+            let first = transaction::pieces(bytes).next();
+            let bytes = first.unwrap_or_default().to_vec();
             self.row(path, BadRow { what, bytes });
         }
     }

@@ -5,9 +5,11 @@
 //! transaction: durable with one sync, one commit number. Answers go out after
 //! that. A batch that rides along is answered at once and is durable within 10 s.
 //!
-//! The record waits for more (`[store] linger`) only when more is expected: a
-//! caller stands at the queue, or batches came closer together than the linger of
-//! late. A lone caller that waits for each of its commits never waits for it.
+//! The record waits for more only when more is expected: a caller stands at the
+//! queue, or the crowd of the commit before (who was answered by it, and who came
+//! while it ran) is not all back. It waits for `[store] linger`, and somewhat longer
+//! for the crowd: a commit costs 26 kB besides its record and a sync, however many
+//! share it. Who is alone never waits.
 //!
 //! When the disk refuses a transaction, the record is kept, the database is
 //! opened again, and the record is written again unless its number is there.
@@ -42,6 +44,9 @@ const RECORD_BYTES_MAX: usize = 2 << 20;
 
 /// What rides along is durable within this time.
 const RIDE_ALONG: Duration = Duration::from_secs(10);
+
+/// How long callers are waited for that are expected back.
+const CROWD_WAIT: Duration = Duration::from_millis(8);
 
 /// All value coders start anew after this time, so that a damaged record costs
 /// the log behind it no more than that.
@@ -78,7 +83,6 @@ pub(super) struct Write {
     pub(super) reply: oneshot::Sender<Committed>,
     pub(super) room: OwnedSemaphorePermit,
     pub(super) load: Load,
-    pub(super) sent: Instant,
 }
 
 /// Where the log stands after replay.
@@ -120,28 +124,13 @@ pub(super) struct Writer {
     load: Load,
     /// When the open record has to be committed.
     due: Option<Instant>,
-    arrivals: Arrivals,
+    /// Callers that are expected.
+    crowd: usize,
     bytes_max: usize,
     record: Vec<u8>,
     last_reset: Instant,
     keeper: Keeper,
     wear: Wear,
-}
-
-/// How close together batches arrive.
-#[derive(Debug)]
-struct Arrivals {
-    last: Instant,
-    gap: Duration,
-}
-
-impl Arrivals {
-    /// Notes an arrival; the mean gap forgets by a quarter each time.
-    fn note(&mut self, at: Instant) {
-        let gap = at.saturating_duration_since(self.last);
-        self.gap = (self.gap * 3 + gap.min(Duration::from_secs(1))) / 4;
-        self.last = self.last.max(at);
-    }
 }
 
 impl Writer {
@@ -174,10 +163,7 @@ impl Writer {
             waiting: Vec::new(),
             load: Load::default(),
             due: None,
-            arrivals: Arrivals {
-                last: Instant::now(),
-                gap: Duration::from_secs(1),
-            },
+            crowd: 0,
             bytes_max: RECORD_BYTES_MAX.min(quarter).max(1),
             record: Vec::new(),
             last_reset: Instant::now(),
@@ -330,7 +316,6 @@ impl Writer {
     }
 
     fn take_batch(&mut self, write: Write) {
-        self.arrivals.note(write.sent);
         let batch = write.batch;
         let (outcomes, refused) = self.intake.take(&batch, self.seq);
         for (item, outcome) in batch.items.into_iter().zip(&outcomes) {
@@ -364,12 +349,27 @@ impl Writer {
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 
+    /// How long the open record waits for more.
     fn linger(&self) -> Duration {
-        let linger = self.shared.options.store.linger.get();
-        let expected =
-            self.shared.callers.load(Ordering::Relaxed) > 0 || self.arrivals.gap < linger;
-        self.wear
-            .linger(if expected { linger } else { Duration::ZERO })
+        let usual = self.shared.options.store.linger.get();
+        let wait = if self.waiting.len() < self.crowd && !usual.is_zero() {
+            CROWD_WAIT.max(usual)
+        } else if self.callers() > 0 {
+            usual
+        } else {
+            Duration::ZERO
+        };
+        self.wear.linger(wait)
+    }
+
+    /// Callers that stand at the queue.
+    fn callers(&self) -> usize {
+        self.shared.callers.load(Ordering::Relaxed)
+    }
+
+    /// Notes who shared a commit or came while it ran: they are expected again.
+    fn expect_crowd(&mut self) {
+        self.crowd = self.waiting.len() + self.jobs.len() + self.callers();
     }
 
     fn take_ops(&mut self, ops: Vec<StateOp>) {

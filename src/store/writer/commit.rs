@@ -210,6 +210,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         shared.committed.store(self.seq, Ordering::Release);
         self.observe(took, evicted);
+        self.expect_crowd();
         for table in Table::ALL {
             let evicted = table == Table::Dead && !evicted.deliveries.is_empty();
             if evicted || !self.changes.of(table).is_empty() {
