@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::server::{Server, eventually};
 
 /// Messages in the short form; the long form takes more.
-fn messages() -> u64 {
+pub(crate) fn messages() -> u64 {
     if std::env::var_os("PULSE_TEST_LONG").is_some() {
         200_000
     } else {
@@ -27,7 +27,7 @@ const KILL_EVERY: Duration = Duration::from_millis(700);
 /// At least so many kills have to hit.
 const KILLS_MIN: u32 = 5;
 
-fn ledger(tenant: &'static str) -> Ledger {
+pub(crate) fn ledger(tenant: &'static str) -> Ledger {
     let now = pulse::model::Clock::System.now().as_ms();
     Ledger {
         tenant,
@@ -38,7 +38,11 @@ fn ledger(tenant: &'static str) -> Ledger {
 
 /// Kills and restarts the server until `done` says that the publisher has finished
 /// and enough kills have happened; gives the number of kills.
-async fn kill_until(server: &mut Server, dir: &Path, mut done: impl FnMut() -> bool) -> u32 {
+pub(crate) async fn kill_until(
+    server: &mut Server,
+    dir: &Path,
+    mut done: impl FnMut() -> bool,
+) -> u32 {
     let mut kills = 0;
     while kills < KILLS_MIN || !done() {
         tokio::time::sleep(KILL_EVERY).await;
@@ -50,7 +54,7 @@ async fn kill_until(server: &mut Server, dir: &Path, mut done: impl FnMut() -> b
     kills
 }
 
-async fn check(server: &mut Server, dir: &Path, ledger: &Ledger) {
+pub(crate) async fn check(server: &mut Server, dir: &Path, ledger: &Ledger) {
     let start = Instant::now();
     eventually("every message is stored", || async {
         ledger.is_complete(server).await.then_some(())

@@ -25,11 +25,16 @@ pub(crate) struct Ledger {
 type Samples = Vec<(u64, f64)>;
 
 impl Ledger {
+    /// The device that an id is of.
+    pub(crate) fn device(&self, id: u64) -> String {
+        format!("d{}", id % DEVICES)
+    }
+
     pub(crate) fn topic(&self, id: u64) -> String {
         format!(
-            "tenants/{}/devices/d{}/telemetry",
+            "tenants/{}/devices/{}/telemetry",
             self.tenant,
-            id % DEVICES
+            self.device(id)
         )
     }
 

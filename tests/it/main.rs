@@ -33,6 +33,7 @@ mod receivers;
 
 mod reference;
 mod remote_write;
+mod remote_write_kill;
 mod requirements;
 mod rules;
 mod rules_beside;
