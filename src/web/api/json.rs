@@ -141,7 +141,7 @@ pub fn point(out: &mut Vec<u8>, sample: Sample) {
     out.push(b'[');
     time(out, sample.t);
     raw(out, ",\"");
-    raw(out, &go_float(sample.v));
+    float(out, sample.v);
     raw(out, "\"]");
 }
 
@@ -177,11 +177,68 @@ pub fn histogram_point(out: &mut Vec<u8>, t: Timestamp, h: &Histogram) {
 /// Seconds, with three decimals when there is a fraction.
 pub fn time(out: &mut Vec<u8>, t: Timestamp) {
     let ms = t.as_ms();
-    let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
-    raw(out, &format!("{sign}{}", ms / 1000));
-    if ms % 1000 != 0 {
-        raw(out, &format!(".{:03}", ms % 1000));
+    if ms < 0 {
+        out.push(b'-');
     }
+    let ms = ms.unsigned_abs();
+    digits(out, ms / 1000, 1);
+    if !ms.is_multiple_of(1000) {
+        out.push(b'.');
+        digits(out, ms % 1000, 3);
+    }
+}
+
+/// A whole number with at least `width` digits.
+fn digits(out: &mut Vec<u8>, mut number: u64, width: usize) {
+    let mut text = [b'0'; 20];
+    let mut at = text.len();
+    while number > 0 {
+        at -= 1;
+        text[at] += u8::try_from(number % 10).expect("a digit");
+        number /= 10;
+    }
+    out.extend_from_slice(&text[at.min(text.len() - width)..]);
+}
+
+/// The text of [`go_float`].
+pub fn float(out: &mut Vec<u8>, value: f64) {
+    if !short_decimal(out, value) {
+        raw(out, &go_float(value));
+    }
+}
+
+/// Writes a value that is a decimal with few digits: most that were measured are. Of
+/// all decimals with at most 15 digits only one is nearest to it, so that these are
+/// its shortest digits. Says no when it is none.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the number is whole, positive and below 10^15"
+)]
+fn short_decimal(out: &mut Vec<u8>, value: f64) -> bool {
+    if value == 0.0 {
+        return false;
+    }
+    let size = value.abs();
+    let mut scale = 1.0;
+    for decimals in 0..=3_usize {
+        let number = (size * scale).round_ties_even();
+        if number >= 1e15 {
+            return false;
+        }
+        if number / scale == size {
+            if value < 0.0 {
+                out.push(b'-');
+            }
+            digits(out, number as u64, decimals + 1);
+            if decimals > 0 {
+                out.insert(out.len() - decimals, b'.');
+            }
+            return true;
+        }
+        scale *= 10.0;
+    }
+    false
 }
 
 /// As Go's `strconv.FormatFloat` with the shortest digits: `f`, or `e` when the value
@@ -226,6 +283,13 @@ pub fn html_safe_string(out: &mut Vec<u8>, text: &str) {
 fn escaped(out: &mut Vec<u8>, text: &str, html_safe: bool) {
     out.push(b'"');
     let bytes = text.as_bytes();
+    // Looks at every byte, which is quicker than to look where to stop.
+    let special = |b: u8| (b < 0x20) | matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2);
+    if !bytes.iter().fold(false, |any, b| any | special(*b)) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut plain = 0;
     for (i, &byte) in bytes.iter().enumerate() {
         let replacement = match byte {
@@ -298,6 +362,7 @@ mod tests {
             (f64::NEG_INFINITY, "-Inf"),
         ] {
             assert_eq!(go_float(value), want);
+            assert_eq!(written(|out| float(out, value)), want);
         }
         for (value, want) in [
             (90.0, "9e+01"),
@@ -362,6 +427,12 @@ mod tests {
             for text in [go_float(value), go_exponent(value)] {
                 prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits, "{}", text);
             }
+        }
+
+        #[test]
+        fn decimals_are_written_as_all_others(number in any::<i64>(), shift in 1u32..64, scale in 0i32..7) {
+            let value = (number >> shift) as f64 / 10_f64.powi(scale);
+            prop_assert_eq!(written(|out| float(out, value)), go_float(value));
         }
     }
 }
