@@ -2,6 +2,8 @@
 
 use hashbrown::HashMap;
 
+use crate::model::labels::push_text;
+
 /// Puts rows with equal keys together.
 ///
 /// The key of a row is written into a buffer by the caller; members keep the
@@ -36,9 +38,8 @@ impl Groups {
     }
 }
 
-/// Appends a label to a key. A byte that no UTF-8 text holds cannot be used in
-/// a `String`, so lengths keep the parts apart.
+/// Appends a label to a key. Lengths keep the parts apart.
 pub(in crate::promql) fn write_pair(key: &mut String, name: &str, value: &str) {
-    use std::fmt::Write;
-    write!(key, "{}:{name}{}:{value}", name.len(), value.len()).expect("writing to a String works");
+    push_text(key, name);
+    push_text(key, value);
 }
