@@ -113,12 +113,13 @@ impl Windows {
         out: &mut Vec<f64>,
         mut f: impl FnMut(&Window<'_>) -> Option<f64>,
     ) {
-        let (mut low, mut high) = (0, 0);
+        let (mut low, mut high) = (Edge::default(), Edge::default());
+        out.reserve(self.steps.count);
         for step in 0..self.steps.count {
             let end = self.end(step);
             let start = end.saturating_sub(self.range_ms);
-            high += count_until(&samples[high..], end);
-            low += count_until(&samples[low..high], start);
+            let high = high.move_to(samples, end);
+            let low = low.move_to(&samples[..high], start);
             let value = if low == high {
                 None
             } else {
@@ -143,6 +144,31 @@ fn count_until(samples: &[Sample], end: i64) -> usize {
         .iter()
         .take_while(|sample| sample.t.as_ms() <= end)
         .count()
+}
+
+/// An end of the window, which moves forward.
+#[derive(Default)]
+struct Edge {
+    /// The first sample behind it.
+    at: usize,
+    /// By how many samples it moved last.
+    moved: usize,
+}
+
+impl Edge {
+    /// Moves behind all samples that are not later than `end`. At regular intervals
+    /// they are as many as the last time.
+    #[inline]
+    fn move_to(&mut self, samples: &[Sample], end: i64) -> usize {
+        let later = |at: usize| samples.get(at).is_none_or(|sample| sample.t.as_ms() > end);
+        let guess = self.at + self.moved;
+        let is_behind = self.moved == 0 || guess <= samples.len() && !later(guess - 1);
+        if !(is_behind && later(guess)) {
+            self.moved = count_until(&samples[self.at..], end);
+        }
+        self.at += self.moved;
+        self.at
+    }
 }
 
 /// The samples of one step, at least one of them.
@@ -281,10 +307,36 @@ fn mean(w: &Window<'_>) -> f64 {
     mean.value()
 }
 
+/// The population variance in two passes, the mean first: they have no division for
+/// each sample, and several sums run side by side. Counted from the first value, so
+/// that equal values have none.
 fn variance(w: &Window<'_>) -> f64 {
-    let mut variance = Variance::default();
-    w.values().for_each(|v| variance.add(v));
-    variance.value()
+    let count = (w.high - w.low) as f64;
+    let first = w.first().v;
+    let mean = first + spread_sum(w.points(), |v| v - first) / count;
+    if !mean.is_finite() {
+        let mut variance = Variance::default();
+        w.values().for_each(|v| variance.add(v));
+        return variance.value();
+    }
+    let squares = spread_sum(w.points(), |v| (v - mean) * (v - mean));
+    // What rounding left of the mean.
+    let rest = spread_sum(w.points(), |v| v - mean);
+    (squares - rest * rest / count) / count
+}
+
+/// A sum in four parts, which do not wait for each other.
+#[inline]
+fn spread_sum(points: &[Sample], f: impl Fn(f64) -> f64) -> f64 {
+    let mut sums = [0.0; 4];
+    let (fours, rest) = points.as_chunks::<4>();
+    for four in fours {
+        for (sum, sample) in sums.iter_mut().zip(four) {
+            *sum += f(sample.v);
+        }
+    }
+    let rest: f64 = rest.iter().map(|sample| f(sample.v)).sum();
+    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
 }
 
 /// The median distance from the median.

@@ -212,7 +212,7 @@ impl Seen<'_> {
         } else {
             span.to_start_limited()
         };
-        let mut factor = span.factor(to_start);
+        let mut factor = span.factor(to_start, 1.0);
         if function == WindowFunction::Rate {
             factor /= (window.1 - window.0) as f64 / 1000.0;
         }

@@ -6,13 +6,12 @@ use crate::model::Sample;
 
 /// Per-second increase of a counter.
 pub(super) fn rate(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
-    let seconds = windows.range_ms as f64 / 1000.0;
-    counter(windows, samples, out, |factor| factor / seconds);
+    counter(windows, samples, out, windows.range_ms as f64 / 1000.0);
 }
 
 /// Increase of a counter over the window.
 pub(super) fn increase(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
-    counter(windows, samples, out, |factor| factor);
+    counter(windows, samples, out, 1.0);
 }
 
 /// Difference of a gauge over the window.
@@ -20,7 +19,7 @@ pub(super) fn delta(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
     windows.slide(samples, out, |w| {
         let span = Span::of(w)?;
         let difference = w.last().v - w.first().v;
-        Some(difference * span.factor(span.to_start_limited()))
+        Some(difference * span.factor(span.to_start_limited(), 1.0))
     });
 }
 
@@ -33,14 +32,15 @@ pub(super) fn irate(w: &Window<'_>) -> Option<f64> {
     (ms != 0).then(|| increase / (ms as f64 / 1000.0))
 }
 
-fn counter(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>, scale: impl Fn(f64) -> f64) {
+/// The increase for each `unit` of the window.
+fn counter(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>, unit: f64) {
     let resets = Resets::of(samples);
     windows.slide(samples, out, |w| {
         let span = Span::of(w)?;
         let first = w.first().v;
         let increase = resets.add_within(w, w.last().v - first);
         let to_start = span.to_zero(first, increase);
-        Some(increase * scale(span.factor(to_start)))
+        Some(increase * span.factor(to_start, unit))
     });
 }
 
@@ -50,6 +50,11 @@ struct Resets(Vec<(usize, f64)>);
 impl Resets {
     #[inline]
     fn of(samples: &[Sample]) -> Resets {
+        // Most series have none, and looking at all pairs without a branch is quick.
+        let falls = |any: bool, pair: &[Sample]| any | (pair[1].v < pair[0].v);
+        if !samples.windows(2).fold(false, falls) {
+            return Resets(Vec::new());
+        }
         let falls = samples
             .windows(2)
             .enumerate()
@@ -73,12 +78,13 @@ impl Resets {
     }
 }
 
-/// How the samples lie in the window, in seconds.
+/// How the samples lie in the window, in milliseconds. A window is computed for every
+/// step of every series, so this divides only where it must.
 pub(super) struct Span {
     /// From the first to the last sample.
     sampled: f64,
-    /// The mean distance of samples.
-    average: f64,
+    /// How many distances of neighbours that is.
+    intervals: f64,
     to_start: f64,
     to_end: f64,
 }
@@ -102,21 +108,24 @@ impl Span {
         if intervals == 0 {
             return None;
         }
-        let seconds = |ms: i64| ms as f64 / 1000.0;
-        let sampled = seconds(last - first);
         Some(Span {
-            sampled,
-            average: sampled / intervals as f64,
-            to_start: seconds(first - start),
-            to_end: seconds(end - last),
+            sampled: (last - first) as f64,
+            intervals: intervals as f64,
+            to_start: (first - start) as f64,
+            to_end: (end - last) as f64,
         })
     }
 
     /// A gap longer than this is no gap between samples: the series begins or ends there.
     #[inline]
     fn limited(&self, gap: f64) -> f64 {
-        if gap >= self.average * 1.1 {
-            self.average / 2.0
+        if gap * self.intervals <= self.sampled {
+            return gap;
+        }
+        // In seconds and in this order, so that the limit falls where Prometheus has it.
+        let average = self.sampled / 1000.0 / self.intervals;
+        if gap / 1000.0 >= average * 1.1 {
+            self.sampled / self.intervals / 2.0
         } else {
             gap
         }
@@ -132,16 +141,17 @@ impl Span {
     #[inline]
     pub(super) fn to_zero(&self, first: f64, increase: f64) -> f64 {
         let to_start = self.to_start_limited();
-        if increase > 0.0 && first >= 0.0 {
-            to_start.min(self.sampled * (first / increase))
+        if increase > 0.0 && first >= 0.0 && self.sampled * first < to_start * increase {
+            self.sampled * (first / increase)
         } else {
             to_start
         }
     }
 
-    /// By how much the sampled difference grows when it is extended to the ends.
+    /// By how much the sampled difference grows when it is extended to the ends, for
+    /// each `unit`.
     #[inline]
-    pub(super) fn factor(&self, to_start: f64) -> f64 {
-        (self.sampled + to_start + self.limited(self.to_end)) / self.sampled
+    pub(super) fn factor(&self, to_start: f64, unit: f64) -> f64 {
+        (self.sampled + to_start + self.limited(self.to_end)) / (self.sampled * unit)
     }
 }
