@@ -55,10 +55,10 @@ impl Queryable for Memory {
         end: Timestamp,
         matchers: &[Matcher],
         _hints: &SelectHints,
-        take: &mut Take<'_>,
+        takers: &mut [&mut Take<'_>],
     ) -> Result<(), QueryError> {
         for series in self.matching(matchers) {
-            take(&series.labels, between(&series.samples, start, end))?;
+            takers[0](&series.labels, between(&series.samples, start, end))?;
         }
         Ok(())
     }

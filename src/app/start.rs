@@ -30,6 +30,9 @@ const CLEAN_MARKER: &str = "CLEAN";
 /// How long the first collection of own and host metrics may delay readiness.
 const FIRST_COLLECTION: Duration = Duration::from_secs(2);
 
+/// More threads than this for one query would take the machine from all others.
+const QUERY_THREADS_MAX: usize = 4;
+
 impl App {
     /// Starts everything. `load` reads the configuration again for a reload.
     ///
@@ -196,6 +199,7 @@ impl Base {
                 samples_max: self.config.query.samples_max,
                 series_max: self.config.query.series_max,
                 features: Features::of(&self.config.query.features),
+                threads: query_threads(),
             },
             cache: Arc::new(RangeCache::new(self.config.query.cache.as_usize())),
         }
@@ -295,6 +299,11 @@ impl Base {
         });
         Ok(first)
     }
+}
+
+/// How many threads a query of the API may use: the cores, and a few at most.
+fn query_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(QUERY_THREADS_MAX))
 }
 
 async fn open_store(

@@ -29,9 +29,11 @@ pub struct Options {
     pub series_max: usize,
     /// The parts of the language that are on.
     pub features: Features,
+    /// How many threads may read and evaluate the series of one selector.
+    pub threads: usize,
 }
 
-/// As Prometheus: 5 minutes, 1 minute, 50 million samples.
+/// As Prometheus: 5 minutes, 1 minute, 50 million samples, one thread.
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             samples_max: 50_000_000,
             series_max: 1_000_000,
             features: Features::default(),
+            threads: 1,
         }
     }
 }

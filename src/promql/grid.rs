@@ -251,6 +251,22 @@ impl Grid {
         self.join_same()
     }
 
+    /// The rows of several grids, which keep their places.
+    pub(super) fn join(parts: impl IntoIterator<Item = Grid>) -> Grid {
+        let mut parts = parts.into_iter();
+        let mut joined = parts.next().unwrap_or_default();
+        for part in parts {
+            let start = joined.cells.len();
+            joined.cells.extend_from_slice(&part.cells);
+            joined.native_size += part.native_size;
+            joined.rows.extend(part.rows.into_iter().map(|row| Row {
+                start: row.start + start,
+                ..row
+            }));
+        }
+        joined
+    }
+
     /// Adds all rows of another grid.
     pub(super) fn append(&mut self, other: &Grid) {
         for (i, row) in other.rows.iter().enumerate() {
@@ -393,7 +409,7 @@ impl Grid {
                 self.join_elements(members, labels, &mut joined)?;
                 continue;
             }
-            let (first, values) = self.join(members)?;
+            let (first, values) = self.join_rows(members)?;
             let pending = members.iter().map(|i| self.rows[*i].pending);
             joined.push_for(pending, Cow::Owned(labels), first, |cells| {
                 cells.extend(values);
@@ -403,7 +419,7 @@ impl Grid {
     }
 
     /// The values of several rows in one, from the first step of any.
-    fn join(&self, members: &[usize]) -> Result<(usize, Vec<f64>), SameLabels> {
+    fn join_rows(&self, members: &[usize]) -> Result<(usize, Vec<f64>), SameLabels> {
         let rows = || members.iter().map(|i| &self.rows[*i]);
         let first = rows().map(|row| row.first).min().unwrap_or(0);
         let end = rows().map(|row| row.steps().end).max().unwrap_or(0);

@@ -31,6 +31,8 @@ pub struct SelectHints {
     pub series_max: usize,
     /// Stop with [`QueryError::TooManySamples`] above this many samples.
     pub samples_max: usize,
+    /// Only the newest sample of each series is needed; older ones may come too.
+    pub newest_only: bool,
     /// Stop with [`QueryError::Cancelled`] soon after this turns true.
     pub cancel: Arc<AtomicBool>,
 }
@@ -40,6 +42,7 @@ impl Default for SelectHints {
         SelectHints {
             series_max: 1_000_000,
             samples_max: 50_000_000,
+            newest_only: false,
             cancel: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -62,8 +65,8 @@ pub enum QueryError {
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What is done with each series of a selection.
-pub type Take<'a> = dyn FnMut(&Labels, &[Sample]) -> Result<(), QueryError> + 'a;
+/// What is done with each series of a selection. Another thread may do it.
+pub type Take<'a> = dyn FnMut(&Labels, &[Sample]) -> Result<(), QueryError> + Send + 'a;
 
 /// Something that holds series.
 pub trait Queryable: Send + Sync {
@@ -108,20 +111,22 @@ pub trait Queryable: Send + Sync {
         Timestamp::MIN
     }
 
-    /// Hands the same series to `take` one by one, in any order. The engine reads
-    /// through this, so a store that decodes series by series never holds the
-    /// samples of more than a few.
+    /// Hands the same series one by one to any of `takers`, in any order. The
+    /// engine reads through this, so a store that decodes series by series never
+    /// holds the samples of more than a few. Every taker stays on one thread: as
+    /// many threads as there are takers may read. At least one taker is needed.
     ///
     /// # Errors
-    /// As [`Queryable::select`], and the first error of `take`, which ends the reading.
+    /// As [`Queryable::select`], and the first error of a taker, which ends the reading.
     fn for_each(
         &self,
         start: Timestamp,
         end: Timestamp,
         matchers: &[Matcher],
         hints: &SelectHints,
-        take: &mut Take<'_>,
+        takers: &mut [&mut Take<'_>],
     ) -> Result<(), QueryError> {
+        let take = takers.first_mut().expect("BUG: nobody takes the series");
         for series in self.select(start, end, matchers, hints)? {
             take(&series.labels, &series.samples)?;
         }

@@ -127,6 +127,7 @@ pub fn settings(config: &Config) -> Settings {
                 samples_max: config.query.samples_max,
                 series_max: config.query.series_max,
                 features: Features::of(&config.query.features),
+                ..engine::Options::default()
             },
             ..Engine::default()
         },

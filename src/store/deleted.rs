@@ -119,6 +119,11 @@ impl Hidden {
         Hidden(kept.collect())
     }
 
+    /// Whether nothing is hidden.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes the hidden samples of a series out.
     pub(super) fn trim(&self, series: u32, samples: &mut Vec<Sample>) {
         for (start, end, all, at) in &self.0 {

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use roaring::RoaringBitmap;
+
 use super::paged::Paged;
 use super::parts::Part;
 use super::series::HeadSeries;
@@ -74,10 +76,27 @@ impl Head {
         self.with(series, |s| s.read(start, end, out));
     }
 
-    /// Whether a series may have a sample in the closed range.
-    pub(super) fn overlaps(&self, series: u32, start: i64, end: i64) -> bool {
-        self.with(series, |s| s.overlaps(start, end))
-            .unwrap_or(false)
+    /// Those of `series` that may have a sample in the closed range. A lock is taken
+    /// once for 256 neighbours.
+    pub(super) fn overlapping(
+        &self,
+        series: &RoaringBitmap,
+        start: i64,
+        end: i64,
+    ) -> RoaringBitmap {
+        let mut found = Vec::new();
+        let mut ids = series.iter().peekable();
+        while let Some(first) = ids.peek().copied() {
+            let shard = self.read_shard(place_of(first).0);
+            let same_block = |id: &u32| id >> BLOCK_BITS == first >> BLOCK_BITS;
+            while let Some(id) = ids.next_if(same_block) {
+                let series = shard.get(place_of(id).1);
+                if series.is_some_and(|s| s.overlaps(start, end)) {
+                    found.push(id);
+                }
+            }
+        }
+        RoaringBitmap::from_sorted_iter(found).expect("the refs ascend")
     }
 
     /// Visits every series; no lock is held for longer than 256 of them.
@@ -174,6 +193,9 @@ mod tests {
             let sample = Sample::new(i64::from(series), 1.0);
             s.place(sample, 9, &mut Freezer::default(), || None);
         }
+        let all = RoaringBitmap::from_iter([1, 2, 300, 70_000]);
+        let found = head.overlapping(&all, 1, 300);
+        assert_eq!(found, RoaringBitmap::from_iter([1, 300]));
         let part = Part {
             id: 9,
             window: 0,
@@ -186,6 +208,6 @@ mod tests {
         head.drop_parts(&[part], 100);
         assert_eq!(head.series(), 2);
         assert!(head.with(300, HeadSeries::is_empty).unwrap());
-        assert!(!head.overlaps(300, 0, 1_000));
+        assert!(head.overlapping(&all, 0, 1_000).is_empty());
     }
 }

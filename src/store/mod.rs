@@ -666,10 +666,8 @@ impl Queryable for Store {
         end: Timestamp,
         matchers: &[Matcher],
         hints: &SelectHints,
-        take: &mut Take<'_>,
+        takers: &mut [&mut Take<'_>],
     ) -> Result<(), QueryError> {
-        select::for_each(&self.shared, (start, end), matchers, hints, |series| {
-            take(&series.labels, &series.samples)
-        })
+        select::for_each(&self.shared, (start, end), matchers, hints, takers)
     }
 }

@@ -5,7 +5,6 @@
 //! are in one of the two at any time, and a sample seen twice is one sample.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 
 use roaring::RoaringBitmap;
 
@@ -13,18 +12,19 @@ use super::native;
 use super::sealed;
 use super::shared::Shared;
 use crate::model::{Labels, Matcher, Sample, Timestamp};
+use crate::promql::queryable::Take;
 use crate::promql::{HistogramSeries, QueryError, SelectHints, Series};
 
-/// About so many samples are decoded at once: 4 MiB.
-const CHUNK_SAMPLES: i64 = 256 << 10;
+/// At most about so many samples are decoded at once: 2 MiB, what a core keeps near.
+const CHUNK_SAMPLES_MAX: usize = 128 << 10;
+/// A thread more is not worth its start for less than about so many samples.
+const CHUNK_SAMPLES_MIN: usize = 16 << 10;
 /// Guessed distance of two samples, to size the chunks by.
 const INTERVAL_MS: i64 = 10_000;
 /// Series of a chunk: neighbours share pages, so a few at least.
-const CHUNK_SERIES: std::ops::RangeInclusive<i64> = 4..=512;
-/// With more chunks than this, threads read ahead of the caller.
-const ALONE_CHUNKS_MAX: usize = 1;
-/// Threads that read for one query.
-const READERS_MAX: usize = 4;
+const CHUNK_SERIES: std::ops::RangeInclusive<usize> = 4..=512;
+/// So many chunks for each thread, so that none is idle at the end for long.
+const CHUNKS_A_THREAD: usize = 4;
 
 /// See [`crate::promql::Queryable::select`].
 pub(super) fn select(
@@ -36,65 +36,59 @@ pub(super) fn select(
 ) -> Result<Vec<Series>, QueryError> {
     let mut found: Vec<Series> = Vec::new();
     let mut left = hints.samples_max;
-    for_each(shared, (start, end), matchers, hints, |series| {
+    let mut take = |labels: &Labels, samples: &[Sample]| {
         left = left
-            .checked_sub(series.samples.len())
+            .checked_sub(samples.len())
             .ok_or(QueryError::TooManySamples)?;
-        found.push(series);
+        found.push(Series {
+            labels: labels.clone(),
+            samples: samples.to_vec(),
+        });
         Ok(())
-    })?;
+    };
+    for_each(shared, (start, end), matchers, hints, &mut [&mut take])?;
     found.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(found)
 }
 
-/// Hands over the series one by one, in no order. A few chunks of neighbours are
-/// decoded at a time, on other cores while the caller works, so memory is bounded
-/// whatever is selected.
+/// Hands over the series one by one, in no order. A chunk of neighbours is decoded
+/// at a time by each thread, so memory is bounded whatever is selected.
 pub(super) fn for_each(
     shared: &Shared,
     range: (Timestamp, Timestamp),
     matchers: &[Matcher],
     hints: &SelectHints,
-    mut take: impl FnMut(Series) -> Result<(), QueryError>,
+    takers: &mut [&mut Take<'_>],
 ) -> Result<(), QueryError> {
     let targets = targets(shared, matchers);
-    let chunks: Vec<&[Target]> = targets.chunks(chunk_series(range)).collect();
-    let mut count = 0;
-    let mut take_all = |found: Vec<Series>| {
-        count += found.len();
-        if count > hints.series_max {
-            return Err(QueryError::TooManySeries(hints.series_max));
-        }
-        found.into_iter().try_for_each(&mut take)
+    let read = Reading {
+        shared,
+        range,
+        hints,
+        chunks: targets
+            .chunks(chunk_series(range, targets.len(), takers.len()))
+            .collect(),
+        next: AtomicUsize::new(0),
+        count: AtomicUsize::new(0),
     };
-    let read = |chunk: &[Target]| {
-        if hints.cancel.load(Ordering::Relaxed) {
-            return Err(QueryError::Cancelled);
-        }
-        read_chunk(shared, chunk, range, hints.samples_max)
-    };
-    if chunks.len() <= ALONE_CHUNKS_MAX {
-        return chunks
-            .into_iter()
-            .try_for_each(|chunk| take_all(read(chunk)?));
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let readers = cores.saturating_sub(1).clamp(1, READERS_MAX);
-    let next = AtomicUsize::new(0);
+    let threads = read.chunks.len().clamp(1, takers.len());
+    let (first, others) = takers[..threads]
+        .split_first_mut()
+        .expect("BUG: nobody takes the series");
     std::thread::scope(|scope| {
-        let (send, found) = mpsc::sync_channel(readers);
-        for _ in 0..readers {
-            let (send, next, chunks, read) = (send.clone(), &next, &chunks, &read);
-            scope.spawn(move || {
-                let mut rest = std::iter::from_fn(|| {
-                    chunks.get(next.fetch_add(1, Ordering::Relaxed)).copied()
-                });
-                // The caller hangs up when it has an error.
-                rest.try_for_each(|chunk| send.send(read(chunk)).ok())
-            });
+        let read = &read;
+        let others: Vec<_> = others
+            .iter_mut()
+            .map(|take| scope.spawn(move || read.chunks(&mut **take)))
+            .collect();
+        let mut done = read.chunks(&mut **first);
+        for other in others {
+            let other = other
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            done = done.and(other);
         }
-        drop(send);
-        found.into_iter().try_for_each(|found| take_all(found?))
+        done
     })
 }
 
@@ -111,21 +105,78 @@ pub(super) fn histograms(
     let mut assembly = native::Assembly::default();
     let mut left = hints.samples_max;
     let parts = native::part_matchers(matchers);
-    for_each(shared, range, &parts, hints, |series| {
+    // A histogram needs all its parts of one time, so the newest of each is not enough.
+    let hints = SelectHints {
+        newest_only: false,
+        ..hints.clone()
+    };
+    let mut take = |labels: &Labels, samples: &[Sample]| {
         left = left
-            .checked_sub(series.samples.len())
+            .checked_sub(samples.len())
             .ok_or(QueryError::TooManySamples)?;
-        assembly.add(&series.labels, series.samples);
+        assembly.add(labels, samples.to_vec());
         Ok(())
-    })?;
+    };
+    for_each(shared, range, &parts, &hints, &mut [&mut take])?;
     Ok(assembly.finish())
 }
 
 /// How many series of the range make a chunk.
-fn chunk_series((start, end): (Timestamp, Timestamp)) -> usize {
-    let samples = end.ms_since(start) / INTERVAL_MS + 1;
-    let series = (CHUNK_SAMPLES / samples.max(1)).clamp(*CHUNK_SERIES.start(), *CHUNK_SERIES.end());
-    usize::try_from(series).expect("it lies in the bounds")
+fn chunk_series((start, end): (Timestamp, Timestamp), series: usize, threads: usize) -> usize {
+    let each = (end.ms_since(start).max(0) / INTERVAL_MS).saturating_add(1);
+    let each = usize::try_from(each).unwrap_or(usize::MAX);
+    let share = series.saturating_mul(each) / (threads * CHUNKS_A_THREAD).max(1);
+    let samples = share.clamp(CHUNK_SAMPLES_MIN, CHUNK_SAMPLES_MAX);
+    (samples / each).clamp(*CHUNK_SERIES.start(), *CHUNK_SERIES.end())
+}
+
+/// One selection that is read by several threads.
+struct Reading<'a> {
+    shared: &'a Shared,
+    range: (Timestamp, Timestamp),
+    hints: &'a SelectHints,
+    chunks: Vec<&'a [Target]>,
+    /// The next chunk that nobody has.
+    next: AtomicUsize,
+    /// The series so far.
+    count: AtomicUsize,
+}
+
+impl Reading<'_> {
+    /// Reads chunks until there are no more. After an error nobody begins another.
+    fn chunks(&self, take: &mut Take<'_>) -> Result<(), QueryError> {
+        let mut chunk = Chunk::default();
+        while let Some(targets) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let done = self.one(targets, &mut chunk, take);
+            if done.is_err() {
+                self.next.store(self.chunks.len(), Ordering::Relaxed);
+                return done;
+            }
+        }
+        Ok(())
+    }
+
+    fn one(
+        &self,
+        targets: &[Target],
+        chunk: &mut Chunk,
+        take: &mut Take<'_>,
+    ) -> Result<(), QueryError> {
+        if self.hints.cancel.load(Ordering::Relaxed) {
+            return Err(QueryError::Cancelled);
+        }
+        chunk.read(self.shared, targets, self.range, self.hints)?;
+        let found = chunk.samples.iter().filter(|s| !s.is_empty()).count();
+        let count = self.count.fetch_add(found, Ordering::Relaxed) + found;
+        if count > self.hints.series_max {
+            return Err(QueryError::TooManySeries(self.hints.series_max));
+        }
+        let mut pairs = chunk.labels.iter().zip(&chunk.samples);
+        pairs.try_for_each(|(labels, samples)| match labels {
+            Some(labels) => take(labels, samples),
+            None => Ok(()),
+        })
+    }
 }
 
 /// A series with the symbol of its metric's name in front, as sealed pages are
@@ -144,36 +195,85 @@ fn targets(shared: &Shared, matchers: &[Matcher]) -> Vec<Target> {
     targets
 }
 
-fn read_chunk(
-    shared: &Shared,
-    targets: &[Target],
-    (start, end): (Timestamp, Timestamp),
-    samples_max: usize,
-) -> Result<Vec<Series>, QueryError> {
-    let (start, end) = (start.as_ms(), end.as_ms());
-    let mut recent = vec![Vec::new(); targets.len()];
-    for ((_, id), samples) in targets.iter().zip(&mut recent) {
-        shared.head.read(*id, start, end, samples);
+/// The series that are read at once. Its buffers serve one chunk after the other.
+#[derive(Default)]
+struct Chunk {
+    /// Those that have samples and are still known.
+    labels: Vec<Option<Labels>>,
+    samples: Vec<Vec<Sample>>,
+    recent: Vec<Vec<Sample>>,
+}
+
+impl Chunk {
+    fn read(
+        &mut self,
+        shared: &Shared,
+        targets: &[Target],
+        (start, end): (Timestamp, Timestamp),
+        hints: &SelectHints,
+    ) -> Result<(), QueryError> {
+        let range = (start.as_ms(), end.as_ms());
+        for buffers in [&mut self.samples, &mut self.recent] {
+            buffers.resize_with(targets.len(), Vec::new);
+            buffers.iter_mut().for_each(Vec::clear);
+        }
+        if !(hints.newest_only && self.read_newest(shared, targets, range)) {
+            self.read_all(shared, targets, range, hints.samples_max)?;
+        }
+        let index = shared.index();
+        self.labels.clear();
+        let pairs = targets.iter().zip(&self.samples);
+        let labels = pairs.map(|((_, id), samples)| {
+            let some = !samples.is_empty();
+            some.then(|| index.labels(*id)).flatten()
+        });
+        self.labels.extend(labels);
+        Ok(())
     }
-    let held: usize = recent.iter().map(Vec::len).sum();
-    let left = samples_max
-        .checked_sub(held)
-        .ok_or(QueryError::TooManySamples)?;
-    let mut sealed = vec![Vec::new(); targets.len()];
-    shared
-        .days
-        .read(targets, start, end, left, &mut sealed)
-        .map_err(|err| query_error(shared, err))?;
-    let index = shared.index();
-    let samples = sealed.into_iter().zip(recent);
-    let series = targets.iter().zip(samples);
-    Ok(series
-        .filter_map(|((_, id), (sealed, recent))| {
-            let samples = merge(sealed, recent);
-            let labels = index.labels(*id).filter(|_| !samples.is_empty())?;
-            Some(Series { labels, samples })
-        })
-        .collect())
+
+    fn read_all(
+        &mut self,
+        shared: &Shared,
+        targets: &[Target],
+        (start, end): (i64, i64),
+        samples_max: usize,
+    ) -> Result<(), QueryError> {
+        let mut held = 0;
+        for ((_, id), recent) in targets.iter().zip(&mut self.recent) {
+            shared.head.read(*id, start, end, recent);
+            held += recent.len();
+        }
+        let left = samples_max
+            .checked_sub(held)
+            .ok_or(QueryError::TooManySamples)?;
+        shared
+            .days
+            .read(targets, start, end, left, &mut self.samples)
+            .map_err(|err| query_error(shared, err))?;
+        for (samples, recent) in self.samples.iter_mut().zip(&self.recent) {
+            merge(samples, recent);
+        }
+        Ok(())
+    }
+
+    /// Takes the newest samples, if those of all series are at hand in memory.
+    fn read_newest(
+        &mut self,
+        shared: &Shared,
+        targets: &[Target],
+        (start, end): (i64, i64),
+    ) -> bool {
+        let mut pairs = targets.iter().zip(&mut self.samples);
+        let all = pairs.all(|((_, id), samples)| {
+            let newest = shared.head.with(*id, |s| s.newest(start, end)).flatten();
+            samples.extend(newest);
+            newest.is_some()
+        });
+        if !all {
+            self.samples.iter_mut().for_each(Vec::clear);
+        }
+        all
+    }
 }
 
 fn query_error(shared: &Shared, err: sealed::Error) -> QueryError {
@@ -188,22 +288,18 @@ fn query_error(shared: &Shared, err: sealed::Error) -> QueryError {
     }
 }
 
-/// One list sorted by time; of two samples at one time the sealed one stays.
-fn merge(mut sealed: Vec<Sample>, recent: Vec<Sample>) -> Vec<Sample> {
-    match (sealed.last(), recent.first()) {
-        (None, _) => recent,
-        (_, None) => sealed,
-        (Some(last), Some(first)) if last.t < first.t => {
-            sealed.extend(recent);
-            sealed
-        }
-        _ => {
-            // A stable sort, and the sealed ones come first.
-            sealed.extend(recent);
-            sealed.sort_by_key(|sample| sample.t);
-            sealed.dedup_by_key(|sample| sample.t);
-            sealed
-        }
+/// Adds the samples in memory to the sealed ones, in the order of time; of two
+/// samples at one time the sealed one stays.
+fn merge(sealed: &mut Vec<Sample>, recent: &[Sample]) {
+    let (Some(first), last) = (recent.first(), sealed.last()) else {
+        return;
+    };
+    let apart = last.is_none_or(|last| last.t < first.t);
+    sealed.extend_from_slice(recent);
+    if !apart {
+        // A stable sort, and the sealed ones come first.
+        sealed.sort_by_key(|sample| sample.t);
+        sealed.dedup_by_key(|sample| sample.t);
     }
 }
 
@@ -242,8 +338,7 @@ fn active(
         matching
     };
     let (start, end) = (start.as_ms(), end.as_ms());
-    let in_head = |id: &u32| shared.head.overlaps(*id, start, end);
-    let mut active: RoaringBitmap = matching.iter().filter(in_head).collect();
+    let mut active = shared.head.overlapping(&matching, start, end);
     let days = shared.days.series(start, end);
     active |= matching & days.map_err(|err| query_error(shared, err))?;
     Ok(active)
@@ -322,6 +417,8 @@ fn sorted(mut texts: Vec<String>, limit: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::model::Clock;
     use crate::promql::Queryable as _;
@@ -342,12 +439,12 @@ mod tests {
     fn visit(
         store: &Store,
         hints: &SelectHints,
-        mut take: impl FnMut(f64) -> Result<(), QueryError>,
+        take: impl Fn(f64) -> Result<(), QueryError> + Sync,
     ) -> Result<(), QueryError> {
-        let range = (Timestamp::from_ms(T0 - LONG_MS), Timestamp::from_ms(T0 + 1));
-        store.for_each(range.0, range.1, &[], hints, &mut |_, samples| {
-            take(samples[0].v)
-        })
+        let (start, end) = (Timestamp::from_ms(T0 - LONG_MS), Timestamp::from_ms(T0 + 1));
+        let mut one = |_: &Labels, samples: &[Sample]| take(samples[0].v);
+        let mut other = one;
+        store.for_each(start, end, &[], hints, &mut [&mut one, &mut other])
     }
 
     #[tokio::test]
@@ -355,26 +452,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store_of(dir.path(), manual(T0 + 1_000).0, 41).await;
         let mut hints = SelectHints::default();
-        let mut seen = Vec::new();
+        let seen = Mutex::new(Vec::new());
         visit(&store, &hints, |v| {
-            seen.push(v);
+            seen.lock().unwrap().push(v);
             Ok(())
         })
         .unwrap();
+        let mut seen = seen.into_inner().unwrap();
         seen.sort_by(f64::total_cmp);
         assert_eq!(seen, (0..41).map(f64::from).collect::<Vec<_>>());
 
-        let mut count = 0;
+        let count = AtomicUsize::new(0);
         let stopped = visit(&store, &hints, |_| {
-            count += 1;
-            if count == 6 {
-                Err(QueryError::TooManySamples)
-            } else {
+            if count.fetch_add(1, Ordering::Relaxed) < 5 {
                 Ok(())
+            } else {
+                Err(QueryError::TooManySamples)
             }
         });
         assert!(matches!(stopped, Err(QueryError::TooManySamples)));
-        assert_eq!(count, 6);
+        // Each thread ends at its first error.
+        assert!((6..=7).contains(&count.into_inner()));
 
         hints.series_max = 40;
         let many = visit(&store, &hints, |_| Ok(()));

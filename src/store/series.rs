@@ -277,6 +277,16 @@ impl HeadSeries {
         sort(&mut out[from..]);
     }
 
+    /// The newest sample that is stored anywhere, when it is at hand without decoding
+    /// and lies in the closed range.
+    #[inline]
+    pub(super) fn newest(&self, start: i64, end: i64) -> Option<Sample> {
+        let t = self.max_t;
+        let at_hand = self.tail.len > 0 && t > self.sealed_max;
+        (at_hand && (start..=end).contains(&t))
+            .then(|| Sample::new(t, f64::from_bits(self.tail.last_bits)))
+    }
+
     /// Appends the samples of a part to `out`, in time order.
     pub(super) fn read_part(&self, part: PartId, out: &mut Vec<Sample>) {
         let from = out.len();

@@ -19,6 +19,7 @@ mod histogram;
 mod info;
 mod latest;
 mod native;
+mod read;
 mod relabel;
 mod select;
 mod sets;

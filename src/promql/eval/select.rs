@@ -1,19 +1,19 @@
 //! Selectors: from stored samples to rows.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use super::super::annotations::Annotations;
 use super::super::ast::{Bounds, Expr, ExprKind, Matrix, Selector, Span, Subquery};
 use super::super::engine::{histograms, samples};
 use super::super::grid::{Element, Grid, Scalar, Steps, absent};
-use super::super::queryable::{QueryError, SelectHints};
+use super::super::queryable::QueryError;
 use super::super::value::RangeSeries;
 use super::super::window::{self, Mixed, WindowFunction, Windows};
 use super::latest::{latest, latest_mixed};
+use super::read::Wanted;
 use super::{Evaluator, Result};
 use crate::model::labels::METRIC_NAME;
-use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp, is_stale_nan};
+use crate::model::{HistogramSample, Labels, Sample, Timestamp, is_stale_nan};
 
 /// A function of windows with its parameters.
 pub(super) struct WindowCall<'a> {
@@ -22,9 +22,6 @@ pub(super) struct WindowCall<'a> {
     /// Where the range stands in the query.
     pub(super) place: Span,
 }
-
-/// The histograms of the series that have any.
-type Natives = BTreeMap<Labels, Vec<HistogramSample>>;
 
 impl Evaluator<'_> {
     /// The value of each series at each step: its latest sample within the
@@ -46,26 +43,28 @@ impl Evaluator<'_> {
         let smoothed = selector.bounds == Bounds::Smoothed;
         let ahead = if smoothed { lookback } else { 0 };
         let to = looks.last().saturating_add(ahead);
-        let mut grid = Grid::default();
-        let mut fresh = Vec::new();
-        self.visit(&selector.matchers, (from, to), |labels, samples, native| {
+        let wanted = Wanted {
+            matchers: &selector.matchers,
+            range: (from, to),
+            newest_only: looks.count == 1 && !smoothed,
+        };
+        let grid = self.rows(&wanted, &|part, labels, samples, native| {
             if !native.is_empty() && !smoothed {
                 let at = |i| latest_mixed(samples, native, looks.time(i), lookback, times);
-                grid.push_elements(labels, (0..looks.count).map(at).collect());
-                return grid.size();
+                let elements = (0..looks.count).map(at).collect();
+                part.grid.push_elements(labels, elements);
+                return;
             }
-            grid.push(Cow::Borrowed(labels), 0, |cells| {
+            part.grid.push(Cow::Borrowed(labels), 0, |cells| {
                 if smoothed && !times {
-                    let samples = without_stale(samples, &mut fresh);
+                    let samples = without_stale(samples, &mut part.buffer);
                     let at = |i| window::smoothed_at(samples, looks.time(i), lookback);
                     cells.extend((0..looks.count).map(|i| at(i).unwrap_or_else(absent)));
                 } else {
                     latest(samples, looks, lookback, times, cells);
                 }
             });
-            grid.size()
         })?;
-        grid.sort_by_labels();
         Ok(if fixed.is_some() {
             grid.repeat(steps.count)
         } else {
@@ -103,28 +102,19 @@ impl Evaluator<'_> {
         call: &WindowCall<'_>,
         windows: &Windows,
     ) -> Result<Grid> {
-        let mut grid = Grid::default();
-        let mut fresh = Vec::new();
-        let mut notes = Annotations::default();
-        self.visit(
-            &selector.matchers,
-            windows.reach(),
-            |labels, samples, native| {
-                let samples = without_stale(samples, &mut fresh);
-                if !native.is_empty() && windows.bounds == Bounds::Inside {
-                    let series = call.on(samples, native, labels.value(METRIC_NAME));
-                    grid.push_elements(labels, call.elements(windows, &series, &mut notes));
-                    return grid.size();
-                }
-                grid.push(Cow::Borrowed(labels), 0, |cells| {
-                    window::apply(call.function, call.params, windows, samples, cells);
-                });
-                grid.size()
-            },
-        )?;
-        self.annotations.append(notes);
-        grid.sort_by_labels();
-        Ok(grid)
+        let wanted = Wanted::all(selector, windows);
+        self.rows(&wanted, &|part, labels, samples, native| {
+            let samples = without_stale(samples, &mut part.buffer);
+            if !native.is_empty() && windows.bounds == Bounds::Inside {
+                let series = call.on(samples, native, labels.value(METRIC_NAME));
+                let elements = call.elements(windows, &series, &mut part.notes);
+                part.grid.push_elements(labels, elements);
+                return;
+            }
+            part.grid.push(Cow::Borrowed(labels), 0, |cells| {
+                window::apply(call.function, call.params, windows, samples, cells);
+            });
+        })
     }
 
     fn windowed_subquery(
@@ -189,8 +179,7 @@ impl Evaluator<'_> {
                 let selector = &matrix.selector;
                 let windows = self.matrix_windows(matrix, steps)?;
                 let mut held = 0;
-                let reach = windows.reach();
-                self.visit(&selector.matchers, reach, |labels, samples, native| {
+                let mut take = |labels: &Labels, samples: &[Sample], native: &[HistogramSample]| {
                     let mut fresh = Vec::new();
                     let samples = without_stale(samples, &mut fresh).to_vec();
                     held += samples.len() + native.iter().map(|s| s.h.size()).sum::<usize>();
@@ -202,7 +191,8 @@ impl Evaluator<'_> {
                         });
                     }
                     held
-                })?;
+                };
+                self.visit(&Wanted::all(selector, &windows), &mut [&mut take])?;
             }
             ExprKind::Subquery(subquery) => {
                 let windows = self.subquery_windows(subquery, steps)?;
@@ -247,59 +237,6 @@ impl Evaluator<'_> {
     fn lookback_ms(&self) -> i64 {
         i64::try_from(self.options.lookback.as_millis()).unwrap_or(i64::MAX)
     }
-
-    /// Reads series and hands them on one by one, numbers and histograms. `take`
-    /// says how many values its result holds so far.
-    fn visit(
-        &mut self,
-        matchers: &[Matcher],
-        (from, to): (i64, i64),
-        mut take: impl FnMut(&Labels, &[Sample], &[HistogramSample]) -> usize,
-    ) -> Result<()> {
-        let hints = SelectHints {
-            series_max: self.options.series_max,
-            samples_max: self.options.samples_max,
-            cancel: self.cancel.clone(),
-        };
-        let room = self.options.samples_max.saturating_sub(self.held);
-        let (from, to) = (Timestamp::from_ms(from), Timestamp::from_ms(to));
-        let mut natives = self.natives(matchers, (from, to), &hints)?;
-        let mut read = 0;
-        self.data
-            .for_each(from, to, matchers, &hints, &mut |labels, samples| {
-                self.check_cancel()?;
-                read += samples.len() as u64;
-                let native = if natives.is_empty() {
-                    Vec::new()
-                } else {
-                    natives.remove(labels).unwrap_or_default()
-                };
-                if take(labels, samples, &native) > room {
-                    return Err(QueryError::TooManySamples);
-                }
-                Ok(())
-            })?;
-        for (labels, native) in natives {
-            if take(&labels, &[], &native) > room {
-                return Err(QueryError::TooManySamples.into());
-            }
-        }
-        self.samples_read += read;
-        Ok(())
-    }
-
-    /// The histograms of a selection.
-    fn natives(
-        &mut self,
-        matchers: &[Matcher],
-        (from, to): (Timestamp, Timestamp),
-        hints: &SelectHints,
-    ) -> Result<Natives> {
-        let all = self.data.histograms(from, to, matchers, hints)?;
-        self.samples_read += all.iter().map(|s| s.samples.len() as u64).sum::<u64>();
-        let all = all.into_iter().map(|s| (s.labels, s.samples));
-        Ok(all.filter(|(_, samples)| !samples.is_empty()).collect())
-    }
 }
 
 impl WindowCall<'_> {
@@ -343,7 +280,9 @@ fn once_if_fixed(windows: Windows, call: &WindowCall<'_>) -> (Windows, usize) {
 
 /// Windows skip staleness markers.
 fn without_stale<'s>(samples: &'s [Sample], fresh: &'s mut Vec<Sample>) -> &'s [Sample] {
-    if samples.iter().all(|s| !is_stale_nan(s.v)) {
+    // Looking at all without a branch is quicker than stopping at the first.
+    let stale = |any: bool, s: &Sample| any | is_stale_nan(s.v);
+    if !samples.iter().fold(false, stale) {
         return samples;
     }
     fresh.clear();

@@ -6,14 +6,16 @@
 //! page visible to exactly those reads that needed it: a wanted series must lie
 //! before that key, or the next page must be there.
 
-use std::collections::HashMap;
+mod times;
+
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use redb::{AccessGuard, ReadOnlyTable, ReadTransaction};
 use xxhash_rust::xxh3::Xxh3;
 
+use self::times::Times;
 use super::column;
 use super::file::{Error, Generation, SealedFile, Trouble, place};
 use super::page::{Entry, EntryKey, Page};
@@ -51,20 +53,20 @@ impl SealedFile {
             limit: samples_max,
         };
         let mut read_all = || -> Result<(), Trouble> {
-            let mut pages = None;
+            let mut tables = None;
             for generation in generations.iter() {
                 if generation.max_time < start || generation.min_time > end {
                     continue;
                 }
-                let pages = match &mut pages {
-                    Some(pages) => pages,
-                    none => none.insert(read.open_table(PAGE)?),
+                let (pages, times) = match &mut tables {
+                    Some(tables) => tables,
+                    none => none.insert((read.open_table(PAGE)?, read.open_table(TIMES)?)),
                 };
                 Walk {
                     pages,
                     generation,
                     hidden: hidden_in(&tombstones, generation),
-                    times: Times::new(&read, generation)?,
+                    times: Times::new(times, generation),
                     range: (start, end),
                     values: Vec::new(),
                     run: Vec::new(),
@@ -228,22 +230,38 @@ impl Walk<'_> {
     ) -> Result<(), Trouble> {
         let whole = self.times.get(entry.times)?;
         let times = span_of(entry, &whole).map_err(at_page(key, self.generation))?;
-        let from = times.partition_point(|time| *time < self.range.0);
-        let to = times.partition_point(|time| *time <= self.range.1);
-        if from >= to {
+        let wanted = within(times, self.range);
+        let n = times.len();
+        let times = &times[wanted.clone()];
+        let Some(first) = times.first() else {
+            return Ok(());
+        };
+        budget.take(times.len())?;
+        self.values.clear();
+        column::decode_range(entry.column, n, wanted, &mut self.values)
+            .map_err(at_page(key, self.generation))?;
+        let pairs = times.iter().zip(&self.values);
+        let samples = pairs.map(|(time, value)| Sample::new(*time, *value));
+        if self.hidden.is_empty() && out.last().is_none_or(|last| last.t.as_ms() < *first) {
+            out.extend(samples);
             return Ok(());
         }
-        budget.take(to - from)?;
-        self.values.clear();
-        column::decode_range(entry.column, times.len(), from..to, &mut self.values)
-            .map_err(at_page(key, self.generation))?;
         self.run.clear();
-        let pairs = times[from..to].iter().zip(&self.values);
-        self.run
-            .extend(pairs.map(|(time, value)| Sample::new(*time, *value)));
+        self.run.extend(samples);
         self.hidden.trim(entry.key.ref_id, &mut self.run);
         merge(out, &self.run);
         Ok(())
+    }
+}
+
+/// Which of the times lie in the closed range; mostly all do.
+fn within(times: &[i64], (start, end): (i64, i64)) -> Range<usize> {
+    match times {
+        [first, .., last] if *first >= start && *last <= end => 0..times.len(),
+        _ => {
+            let to = times.partition_point(|time| *time <= end);
+            times[..to].partition_point(|time| *time < start)..to
+        }
     }
 }
 
@@ -283,11 +301,9 @@ fn open_page<'p>(
     }
 }
 
-fn at_page(
-    key: EntryKey,
-    generation: &Generation,
-) -> impl FnOnce(super::Malformed) -> Trouble + use<> {
-    Trouble::at(page_of(key, generation))
+/// The place is written out only when there is an error: this is called for every entry.
+fn at_page(key: EntryKey, generation: &Generation) -> impl FnOnce(super::Malformed) -> Trouble {
+    move |err| Trouble::at(page_of(key, generation))(err)
 }
 
 /// How errors name a page.
@@ -352,57 +368,6 @@ fn merge(out: &mut Vec<Sample>, run: &[Sample]) {
     }
 }
 
-/// The timestamp columns of one generation; the last ones are kept decoded.
-struct Times<'a> {
-    table: ReadOnlyTable<(u32, u16, u32), &'static [u8]>,
-    generation: &'a Generation,
-    decoded: HashMap<u32, Rc<[i64]>, ahash::RandomState>,
-}
-
-/// Enough for the targets of a scrape; more would only cost memory.
-const DECODED_MAX: usize = 1_024;
-
-impl<'a> Times<'a> {
-    fn new(read: &ReadTransaction, generation: &'a Generation) -> Result<Times<'a>, Trouble> {
-        Ok(Times {
-            table: read.open_table(TIMES)?,
-            generation,
-            decoded: HashMap::default(),
-        })
-    }
-
-    fn get(&mut self, id: u32) -> Result<Rc<[i64]>, Trouble> {
-        if let Some(times) = self.decoded.get(&id) {
-            return Ok(Rc::clone(times));
-        }
-        let times = self.decode(id)?;
-        if self.decoded.len() >= DECODED_MAX {
-            self.decoded.clear();
-        }
-        let times: Rc<[i64]> = times.into();
-        self.decoded.insert(id, Rc::clone(&times));
-        Ok(times)
-    }
-
-    fn decode(&self, id: u32) -> Result<Vec<i64>, Trouble> {
-        let (window, number) = (self.generation.window_start_s, self.generation.generation);
-        let name = || format!("{}, times {id}", place(window, number));
-        let missing = || Trouble::Damaged(format!("{} are missing", name()));
-        if !self.generation.packed {
-            let row = self.table.get((window, number, id))?.ok_or_else(missing)?;
-            return tables::decode_times(row.value(), window, number, id)
-                .map_err(Trouble::at(name()));
-        }
-        let range = (window, number, 0)..=(window, number, id);
-        let (key, row) = self.table.range(range)?.next_back().ok_or_else(missing)??;
-        let first = key.value().2;
-        let columns =
-            tables::open_pack(row.value(), window, number, first).map_err(Trouble::at(name()))?;
-        let column = columns.get((id - first) as usize).ok_or_else(missing)?;
-        tables::decode_packed(column).map_err(Trouble::at(name()))
-    }
-}
-
 fn verify_generation(read: &ReadTransaction, generation: &Generation) -> Result<(), Trouble> {
     let (window, number) = (generation.window_start_s, generation.generation);
     let name = place(window, number);
@@ -412,7 +377,8 @@ fn verify_generation(read: &ReadTransaction, generation: &Generation) -> Result<
     };
     let row = WindowRow::decode(row.value(), window, number).map_err(Trouble::at(&name))?;
     let pages = read.open_table(PAGE)?;
-    let mut times = Times::new(read, generation)?;
+    let table = read.open_table(TIMES)?;
+    let mut times = Times::new(&table, generation);
     let mut found = Found::default();
     let mut expected = row.first;
     let range = (window, number, 0, 0, 0)..=(window, number, u32::MAX, u32::MAX, u16::MAX);
@@ -499,8 +465,9 @@ pub(super) fn verify_pack(
     (window, number, first): (u32, u16, u32),
 ) -> Result<u64, super::Malformed> {
     let columns = tables::open_pack(row, window, number, first)?;
-    for column in &columns {
-        tables::decode_packed(column)?;
+    let count = columns.len() as u64;
+    for column in columns {
+        tables::decode_packed(&row[column])?;
     }
-    Ok(columns.len() as u64)
+    Ok(count)
 }

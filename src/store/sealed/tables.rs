@@ -27,6 +27,8 @@
 //! and a number of its own instead of the group, because the late samples of a
 //! group have other times than those sealed before.
 
+use std::ops::Range;
+
 use redb::TableDefinition;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -286,14 +288,15 @@ impl TimesPack {
     }
 }
 
-/// The columns of a pack whose checksum is right.
+/// Where in the row the columns of a pack stand, whose checksum is right.
 pub(super) fn open_pack(
     row: &[u8],
     window: u32,
     generation: u16,
     first: u32,
-) -> Result<Vec<&[u8]>, Malformed> {
-    let mut reader = Reader::new(open_row(row, times_seed(window, generation, first))?);
+) -> Result<Vec<Range<usize>>, Malformed> {
+    let content = open_row(row, times_seed(window, generation, first))?;
+    let mut reader = Reader::new(content);
     let count = reader.usize()?;
     if count > row.len() {
         return Err(Malformed("more columns than bytes"));
@@ -301,7 +304,13 @@ pub(super) fn open_pack(
     let lengths = (0..count)
         .map(|_| reader.usize())
         .collect::<Result<Vec<_>, _>>()?;
-    lengths.into_iter().map(|len| reader.bytes(len)).collect()
+    let mut at = content.len() - reader.rest().len();
+    let mut column = |len: usize| {
+        let end = at.checked_add(len).filter(|end| *end <= content.len());
+        let start = std::mem::replace(&mut at, end.ok_or(Malformed("column cut short"))?);
+        Ok(start..at)
+    };
+    lengths.into_iter().map(&mut column).collect()
 }
 
 /// The times of a column of a pack.
@@ -461,7 +470,7 @@ mod tests {
                 "of another generation"
             );
             for column in open_pack(row, 7, 1, *first).unwrap() {
-                assert_eq!(decode_packed(column), Ok(times(id)));
+                assert_eq!(decode_packed(&row[column]), Ok(times(id)));
                 id += 1;
             }
         }

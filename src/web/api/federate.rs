@@ -56,6 +56,7 @@ fn read(
     let hints = SelectHints {
         series_max: options.series_max,
         samples_max: options.samples_max,
+        newest_only: true,
         cancel: cancel.clone(),
     };
     context.store.for_each(
@@ -63,11 +64,11 @@ fn read(
         now,
         matchers,
         &hints,
-        &mut |labels, samples| {
+        &mut [&mut |labels, samples| {
             let last = samples.last().filter(|s| !is_stale_nan(s.v));
             latest.extend(last.map(|sample| (labels.clone(), *sample)));
             Ok(())
-        },
+        }],
     )?;
     Ok(())
 }

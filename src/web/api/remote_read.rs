@@ -77,6 +77,7 @@ impl Reader {
         let hints = SelectHints {
             series_max: options.series_max,
             samples_max: options.samples_max,
+            newest_only: false,
             cancel: cancel.clone(),
         };
         let mut result = QueryResult::default();
@@ -96,14 +97,14 @@ impl Reader {
             end,
             &query.matchers,
             &hints,
-            &mut |labels, samples| {
+            &mut [&mut |labels, samples| {
                 result.push(&with_external(labels, &self.external), samples, &[]);
                 full |= result.size() > room;
                 if full {
                     return Err(QueryError::TooManySamples);
                 }
                 Ok(())
-            },
+            }],
         );
         if full {
             let message = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");

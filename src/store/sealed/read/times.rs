@@ -1,0 +1,130 @@
+//! The timestamp columns that the entries of pages refer to.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use redb::{AccessGuard, ReadOnlyTable};
+
+use super::super::file::{Generation, Trouble, place};
+use super::super::tables;
+
+/// The timestamp columns of one generation; the last ones are kept decoded.
+pub(super) struct Times<'a> {
+    table: &'a TimesRows,
+    generation: &'a Generation,
+    decoded: HashMap<u32, Rc<[i64]>, ahash::RandomState>,
+    pack: Option<Pack>,
+    /// The column that was read last, and those behind it.
+    last: Option<u32>,
+    behind: Option<redb::Range<'static, TimesKey, &'static [u8]>>,
+}
+
+/// Window, generation and id.
+type TimesKey = (u32, u16, u32);
+/// The table of all columns.
+pub(super) type TimesRows = ReadOnlyTable<TimesKey, &'static [u8]>;
+type Row = AccessGuard<'static, &'static [u8]>;
+
+/// Enough for the targets of a scrape; more would only cost memory.
+const DECODED_MAX: usize = 1_024;
+
+impl<'a> Times<'a> {
+    /// No column is decoded yet.
+    pub(super) fn new(table: &'a TimesRows, generation: &'a Generation) -> Times<'a> {
+        Times {
+            table,
+            generation,
+            decoded: HashMap::default(),
+            pack: None,
+            last: None,
+            behind: None,
+        }
+    }
+
+    /// The times of a column.
+    pub(super) fn get(&mut self, id: u32) -> Result<Rc<[i64]>, Trouble> {
+        if let Some(times) = self.decoded.get(&id) {
+            return Ok(Rc::clone(times));
+        }
+        let times = self.decode(id)?;
+        if self.decoded.len() >= DECODED_MAX {
+            self.decoded.clear();
+        }
+        let times: Rc<[i64]> = times.into();
+        self.decoded.insert(id, Rc::clone(&times));
+        Ok(times)
+    }
+
+    /// The row of one column. Series are read in the order in which their columns
+    /// were numbered: the next row is mostly the wanted one, without a search.
+    fn row(&mut self, id: u32) -> Result<Option<Row>, Trouble> {
+        let key = (
+            self.generation.window_start_s,
+            self.generation.generation,
+            id,
+        );
+        let follows = self
+            .last
+            .is_some_and(|last| last.checked_add(1) == Some(id));
+        self.last = Some(id);
+        if !follows {
+            self.behind = None;
+            return Ok(self.table.get(key)?);
+        }
+        let behind = match &mut self.behind {
+            Some(behind) => behind,
+            none => none.insert(self.table.range(key..=(key.0, key.1, u32::MAX))?),
+        };
+        let next = behind.next().transpose()?;
+        Ok(next
+            .filter(|(found, _)| found.value() == key)
+            .map(|(_, row)| row))
+    }
+
+    fn decode(&mut self, id: u32) -> Result<Vec<i64>, Trouble> {
+        let (window, number) = (self.generation.window_start_s, self.generation.generation);
+        let name = || format!("{}, times {id}", place(window, number));
+        let missing = || Trouble::Damaged(format!("{} are missing", name()));
+        if !self.generation.packed {
+            let row = self.row(id)?.ok_or_else(missing)?;
+            return tables::decode_times(row.value(), window, number, id)
+                .map_err(|err| Trouble::at(name())(err));
+        }
+        if self
+            .pack
+            .as_ref()
+            .is_none_or(|pack| pack.column(id).is_none())
+        {
+            let range = (window, number, 0)..=(window, number, id);
+            let (key, row) = self.table.range(range)?.next_back().ok_or_else(missing)??;
+            let first = key.value().2;
+            let columns = tables::open_pack(row.value(), window, number, first)
+                .map_err(|err| Trouble::at(name())(err))?;
+            self.pack = Some(Pack {
+                first,
+                row,
+                columns,
+            });
+        }
+        let column = self.pack.as_ref().and_then(|pack| pack.column(id));
+        tables::decode_packed(column.ok_or_else(missing)?).map_err(|err| Trouble::at(name())(err))
+    }
+}
+
+/// A row of timestamp columns. Neighbouring series have neighbouring columns, so
+/// the last one is kept.
+struct Pack {
+    /// The id of the first column.
+    first: u32,
+    row: Row,
+    columns: Vec<Range<usize>>,
+}
+
+impl Pack {
+    fn column(&self, id: u32) -> Option<&[u8]> {
+        let at = id.checked_sub(self.first)?;
+        let column = self.columns.get(at as usize)?;
+        Some(&self.row.value()[column.clone()])
+    }
+}
