@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::document::Document;
 use super::intervals::NamedIntervals;
 use super::mistake::{Mistake, joined};
 use super::origin::{Origin, TREE_FILE, Written};
+use super::reading;
 use super::receivers::{HttpConfig, Receiver};
 use super::routing::{InhibitRule, RouteNode};
 use super::{Address, Secret, Span};
@@ -83,13 +85,14 @@ pub struct AlertmanagerGlobal {
 }
 
 impl Alertmanager {
-    /// Reads a file; gives its text too. [`Alertmanager::mistakes`] looks at the rest.
-    pub(super) fn read(path: &Path) -> Result<(Alertmanager, String), Mistake> {
+    /// Reads a file. Its mistakes of form come with what was written;
+    /// [`Alertmanager::mistakes`] looks at the rest.
+    pub(super) fn read(path: &Path) -> Result<(Alertmanager, Written), Mistake> {
         let text = super::text::read(path)
             .map_err(|err| Mistake::new("alerting.config_file", format!("{err:#}")))?;
-        let mut tree = from_yaml(&text, &path.display().to_string())?;
+        let (mut tree, written) = from_yaml(&text, &path.display().to_string())?;
         tree.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok((tree, text))
+        Ok((tree, written))
     }
 
     /// Parses and checks the YAML text of a file called `name`.
@@ -97,12 +100,9 @@ impl Alertmanager {
     /// # Errors
     /// With file, line, column and what was expected.
     pub fn parse(text: &str, name: &str) -> anyhow::Result<Alertmanager> {
-        let tree = from_yaml(text, name)?;
+        let (tree, written) = from_yaml(text, name)?;
         let origin = Origin {
-            tree: Written {
-                name: name.to_owned(),
-                text: text.to_owned(),
-            },
+            tree: written,
             ..Origin::default()
         };
         let mistakes = tree.mistakes(&HashSet::new()).into_iter();
@@ -244,14 +244,16 @@ fn check_root(root: &RouteNode, found: &mut Vec<(String, String)>) {
     }
 }
 
-fn from_yaml(text: &str, name: &str) -> Result<Alertmanager, Mistake> {
-    serde_saphyr::from_str(text).map_err(|err| {
+fn from_yaml(text: &str, name: &str) -> Result<(Alertmanager, Written), Mistake> {
+    let document = Document::yaml(text).map_err(|err| {
         let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
         let whole = err.without_snippet().to_string();
         let first = whole.lines().next().unwrap_or_default();
         let message = first.strip_prefix("error: ").unwrap_or(first);
         Mistake::elsewhere(format!("{name}:{line}:{column}: {message}"))
-    })
+    })?;
+    let mut written = Written::yaml(name, text);
+    Ok((reading::fields(&mut written, document), written))
 }
 
 #[cfg(test)]
@@ -286,11 +288,11 @@ mod tests {
             ),
             (
                 "route:\n  receiver: a\n  group_wat: 1s\n",
-                "am.yml:3:3: unknown field",
+                "am.yml:3:3: route.group_wat: unknown field `group_wat`",
             ),
             (
                 "route:\n  receiver: a\n  group_wait: soon\n",
-                "am.yml:3:15: not a valid duration",
+                "am.yml:3:3: route.group_wait: not a valid duration",
             ),
             (
                 "route:\n  receiver: a\n  group_interval: 0s\n",
@@ -312,6 +314,25 @@ mod tests {
             "route: {receiver: a}\nreceivers:\n- name: a\n- name: a\n",
             "am.yml:4:3: receivers[1].name: notification config name \"a\" is not unique",
         );
+    }
+
+    #[test]
+    fn all_mistakes_of_form_are_named_at_once() {
+        let text = "global:\n  resolve_timeout: [5m]\nroute:\n  receiver: a\n  group_wat: 1s\n  \
+            routes:\n  - continue: maybe\n  - receiver: 7\nreceivers:\n- nam: a\n- name: '7'\n";
+        let err = Alertmanager::parse(text, "am.yml").unwrap_err();
+        let places: Vec<String> = err
+            .to_string()
+            .lines()
+            .map(|line| line.splitn(5, ':').skip(1).take(3).collect())
+            .collect();
+        let wanted = [
+            "23 global.resolve_timeout",
+            "53 route.group_wat",
+            "75 route.routes[0].continue",
+            "103 receivers[0].nam",
+        ];
+        assert_eq!(places, wanted, "{err}");
     }
 
     #[test]

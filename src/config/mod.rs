@@ -9,6 +9,7 @@
 pub mod alerting;
 pub mod alertmanager;
 pub mod destination;
+mod document;
 pub mod intervals;
 pub mod limits;
 mod mistake;
@@ -156,9 +157,8 @@ impl Config {
         let path = self.resolve(path);
         let origin = Arc::make_mut(&mut self.origin);
         match Alertmanager::read(&path) {
-            Ok((tree, text)) => {
-                origin.tree.name = path.display().to_string();
-                origin.tree.text = text;
+            Ok((tree, written)) => {
+                origin.tree = written;
                 self.alerting.file = Some(Arc::new(tree));
             }
             Err(mistake) => origin.not_read = Some(mistake),

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use toml::de::DeTable;
-
+use super::document::{Document, Way};
 use super::mistake::{Mistake, Mistakes, Told, told};
 use super::places::{self, Place};
 
@@ -40,10 +39,6 @@ pub struct Origin {
     pub(super) tree: Written,
     /// Why there is none.
     pub(super) not_read: Option<Mistake>,
-    /// The mistakes of form, told already.
-    pub(super) told: Vec<(usize, Told)>,
-    /// What was passed over because of them: where it begins, and its path.
-    pub(super) left_out: Vec<(usize, String)>,
     /// Fields that the command line set, and by what.
     pub(super) flags: Vec<(&'static str, &'static str)>,
 }
@@ -53,6 +48,19 @@ pub struct Origin {
 pub(super) struct Written {
     pub(super) name: String,
     pub(super) text: String,
+    is_yaml: bool,
+    /// The mistakes of form with their lines, told already.
+    pub(super) told: Vec<(usize, Told)>,
+    /// What was passed over because of them.
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// A field that was passed over.
+#[derive(Clone)]
+pub(super) struct LeftOut {
+    pub(super) way: Way,
+    /// Its path as it was written.
+    pub(super) shown: String,
 }
 
 impl Origin {
@@ -64,10 +72,13 @@ impl Origin {
     /// The mistakes with their places, those of form before them, in the order of the
     /// lines. What may only follow from a mistake of form is left out.
     pub(super) fn tell(&self, mistakes: Vec<Mistake>) -> Mistakes {
-        let own = |(line, told): &(usize, Told)| ((0, *line), told.clone());
-        let mut all: Vec<((usize, usize), Told)> = self.told.iter().map(own).collect();
+        let mut all: Vec<((usize, usize), Told)> = Vec::new();
+        for (number, written) in [&self.file, &self.tree].into_iter().enumerate() {
+            let told = written.told.iter();
+            all.extend(told.map(|(line, told)| ((number, *line), told.clone())));
+        }
         if !mistakes.is_empty() {
-            let places = (self.places(), places::of_yaml(&self.tree.text));
+            let places = (self.file.places(), self.tree.places());
             let located = mistakes.iter().filter_map(|m| self.locate(m, &places));
             all.extend(located);
         }
@@ -93,22 +104,16 @@ impl Origin {
         }
         if let Some(path) = path.strip_prefix(TREE_FILE) {
             let path = path.trim_start_matches('.');
-            let as_yaml = |at: &str| format!("{at}: {text}");
-            let (line, told) = self.tree.locate(of_tree, path, as_yaml);
-            return Some(((1, line), told));
+            // All of the tree is judged together.
+            let is_whole = self.tree.left_out.is_empty();
+            let (line, told) = self.tree.locate(of_tree, path, text);
+            return is_whole.then_some(((1, line), told));
         }
         if self.may_follow(mistake, of_file) {
             return None;
         }
-        let (line, told) = self.file.locate(of_file, path, |at| told(at, text));
+        let (line, told) = self.file.locate(of_file, path, text);
         Some(((0, line), told))
-    }
-
-    fn places(&self) -> Vec<Place> {
-        let left_out: Vec<usize> = self.left_out.iter().map(|(at, _)| *at).collect();
-        let (root, _) = DeTable::parse_recoverable(&self.file.text);
-        let nodes = places::nodes(root.get_ref(), &left_out);
-        places::places(&self.file.text, &nodes)
     }
 
     /// Whether a mistake may be one only because something was left out.
@@ -116,25 +121,67 @@ impl Origin {
         let shown = places::find(places, &mistake.path).map(|(_, shown)| shown);
         let path = shown.as_ref().unwrap_or(&mistake.path);
         let top = mistake.top();
-        self.left_out.iter().any(|(_, gone)| {
-            let judged_by = JUDGED_BY
-                .iter()
-                .any(|(table, by)| *table == top && starts_with(gone, by));
-            let as_one = JUDGED_AS_ONE.contains(&top) && one_of(gone) == one_of(path);
-            judged_by || as_one
-        })
+        self.file
+            .left_out
+            .iter()
+            .any(|LeftOut { shown: gone, .. }| {
+                let judged_by = JUDGED_BY
+                    .iter()
+                    .any(|(table, by)| *table == top && starts_with(gone, by));
+                let as_one = JUDGED_AS_ONE.contains(&top) && one_of(gone) == one_of(path);
+                judged_by || as_one
+            })
     }
 }
 
 impl Written {
-    /// The line of a field, and what to tell of it; `text` gives it for the path to show.
-    fn locate(&self, places: &[Place], path: &str, text: impl Fn(&str) -> String) -> (usize, Told) {
+    pub(super) fn new(name: &str, text: &str) -> Written {
+        Written {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            ..Written::default()
+        }
+    }
+
+    /// As [`Written::new`], in YAML.
+    pub(super) fn yaml(name: &str, text: &str) -> Written {
+        Written {
+            is_yaml: true,
+            ..Written::new(name, text)
+        }
+    }
+
+    /// Where the fields stand that were not left out. It is read again: who has no
+    /// mistake keeps no tree.
+    fn places(&self) -> Vec<Place> {
+        let document = match self.is_yaml {
+            true => Document::yaml(&self.text).ok(),
+            false => Some(Document::toml(&self.text).0),
+        };
+        document.map_or_else(Vec::new, |mut document| {
+            for gone in &self.left_out {
+                document.leave_out(&gone.way);
+            }
+            places::places(&document, &self.text)
+        })
+    }
+
+    /// The line of a field, and what to tell of it.
+    fn locate(&self, places: &[Place], path: &str, message: &str) -> (usize, Told) {
         match places::find(places, path) {
             Some((place, shown)) => {
-                let told = self.told_at((place.line, place.column), &text(&shown));
-                (place.line, told)
+                let text = self.named(&shown, message);
+                (place.line, self.told_at((place.line, place.column), &text))
             }
-            None => (0, self.told_of(&text(path))),
+            None => (0, self.told_of(&self.named(path, message))),
+        }
+    }
+
+    /// What is wrong with a field, in the way in which its format writes paths.
+    pub(super) fn named(&self, path: &str, message: &str) -> String {
+        match self.is_yaml && !path.is_empty() {
+            true => format!("{path}: {message}"),
+            false => told(path, message),
         }
     }
 

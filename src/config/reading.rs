@@ -1,86 +1,78 @@
-//! The text of a `config.toml` to a [`Config`]: every mistake of form at once.
+//! The text of a `config.toml` or an `alertmanager.yml` to its type: every mistake of
+//! form at once.
 //!
 //! After a mistake the reading goes on without the field, so that all are found.
 
 use std::sync::Arc;
 
-use serde::Deserialize as _;
-use toml::de::DeTable;
+use serde::de::DeserializeOwned;
 
 use super::Config;
-use super::mistake::{Mistakes, Told, joined, told};
-use super::origin::{Origin, Written, starts_with};
-use super::places::{self, Node};
+use super::document::{Document, Error, Field};
+use super::mistake::{Mistakes, Told, joined};
+use super::origin::{LeftOut, Origin, Written, starts_with};
+use super::places;
 
 /// Mistakes of form that are named at once.
 const MISTAKES_MAX: usize = 50;
 
-/// Reads a file's text. Its mistakes of form come with it, in its origin.
+/// Reads a `config.toml`. Its mistakes of form come with it, in its origin.
 ///
 /// # Errors
-/// With the mistakes of a text that is no TOML, or that could not be read on.
+/// With the mistakes of a text that is no TOML.
 pub(super) fn read(name: &str, text: &str) -> Result<Config, Mistakes> {
-    let (root, errors) = DeTable::parse_recoverable(text);
     let mut origin = Origin {
-        file: Written {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        },
+        file: Written::new(name, text),
         ..Origin::default()
     };
+    let (document, errors) = Document::toml(text);
     if !errors.is_empty() {
-        origin.told = syntax(&origin.file, &errors);
+        origin.file.told = syntax(&origin.file, &errors);
         return Err(origin.tell(Vec::new()));
     }
-    let span = root.span();
-    let mut root = root.into_inner();
+    let mut config: Config = fields(&mut origin.file, document);
+    config.origin = Arc::new(origin);
+    Ok(config)
+}
+
+/// Reads what a document holds; the mistakes of form are noted with what was written.
+/// A text of which nothing can be read gives the defaults.
+pub(super) fn fields<T: DeserializeOwned + Default>(
+    written: &mut Written,
+    mut document: Document<'_>,
+) -> T {
     loop {
-        let whole = toml::Spanned::new(span.clone(), root.clone());
-        let err = match Config::deserialize(toml::Deserializer::from(whole)) {
-            Ok(mut config) => {
-                config.origin = Arc::new(origin);
-                return Ok(config);
-            }
+        let err = match document.read() {
+            Ok(read) => return read,
             Err(err) => err,
         };
-        let left_out: Vec<usize> = origin.left_out.iter().map(|(at, _)| *at).collect();
-        let whole = DeTable::parse_recoverable(text).0;
-        let written = places::nodes(whole.get_ref(), &left_out);
-        let node = err.span().and_then(|span| places::named(&written, &span));
-        origin.note(node, &err);
-        match node {
-            Some(node) if left_out.len() < MISTAKES_MAX => {
-                places::leave_out(&mut root, node.id);
-                origin.left_out.push((node.id, node.shown.clone()));
-            }
-            _ => return Err(origin.tell(Vec::new())),
+        let way = err.way();
+        let field = document.field(&way);
+        written.note(field.as_ref(), &err);
+        if written.left_out.len() == MISTAKES_MAX || !document.leave_out(&way) {
+            return T::default();
         }
+        let shown = field.map(|field| field.shown).unwrap_or_default();
+        written.left_out.push(LeftOut { way, shown });
     }
 }
 
-impl Origin {
+impl Written {
     /// Tells what is wrong with a field, unless it follows from what was left out.
-    fn note(&mut self, node: Option<&Node>, err: &toml::de::Error) {
-        let Some(node) = node else {
-            let start = err.span().map_or(0, |span| span.start);
-            self.told_at(start, err.message());
-            return;
-        };
-        let missing = err.message().strip_prefix("missing field `");
+    fn note(&mut self, field: Option<&Field>, err: &Error) {
+        let (shown, at) = field.map_or(("", 0), |field| (&field.shown, field.at));
+        let missing = err.message.strip_prefix("missing field `");
         let missing = missing.and_then(|rest| rest.split('`').next());
-        let follows = self.left_out.iter().any(|(_, gone)| match missing {
-            Some(field) => *gone == joined(&node.shown, field),
+        let follows = self.left_out.iter().any(|gone| match missing {
+            Some(name) => gone.shown == joined(shown, name),
             // What is left of it is not what was written.
-            None => starts_with(gone, &node.shown),
+            None => field.is_some() && starts_with(&gone.shown, shown),
         });
         if !follows {
-            self.told_at(node.id, &told(&node.shown, err.message()));
+            let place = places::position(&self.text, at);
+            let told = self.told_at(place, &self.named(shown, &err.message));
+            self.told.push((place.0, told));
         }
-    }
-
-    fn told_at(&mut self, at: usize, message: &str) {
-        let place = places::position(&self.file.text, at);
-        self.told.push((place.0, self.file.told_at(place, message)));
     }
 }
 

@@ -1,0 +1,84 @@
+//! YAML to the tree.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, de};
+use serde_saphyr::{Location, Spanned};
+
+use super::{Key, Node, Value};
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: de::Deserializer<'de>>(from: D) -> Result<Node, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(from)?;
+        Ok(Node::new(bytes(spanned.referenced), spanned.value))
+    }
+}
+
+/// The bytes of a place.
+fn bytes(at: Location) -> Range<usize> {
+    let count = |n: Option<u64>| usize::try_from(n.unwrap_or(0)).unwrap_or(usize::MAX);
+    let start = count(at.span().byte_offset());
+    start..start.saturating_add(count(at.span().byte_len()))
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: de::Deserializer<'de>>(from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> de::Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(Value::Bool(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Integer(number))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
+        i64::try_from(number).map_or_else(
+            |_| Err(E::custom("number too large")),
+            |n| Ok(Value::Integer(n)),
+        )
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Float(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(member) = members.next_element()? {
+            list.push(member);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut table = Vec::new();
+        while let Some(key) = fields.next_key::<Spanned<String>>()? {
+            let at = bytes(key.referenced).start;
+            let name = key.value;
+            table.push((Key { at, name }, fields.next_value()?));
+        }
+        Ok(Value::Table(table))
+    }
+}
