@@ -268,7 +268,7 @@ pub(super) fn read(store: &Store) -> Result<Vec<Silence>, store::Error> {
 pub(super) fn silencing(all: &[Silence], labels: &Labels, now: Timestamp) -> Vec<String> {
     let active = |s: &&Silence| s.state(now) == SilenceState::Active && s.concerns(labels);
     let mut ids: Vec<String> = all.iter().filter(active).map(|s| s.id.clone()).collect();
-    ids.sort();
+    ids.sort_unstable();
     ids
 }
 

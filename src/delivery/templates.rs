@@ -100,7 +100,7 @@ fn matching(path: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
             name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
         })
         .collect();
-    files.sort();
+    files.sort_unstable();
     Ok(files)
 }
 

@@ -36,7 +36,7 @@ pub(super) fn find(pattern: &str) -> io::Result<Vec<PathBuf>> {
         found = next;
     }
     found.retain(|path| path.is_file());
-    found.sort();
+    found.sort_unstable();
     Ok(found)
 }
 

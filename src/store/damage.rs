@@ -49,7 +49,7 @@ fn aside(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    names.sort();
+    names.sort_unstable();
     names
 }
 

@@ -178,7 +178,7 @@ pub fn verify_offline(dir: &Path) -> Result<Checked, Error> {
             sealed.push(path);
         }
     }
-    sealed.sort();
+    sealed.sort_unstable();
     for path in &sealed {
         checked.file(path, |checked| {
             let backends = disk::frozen_files();

@@ -265,8 +265,8 @@ impl Test<'_> {
             }
         });
         let mut expected: Vec<Fired> = expected.collect();
-        got.sort();
-        expected.sort();
+        got.sort_unstable();
+        expected.sort_unstable();
         (got != expected).then(|| report::alerts(&self.group.name, test, &expected, &got))
     }
 

@@ -271,7 +271,7 @@ pub(super) fn other_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
             paths.push(entry.path());
         }
     }
-    paths.sort();
+    paths.sort_unstable();
     Ok(paths)
 }
 

@@ -212,7 +212,7 @@ fn differing_labels<'a>(all: impl Iterator<Item = &'a Labels> + Clone) -> Vec<St
             }
         }
     }
-    names.sort();
+    names.sort_unstable();
     names
 }
 

@@ -96,7 +96,7 @@ impl Library {
             }
         };
         files.retain(|file| file.extension().is_some_and(|ext| ext == "json"));
-        files.sort();
+        files.sort_unstable();
         for file in files {
             let name = file
                 .file_stem()

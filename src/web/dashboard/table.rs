@@ -114,7 +114,7 @@ fn label_columns(frames: &[Frame], organize: &Value) -> Vec<String> {
             labels.push(name.to_owned());
         }
     }
-    labels.sort();
+    labels.sort_unstable();
     labels
 }
 
