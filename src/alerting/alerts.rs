@@ -39,6 +39,9 @@ pub struct Alert {
     /// Whether its end was made up by us, because its sender named none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timeout: bool,
+    /// Whether one of our rules says so.
+    #[serde(skip)]
+    pub is_own: bool,
 }
 
 impl Alert {
@@ -122,29 +125,35 @@ impl Current {
     }
 
     fn take_own(&mut self, row: AlertRow, outside: &Outside, now: Timestamp) {
-        let labels = outside.labels_of(&row.labels);
-        match (row.phase, row.fired_at) {
-            (AlertPhase::Firing, Some(starts_at)) => {
-                let alert = Alert {
-                    labels: labels.clone(),
-                    annotations: row.annotations,
-                    generator_url: format!("{}{}", outside.url, link(&row.query, 1)),
-                    starts_at,
-                    ends_at: None,
-                    updated_at: row.written_at,
-                    timeout: false,
-                };
-                self.firing.insert(labels, alert);
-            }
-            (AlertPhase::Resolved, _) => {
-                self.ended.insert(labels, row.resolved_at.unwrap_or(now));
-            }
-            _ => {}
+        if row.phase == AlertPhase::Resolved {
+            let labels = outside.labels_of(&row.labels);
+            self.ended.insert(labels, row.resolved_at.unwrap_or(now));
+        } else if let Some(alert) = outside.alert(row) {
+            self.firing.insert(alert.labels.clone(), alert);
         }
     }
 }
 
 impl Outside {
+    /// What leaves the process of an alert that fires or fired; `None` before that.
+    pub(super) fn alert(&self, row: AlertRow) -> Option<Alert> {
+        let ends_at = match row.phase {
+            AlertPhase::Pending => return None,
+            AlertPhase::Firing => None,
+            AlertPhase::Resolved => Some(row.resolved_at.unwrap_or(row.written_at)),
+        };
+        Some(Alert {
+            labels: self.labels_of(&row.labels),
+            annotations: row.annotations,
+            generator_url: format!("{}{}", self.url, link(&row.query, 1)),
+            starts_at: row.fired_at?,
+            ends_at,
+            updated_at: row.written_at,
+            timeout: false,
+            is_own: true,
+        })
+    }
+
     /// The labels that leave the process: the alert's own win.
     fn labels_of(&self, labels: &Labels) -> Labels {
         if self.labels.is_empty() {

@@ -15,6 +15,7 @@ use super::route::{Route, Tree};
 use super::settings::Settings;
 use super::silence::{self, Silence};
 use super::told::Told;
+use super::verdict::Hold;
 use crate::model::{Labels, Timestamp};
 use crate::store::{self, StateOp, Store, Table};
 
@@ -75,11 +76,16 @@ impl Dispatcher {
         ops
     }
 
-    /// Looks at all alerts and gives the flushes that are due.
+    /// Looks at all alerts and gives the flushes that are due. `handed_over`: another
+    /// Alertmanager tells people of our rules' alerts.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(super) fn due(&mut self, now: Timestamp) -> Result<Vec<Flush>, store::Error> {
+    pub(super) fn due(
+        &mut self,
+        now: Timestamp,
+        handed_over: bool,
+    ) -> Result<Vec<Flush>, store::Error> {
         let mut flushes = Vec::new();
         if !self.is_loaded {
             flushes.extend(self.load(now)?);
@@ -97,12 +103,15 @@ impl Dispatcher {
         let current = Current::read(&self.store, &settings.outside, now)?;
         self.sync(tree, &current, now);
         self.notice_clock(tree, now);
+        if !handed_over {
+            self.take_back(now);
+        }
         let due = self.groups.values().filter(|group| group.next_flush <= now);
         let due: Vec<Group> = due.cloned().collect();
         if due.is_empty() {
             return Ok(flushes);
         }
-        let hour = Hour::new(&settings, tree, &self.silences, &current, now);
+        let hour = Hour::new(&settings, tree, &self.silences, &current, now, handed_over);
         let mut flusher = Flusher {
             store: &self.store,
             pending: &mut self.pending,
@@ -122,6 +131,15 @@ impl Dispatcher {
             group.next_flush = group.next_flush.min(now.plus_ms(longest));
         }
         self.next_sweep = self.next_sweep.min(now.plus_ms(SWEEP_INTERVAL_MS));
+    }
+
+    /// What another Alertmanager would have told is told now.
+    fn take_back(&mut self, now: Timestamp) {
+        for group in self.groups.values_mut() {
+            if group.holds.values().any(|hold| *hold == Hold::HandedOver) {
+                group.next_flush = group.next_flush.min(now);
+            }
+        }
     }
 
     /// Takes over what was written.

@@ -59,6 +59,8 @@ pub(super) struct Hour<'a> {
     silences: &'a [Silence],
     inhibitor: Inhibitor<'a>,
     now: Timestamp,
+    /// Whether another Alertmanager tells of our rules' alerts.
+    handed_over: bool,
 }
 
 impl<'a> Hour<'a> {
@@ -68,6 +70,7 @@ impl<'a> Hour<'a> {
         silences: &'a [Silence],
         current: &Current,
         now: Timestamp,
+        handed_over: bool,
     ) -> Hour<'a> {
         Hour {
             settings,
@@ -75,6 +78,7 @@ impl<'a> Hour<'a> {
             silences,
             inhibitor: Inhibitor::new(&settings.inhibit_rules, current.firing.keys()),
             now,
+            handed_over,
         }
     }
 
@@ -88,7 +92,10 @@ impl<'a> Hour<'a> {
             return Some(hold);
         }
         let by = silence::silencing(self.silences, &alert.labels, self.now);
-        (!by.is_empty()).then_some(Hold::Silenced { by })
+        if !by.is_empty() {
+            return Some(Hold::Silenced { by });
+        }
+        (self.handed_over && alert.is_own).then_some(Hold::HandedOver)
     }
 
     /// Whether nobody is told at this hour.
@@ -179,7 +186,7 @@ impl Flusher<'_> {
         let shown: Vec<&Alert> = group
             .members
             .values()
-            .filter(|alert| self.passes(group, alert, last.as_ref()))
+            .filter(|alert| self.passes(group, alert, integration, last.as_ref()))
             .collect();
         let verdict = |decision| Verdict {
             at: now,
@@ -241,17 +248,27 @@ impl Flusher<'_> {
         })
     }
 
-    /// Whether an integration may hear of an alert. With `resolve_through_silence`
-    /// whoever was told that it fires is told that it ended.
-    fn passes(&self, group: &Group, alert: &Alert, last: Option<&Told>) -> bool {
+    /// Whether an integration may hear of an alert. With `resolve_through_silence`, and
+    /// when another Alertmanager took over meanwhile, whoever was told that it fires is
+    /// told that it ended. A dead man's switch hears of us whoever else tells people.
+    fn passes(
+        &self,
+        group: &Group,
+        alert: &Alert,
+        integration: &Integration,
+        last: Option<&Told>,
+    ) -> bool {
         let fingerprint = alert.labels.fingerprint();
+        let ends_what_was_told = || {
+            !alert.fires_at(self.hour.now)
+                && last.is_some_and(|told| told.firing.contains(&fingerprint))
+        };
         match group.holds.get(&fingerprint) {
             None => true,
             Some(Hold::Silenced { .. }) => {
-                self.hour.settings.resolve_through_silence
-                    && !alert.fires_at(self.hour.now)
-                    && last.is_some_and(|told| told.firing.contains(&fingerprint))
+                self.hour.settings.resolve_through_silence && ends_what_was_told()
             }
+            Some(Hold::HandedOver) => integration.every.is_some() || ends_what_was_told(),
             Some(_) => false,
         }
     }

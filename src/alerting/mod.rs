@@ -23,8 +23,10 @@ mod pending;
 mod posted;
 mod route;
 mod settings;
+mod shown;
 mod silence;
 mod told;
+mod upstream;
 mod verdict;
 mod view;
 
@@ -41,6 +43,7 @@ pub use verdict::{Decision, Hold, Verdict};
 pub use view::{AlertGroup, AlertStatus, GroupView, Picture, sort_silences};
 
 use crate::config::{Config, Mistake};
+use crate::delivery;
 use crate::model::{Clock, Timestamp};
 use crate::store::{self, Item, StateOp, Store, Table, Urgency, WriteBatch};
 use crate::tasks::Tasks;
@@ -50,6 +53,7 @@ use dispatcher::Dispatcher;
 use flush::Flush;
 use settings::Settings;
 use silence::Change;
+use upstream::Upstream;
 
 /// The task looks at the clock at least this often, because it may jump.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
@@ -72,6 +76,8 @@ struct Inner {
     /// `None` after a panic: then the groups come from the store.
     dispatcher: Mutex<Option<Dispatcher>>,
     settings: std::sync::Mutex<Arc<Settings>>,
+    /// Other Alertmanagers that are told.
+    upstream: Upstream,
     /// The groups as the last look left them.
     groups: std::sync::Mutex<Arc<Vec<GroupView>>>,
     /// One change of silences or posted alerts at a time: each reads before it writes.
@@ -88,6 +94,7 @@ pub fn mistakes(config: &Config) -> Vec<Mistake> {
     ];
     let none = fields.into_iter().filter(|(_, span)| span.get().is_zero());
     none.map(|(field, _)| Mistake::new(field, "0s, expected more than 0s"))
+        .chain(delivery::alertmanagers(config).err())
         .collect()
 }
 
@@ -117,13 +124,18 @@ pub fn start(
         stop: stop.clone(),
         dispatcher: Mutex::default(),
         settings: std::sync::Mutex::new(Arc::new(Settings::from_config(config))),
+        upstream: Upstream::new(config)?,
         groups: std::sync::Mutex::default(),
         changing: Mutex::default(),
         wake: Notify::new(),
     }));
     if !is_manual {
         let inner = Arc::clone(&alerting.0);
-        tasks.spawn("alerting", stop, move || run(Arc::clone(&inner)));
+        tasks.spawn("alerting", stop.clone(), move || run(Arc::clone(&inner)));
+        let inner = Arc::clone(&alerting.0);
+        tasks.spawn("alertmanagers", stop, move || {
+            upstream::run(Arc::clone(&inner))
+        });
     }
     Ok(alerting)
 }
@@ -135,6 +147,7 @@ impl Alerting {
     /// As [`check`]; then nothing has changed.
     pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
         check(config)?;
+        self.0.upstream.reload(config)?;
         *self.0.settings() = Arc::new(Settings::from_config(config));
         self.0.wake.notify_one();
         Ok(())
@@ -156,6 +169,11 @@ impl Alerting {
         self.0
             .blocking(move |store| Picture::take(store, &settings, now))
             .await
+    }
+
+    /// Where alerts of our rules are sent besides.
+    pub fn alertmanagers(&self) -> Vec<String> {
+        self.0.upstream.urls()
     }
 
     /// The names of all receivers.
@@ -244,6 +262,11 @@ impl Inner {
         }
     }
 
+    /// Whether another Alertmanager tells people of our rules' alerts.
+    fn is_handed_over(&self) -> bool {
+        self.settings().handover && self.upstream.answers(self.clock.now())
+    }
+
     async fn change_silences(
         &self,
         change: impl FnOnce(&[Silence]) -> Result<Change, SilenceError>,
@@ -292,11 +315,12 @@ impl Inner {
         now: Timestamp,
     ) -> anyhow::Result<(Dispatcher, Due)> {
         let (store, settings) = (self.store.clone(), Arc::clone(&self.settings()));
+        let handed_over = self.is_handed_over();
         let work = move || {
             let mut dispatcher =
                 dispatcher.unwrap_or_else(|| Dispatcher::new(store, Arc::clone(&settings)));
             let moved = dispatcher.reconfigure(&settings, now);
-            let flushes = dispatcher.due(now)?;
+            let flushes = dispatcher.due(now, handed_over)?;
             Ok::<_, store::Error>((dispatcher, Due { moved, flushes }))
         };
         Ok(tokio::task::spawn_blocking(work).await??)
@@ -356,38 +380,6 @@ impl Inner {
             return Ok(());
         }
         self.store.write(batch).await.map(drop)
-    }
-
-    fn show(&self, dispatcher: &Dispatcher) {
-        let now = self.clock.now();
-        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let (mut firing, mut held, mut untold) = (0, 0, 0);
-        for group in dispatcher.groups() {
-            firing += group.firing(now);
-            held += group.holds.len();
-            untold += group.untold(now);
-        }
-        let rules = &self.metrics.rules;
-        let alerts = |state| rules.alerts.with_label_values(&[state]);
-        alerts("active").set(gauge(firing.saturating_sub(held)));
-        alerts("suppressed").set(gauge(held));
-        let depth = &self.metrics.service;
-        depth
-            .queue(ServiceName::Dispatcher, "pending_alerts")
-            .set(gauge(untold.saturating_sub(held)));
-        for state in [
-            SilenceState::Active,
-            SilenceState::Pending,
-            SilenceState::Expired,
-        ] {
-            let silences = dispatcher.silences().iter();
-            let count = silences.filter(|s| s.state(now) == state).count();
-            let family = rules.silences.with_label_values(&[state.as_str()]);
-            family.set(gauge(count));
-        }
-        let settings = dispatcher.settings();
-        let views = dispatcher.groups().map(|g| GroupView::of(g, settings));
-        *self.groups() = Arc::new(views.collect());
     }
 }
 

@@ -182,6 +182,7 @@ impl SentAlert {
             ends_at: Some(ends_at),
             updated_at: ends_at,
             timeout: false,
+            is_own: false,
         })
     }
 }
@@ -214,6 +215,7 @@ mod tests {
             ends_at: ends_at.map(Timestamp::from_ms),
             updated_at: Timestamp::MIN,
             timeout: false,
+            is_own: false,
         }
     }
 

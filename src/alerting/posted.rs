@@ -42,6 +42,7 @@ impl PostedAlert {
             ends_at: Some(self.ends_at.unwrap_or(now.plus_ms(resolve_timeout_ms))),
             updated_at: now,
             timeout: self.ends_at.is_none(),
+            is_own: false,
         }
     }
 }
@@ -145,6 +146,7 @@ mod tests {
             ends_at: Some(NOW.plus_ms(end)),
             updated_at: NOW,
             timeout,
+            is_own: false,
         }
     }
 

@@ -20,6 +20,10 @@ pub(super) struct Settings {
     /// After this time without news a posted alert without an end counts as resolved.
     pub(super) resolve_timeout: Duration,
     pub(super) resolve_through_silence: bool,
+    /// Whether another Alertmanager that answers tells people instead of us.
+    pub(super) handover: bool,
+    /// How often a firing alert is sent to another Alertmanager.
+    pub(super) resend_delay: Duration,
 }
 
 impl Settings {
@@ -37,6 +41,8 @@ impl Settings {
             },
             resolve_timeout: timeout.map_or(RESOLVE_TIMEOUT, |span| span.get()),
             resolve_through_silence: config.alerting.resolve_through_silence,
+            handover: config.alerting.handover && !config.alerting.alertmanagers.is_empty(),
+            resend_delay: config.rules.resend_delay.get(),
         }
     }
 }

@@ -28,6 +28,8 @@ pub enum Hold {
         /// Their ids.
         by: Vec<String>,
     },
+    /// Another Alertmanager tells people.
+    HandedOver,
 }
 
 /// What a flush decided for one integration.

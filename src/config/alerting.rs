@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::Span;
 use super::alertmanager::{Alertmanager, AlertmanagerGlobal};
+use super::alertmanagers::AlertmanagersConfig;
 use super::intervals::NamedIntervals;
 use super::receivers::Receiver;
 use super::routing::{GroupBy, InhibitRule, RouteNode};
@@ -64,6 +65,11 @@ pub struct Alerting {
     /// Whether an alert that was told and ends while it is silenced is told to have
     /// ended.
     pub resolve_through_silence: bool,
+    /// Whether people hear of our rules' alerts from one of the `alertmanagers`, and not
+    /// from us, while it answers.
+    pub handover: bool,
+    /// Other Alertmanagers that our rules' alerts are sent to.
+    pub alertmanagers: Vec<AlertmanagersConfig>,
     /// An `alertmanager.yml` that says all of what follows.
     pub config_file: Option<PathBuf>,
     /// What receivers take when they say nothing of their own.
@@ -96,6 +102,8 @@ impl Default for Alerting {
             send_resolved: true,
             max_alerts: 0,
             resolve_through_silence: false,
+            handover: false,
+            alertmanagers: Vec::new(),
             config_file: None,
             global: AlertmanagerGlobal::default(),
             templates: Vec::new(),

@@ -8,6 +8,7 @@
 
 pub mod alerting;
 pub mod alertmanager;
+pub mod alertmanagers;
 pub mod destination;
 mod document;
 pub mod intervals;

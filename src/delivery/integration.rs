@@ -45,10 +45,7 @@ pub(super) fn all(config: &Config) -> Vec<Result<Options, Mistake>> {
     let (templates, wrong) = Templates::load(&tree, config);
     let mut all: Vec<_> = wrong.into_iter().map(Err).collect();
     for (at, receiver) in tree.receivers.iter().enumerate() {
-        let mut reader = Reader {
-            tree: &tree,
-            read: Vec::new(),
-        };
+        let mut reader = Reader::new(&tree);
         let targets = targets(receiver, &mut reader, &templates);
         let mut of_kind = ("", 0);
         for (integration, made) in receiver.integrations().into_iter().zip(targets) {
@@ -252,10 +249,18 @@ pub(super) struct Reader<'a> {
 pub(super) struct Http {
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Has read nothing yet.
+    pub(super) fn new(tree: &'a Alertmanager) -> Reader<'a> {
+        Reader {
+            tree,
+            read: Vec::new(),
+        }
+    }
+
     /// What was written and read since the last call.
     fn identity(&mut self, config: &dyn std::fmt::Debug, templates: &Templates) -> Identity {
         Identity {

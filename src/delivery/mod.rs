@@ -21,6 +21,7 @@ mod mqtt;
 mod nats;
 mod options;
 mod outcome;
+mod poster;
 mod queue;
 mod receivers;
 mod retry;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use attempts::{Attempt, End, History};
 pub use options::Options;
+pub use poster::{Poster, alertmanagers};
 pub use view::{DestinationState, DestinationView};
 
 use crate::config::{Config, Mistake};

@@ -59,7 +59,7 @@ impl Hooks {
 /// The real one.
 pub(crate) struct Alertmanager {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     _dir: tempfile::TempDir,
 }
 

@@ -14,6 +14,7 @@ mod clock;
 mod delivery;
 mod differential;
 mod exposition;
+mod handover;
 mod hostile;
 mod kill;
 mod ledger;

@@ -40,12 +40,17 @@ pub struct Rules {
     pub notifications: IntCounterVec,
     /// Flushes that could not be written by `integration`.
     pub notifications_failed: IntCounterVec,
+    /// Alerts sent to other Alertmanagers by `alertmanager`.
+    pub sent: IntCounterVec,
+    /// Alerts that could not be sent by `alertmanager`.
+    pub send_errors: IntCounterVec,
 }
 
 impl Rules {
     pub(super) fn new(r: &Registry) -> Rules {
         let tenant = |name, help| counters(r, name, help, &["tenant_id"]);
         let group = |name, help| counters(r, name, help, &["rule_group"]);
+        let alertmanager = |name, help| counters(r, name, help, &["alertmanager"]);
         let integration = |name, help| counters(r, name, help, &["integration"]);
         let rules = Rules {
             evaluated: tenant("evaluator_rules_evaluated_total", "Rules evaluated."),
@@ -119,6 +124,14 @@ impl Rules {
             notifications_failed: integration(
                 "alertmanager_notifications_failed_total",
                 "The total number of notifications that could not be written.",
+            ),
+            sent: alertmanager(
+                "prometheus_notifications_sent_total",
+                "Total number of alerts sent.",
+            ),
+            send_errors: alertmanager(
+                "prometheus_notifications_errors_total",
+                "Total number of sent alerts affected by errors.",
             ),
         };
         for family in [&rules.evaluated, &rules.alerts_created, &rules.errors] {

@@ -63,13 +63,21 @@ pub async fn alerts(State(context): State<Context>) -> Response {
     }))
 }
 
-/// Notifications are sent by this process itself, so there is no Alertmanager.
-pub async fn alertmanagers() -> Response {
+/// The Alertmanagers that our alerts are sent to. All that are named are asked.
+pub async fn alertmanagers(State(context): State<Context>) -> Response {
+    let urls = context.alerting.alertmanagers();
     json::respond(json::success(&[], &[], |out| {
-        json::raw(
-            out,
-            "{\"activeAlertmanagers\":[],\"droppedAlertmanagers\":[]}",
-        );
+        let mut data = Object::new(out);
+        json::array(data.field("activeAlertmanagers"), &urls, |out, url| {
+            let mut one = Object::new(out);
+            one.text("url", url);
+            one.end();
+        });
+        let dropped: [&String; 0] = [];
+        json::array(data.field("droppedAlertmanagers"), dropped, |out, url| {
+            json::raw(out, url);
+        });
+        data.end();
     }))
 }
 
