@@ -20,6 +20,7 @@ mod kill;
 mod ledger;
 mod mail;
 mod mqtt;
+mod native_histograms;
 mod nats;
 mod notify;
 mod notify_kill;

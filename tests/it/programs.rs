@@ -33,6 +33,11 @@ impl Prometheus {
 
     /// As [`Prometheus::start`], on a port that its configuration names.
     pub(crate) fn start_at(config: &str, port: u16) -> Option<Prometheus> {
+        Prometheus::start_with(config, port, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(config: &str, port: u16, more: &[&str]) -> Option<Prometheus> {
         let program = program("prometheus")?;
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("prometheus.yml");
@@ -44,7 +49,11 @@ impl Prometheus {
         ];
         let log = fs::File::create(dir.path().join("log")).unwrap();
         let mut command = Command::new(program);
-        command.args(args).stdout(Stdio::null()).stderr(log);
+        command
+            .args(args)
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(log);
         let process = Running(command.spawn().unwrap());
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {

@@ -5,8 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use pulse::model::{Sample, Timestamp, stale_nan};
-use pulse::promql::{Engine, EvalError, Options, QueryError, Series, Value, parse};
+use pulse::model::histogram::{Bucket, CUSTOM};
+use pulse::model::{Histogram, HistogramSample, Sample, Timestamp, stale_nan};
+use pulse::promql::{
+    Engine, EvalError, HistogramSeries, Options, QueryError, Series, Value, parse,
+};
 
 use super::memory::{Memory, labels};
 
@@ -36,6 +39,40 @@ fn small() -> Memory {
             (0..40).map(|i| f64::from(i) * count),
         ));
     }
+    let h = |i: i64, custom: bool| HistogramSample {
+        t: Timestamp::from_ms(i * 15_000),
+        h: Arc::new(Histogram {
+            schema: if custom { CUSTOM } else { (i % 3) as i8 },
+            count: (i % 9) as f64,
+            sum: if i == 7 { f64::NAN } else { i as f64 },
+            zero_threshold: if custom { 0.0 } else { 0.01 * (i % 2) as f64 },
+            positive: vec![Bucket {
+                index: (i % 4) as i32,
+                count: (i % 9) as f64 + 1.0,
+            }],
+            bounds: if custom {
+                [i as f64, 50.0].into()
+            } else {
+                [].into()
+            },
+            ..Histogram::default()
+        }),
+    };
+    let native = |metric: &str, samples: Vec<HistogramSample>| HistogramSeries {
+        labels: labels(metric).expect("a valid label set"),
+        samples,
+    };
+    memory.add_histograms(native("n{a=\"1\"}", (0..40).map(|i| h(i, false)).collect()));
+    memory.add_histograms(native("n{a=\"2\"}", (0..40).map(|i| h(i, true)).collect()));
+    // Kinds that take turns, and histograms beside numbers.
+    memory.add_histograms(native(
+        "n{a=\"3\"}",
+        (0..40).map(|i| h(i, i % 7 == 3)).collect(),
+    ));
+    memory.add_histograms(native(
+        "bar{a=\"1\"}",
+        (4..30).map(|i| h(i, false)).collect(),
+    ));
     memory
 }
 
@@ -151,6 +188,9 @@ fn query() -> impl Strategy<Value = String> {
             "bar",
             "{a=~\".+\"}",
             "h_bucket",
+            "n",
+            "n",
+            "n{a=\"1\"}",
             "none",
             "foo offset 1m",
             "bar @ 60",
@@ -229,6 +269,9 @@ fn wrappers() -> Vec<String> {
         [
             "-X",
             "rate(foo[1m]) + X",
+            "rate(n[2m]) + X",
+            "delta({a=~\".\"}[90s])",
+            "n * Y",
             "scalar(X)",
             "X[2m:7s] offset 1m",
             "topk(1, X)",
@@ -293,18 +336,31 @@ fn elements(value: Value) -> Vec<(String, i64, u64)> {
         Value::String { .. } => Vec::new(),
         Value::Vector { t, samples } => samples
             .into_iter()
-            .map(|s| (s.labels.to_string(), t.as_ms(), bits(s.v)))
+            .map(|s| {
+                let native = s.histogram.map(|h| h.to_string());
+                (named(&s.labels, native.as_deref()), t.as_ms(), bits(s.v))
+            })
             .collect(),
         Value::Matrix(series) => series
             .into_iter()
             .flat_map(|s| {
                 let name = s.labels.to_string();
-                s.samples
-                    .into_iter()
+                let native = s.histograms.into_iter();
+                let native = native.map(move |p| {
+                    let text = p.h.to_string();
+                    (named(&s.labels, Some(&text)), p.t.as_ms(), bits(0.0))
+                });
+                let samples = s.samples.into_iter();
+                samples
                     .map(move |p| (name.clone(), p.t.as_ms(), bits(p.v)))
+                    .chain(native)
             })
             .collect(),
     };
     all.sort();
     all
+}
+
+fn named(labels: &pulse::model::Labels, histogram: Option<&str>) -> String {
+    format!("{labels}{}", histogram.unwrap_or_default())
 }
