@@ -155,7 +155,7 @@ impl Outside {
     }
 
     /// The labels that leave the process: the alert's own win.
-    fn labels_of(&self, labels: &Labels) -> Labels {
+    pub(super) fn labels_of(&self, labels: &Labels) -> Labels {
         if self.labels.is_empty() {
             return labels.clone();
         }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::alerts::{Alert, Current, ROWS_MAX};
-use super::flush::{Flush, Flusher, Hour};
+use super::explain::{Explanation, Subject, Teller};
+use super::flush::{Flush, Flusher};
 use super::group::{Group, Row, as_ms, row_key};
+use super::hour::Hour;
 use super::pending::Pending;
 use super::posted;
 use super::route::{Route, Tree};
@@ -155,6 +157,36 @@ impl Dispatcher {
     /// When the next group is due.
     pub(super) fn next_flush(&self) -> Option<Timestamp> {
         self.groups.values().map(|group| group.next_flush).min()
+    }
+
+    /// What became of the alert with this fingerprint, and why; `None` when nothing is
+    /// known of it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn explain(
+        &mut self,
+        fingerprint: u64,
+        now: Timestamp,
+        handed_over: bool,
+    ) -> Result<Option<Explanation>, store::Error> {
+        let settings = Arc::clone(&self.settings);
+        let current = Current::read(&self.store, &settings.outside, now)?;
+        let Some(subject) = Subject::find(&self.store, &settings, fingerprint, now)? else {
+            return Ok(None);
+        };
+        let Some(tree) = &settings.tree else {
+            return Ok(Some(subject.untold()));
+        };
+        let silences = silence::read(&self.store)?;
+        let hour = Hour::new(&settings, tree, &silences, &current, now, handed_over);
+        let mut teller = Teller {
+            store: &self.store,
+            groups: &self.groups,
+            pending: &mut self.pending,
+            hour: &hour,
+        };
+        teller.tell(subject).map(Some)
     }
 
     /// All groups as they stand.

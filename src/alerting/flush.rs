@@ -8,20 +8,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::alerts::{Alert, Current, ROWS_MAX};
+use super::alerts::{Alert, ROWS_MAX};
 use super::group::{self, Group, as_ms};
-use super::inhibit::Inhibitor;
-use super::interval;
+use super::hour::Hour;
+use super::note::{self, FlushNote};
 use super::payload::{self, About};
 use super::pending::{Pending, Unsent};
-use super::route::{Route, Tree};
-use super::settings::Settings;
-use super::silence::{self, Silence};
+use super::route::Route;
 use super::told::{self, Told};
 use super::verdict::{Decision, Hold, Verdict};
 use crate::config::receivers::Integration;
 use crate::model::tenant::TENANT_LABEL;
-use crate::model::{Delivery, DeliveryKind, StateRow, TenantId, Timestamp};
+use crate::model::{Delivery, DeliveryKind, StateRow, TenantId};
 use crate::store::{self, StateOp, Store, Table};
 
 /// An evaluation is fresh for this time, however often a dead man's switch is told:
@@ -52,70 +50,6 @@ impl Flush {
     }
 }
 
-/// What all flushes of one look share.
-pub(super) struct Hour<'a> {
-    settings: &'a Settings,
-    tree: &'a Tree,
-    silences: &'a [Silence],
-    inhibitor: Inhibitor<'a>,
-    now: Timestamp,
-    /// Whether another Alertmanager tells of our rules' alerts.
-    handed_over: bool,
-}
-
-impl<'a> Hour<'a> {
-    pub(super) fn new(
-        settings: &'a Settings,
-        tree: &'a Tree,
-        silences: &'a [Silence],
-        current: &Current,
-        now: Timestamp,
-        handed_over: bool,
-    ) -> Hour<'a> {
-        Hour {
-            settings,
-            tree,
-            silences,
-            inhibitor: Inhibitor::new(&settings.inhibit_rules, current.firing.keys()),
-            now,
-            handed_over,
-        }
-    }
-
-    /// Why an alert of this route is held back, in Alertmanager's order of stages.
-    pub(super) fn hold(&self, route: &Route, alert: &Alert) -> Option<Hold> {
-        if let Some(by) = self.inhibitor.by(&alert.labels) {
-            let by = format!("{by:016x}");
-            return Some(Hold::Inhibited { by });
-        }
-        if let Some(hold) = self.untimely(route) {
-            return Some(hold);
-        }
-        let by = silence::silencing(self.silences, &alert.labels, self.now);
-        if !by.is_empty() {
-            return Some(Hold::Silenced { by });
-        }
-        (self.handed_over && alert.is_own).then_some(Hold::HandedOver)
-    }
-
-    /// Whether nobody is told at this hour.
-    fn untimely(&self, route: &Route) -> Option<Hold> {
-        let holds = |name: &&String| {
-            let intervals = self.tree.intervals.get(*name);
-            intervals.is_some_and(|all| interval::any_holds(all, self.now))
-        };
-        if !route.active.is_empty() && !route.active.iter().any(|name| holds(&name)) {
-            return Some(Hold::OutsideActiveTime {
-                intervals: route.active.clone(),
-            });
-        }
-        let muting = route.mute.iter().find(holds)?;
-        Some(Hold::Muted {
-            interval: muting.clone(),
-        })
-    }
-}
-
 /// Makes flushes.
 pub(super) struct Flusher<'a> {
     pub(super) store: &'a Store,
@@ -129,11 +63,12 @@ impl Flusher<'_> {
     pub(super) fn flush(&mut self, mut group: Group) -> Result<Flush, store::Error> {
         let hour = self.hour;
         let (now, route) = (hour.now, &hour.tree.routes[group.route]);
-        group.holds = group
+        let holds = group
             .members
             .values()
             .filter_map(|m| Some((m.labels.fingerprint(), hour.hold(route, m)?)))
             .collect();
+        let holds_before = std::mem::replace(&mut group.holds, holds);
         let mut ops = Vec::new();
         let mut told = Vec::new();
         let mut verdicts = BTreeMap::new();
@@ -141,6 +76,14 @@ impl Flusher<'_> {
             let one = self.one(route, &group, integration, &mut ops)?;
             if one.verdict.decision == Decision::Notified {
                 told.push(integration.kind);
+            }
+            // That a heartbeat beats is no news.
+            let is_news = note::is_notable(one.verdict.decision) || group.holds != holds_before;
+            if is_news && integration.every.is_none() {
+                let content = one.content.as_ref();
+                let (receiver, name) = (&route.receiver, &integration.name);
+                let note = FlushNote::of(&group, receiver, name, &one.verdict, content);
+                ops.push(note.put(&group.id, now));
             }
             match one.last {
                 Some(last) => group.told.insert(integration.name.clone(), last),
@@ -194,13 +137,13 @@ impl Flusher<'_> {
             event_id: None,
         };
         if shown.is_empty() {
-            return Ok(One::quiet(last, verdict(Decision::AllHeld)));
+            return Ok(One::quiet(last, verdict(Decision::AllHeld), None));
         }
         if integration
             .every
             .is_some_and(|every| self.is_stale(&shown, every))
         {
-            return Ok(One::quiet(last, verdict(Decision::RulesStalled)));
+            return Ok(One::quiet(last, verdict(Decision::RulesStalled), None));
         }
         // The latest is found by its time: also after the clock was set back.
         let at = last
@@ -221,7 +164,7 @@ impl Flusher<'_> {
                 None => Decision::EndedUntold,
                 Some(_) => Decision::KnownAlready,
             };
-            return Ok(One::quiet(last, verdict(decision)));
+            return Ok(One::quiet(last, verdict(decision), Some(content)));
         }
         let told = Telling {
             route,
@@ -232,15 +175,17 @@ impl Flusher<'_> {
         if !resolved_wanted && content.firing.is_empty() {
             ops.push(told.note(&content));
             return Ok(One::quiet(
-                Some(content),
+                Some(content.clone()),
                 verdict(Decision::ResolvedUnwanted),
+                Some(content),
             ));
         }
         let (delivery, content) = told.tell(shown, content, unsent, ops);
         let event_id = Some(delivery.event_id.clone());
         ops.push(StateOp::Enqueue(Box::new(delivery)));
         Ok(One {
-            last: Some(content),
+            last: Some(content.clone()),
+            content: Some(content),
             verdict: Verdict {
                 event_id,
                 ..verdict(Decision::Notified)
@@ -301,11 +246,17 @@ impl Flusher<'_> {
 struct One {
     last: Option<Told>,
     verdict: Verdict,
+    /// What there was to tell.
+    content: Option<Told>,
 }
 
 impl One {
-    fn quiet(last: Option<Told>, verdict: Verdict) -> One {
-        One { last, verdict }
+    fn quiet(last: Option<Told>, verdict: Verdict, content: Option<Told>) -> One {
+        One {
+            last,
+            verdict,
+            content,
+        }
     }
 }
 

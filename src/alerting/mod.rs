@@ -1,26 +1,31 @@
 //! Alerts that fire or resolved become notifications in the outbox.
 //!
-//! Owns one task and the tables `agg_group`, `notify_state`, `posted_alert` and
-//! `silence`. Its truth are the rows of `alert`, which the rule engine commits, and of
-//! `posted_alert`, which are committed before their sender gets an answer; it wakes up
-//! when they change and when a group is due. A flush is one transaction: the
-//! notifications' outbox rows, whose success will write `notify_state`, and the
-//! group. A kill between any two steps repeats work, but gives one fact one id and
-//! loses none. A group whose last notification is still in the outbox replaces it,
-//! so that a receiver that was away hears once how things stand: also of an alert
-//! that came and went meanwhile, which Alertmanager would never mention.
+//! Owns one task, the tables `agg_group`, `notify_state`, `posted_alert` and `silence`,
+//! and the rows of `alert_history` that say what a flush decided. Its truth are the rows
+//! of `alert`, which the rule engine commits, and of `posted_alert`, which are committed
+//! before their sender gets an answer; it wakes up when they change and when a group is
+//! due. A flush is one transaction: the notifications' outbox rows, whose success will
+//! write `notify_state`, and the group. A kill between any two steps repeats work, but
+//! gives one fact one id and loses none. A group whose last notification is still in the
+//! outbox replaces it, so that a receiver that was away hears once how things stand: also
+//! of an alert that came and went meanwhile, which Alertmanager would never mention.
 //!
 //! It must never send anything itself, or tell what is not committed.
 
 mod alerts;
 mod dispatcher;
+mod explain;
 mod flush;
 mod group;
+mod history;
+mod hour;
 mod inhibit;
 mod interval;
+mod note;
 mod payload;
 mod pending;
 mod posted;
+mod reason;
 mod route;
 mod settings;
 mod shown;
@@ -37,7 +42,11 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 pub use alerts::Alert;
+pub use explain::{Explanation, IntegrationStory, RouteStory};
+pub use history::{Entry, HistoryPage, HistoryQuery, What};
+pub use note::{FlushNote, hex};
 pub use posted::PostedAlert;
+pub use reason::{Phase, Reason};
 pub use silence::{Silence, SilenceError, SilenceState};
 pub use verdict::{Decision, Hold, Verdict};
 pub use view::{AlertGroup, AlertStatus, GroupView, Picture, sort_silences};
@@ -174,6 +183,42 @@ impl Alerting {
     /// Where alerts of our rules are sent besides.
     pub fn alertmanagers(&self) -> Vec<String> {
         self.0.upstream.urls()
+    }
+
+    /// What became of the alert with this fingerprint, and why; `None` when nothing is
+    /// known of it. Waits for a look at the alerts that is under way.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn explain(&self, fingerprint: u64) -> Result<Option<Explanation>, store::Error> {
+        let mut held = self.0.dispatcher.lock().await;
+        let (store, settings) = (self.0.store.clone(), Arc::clone(&self.0.settings()));
+        let (now, dispatcher) = (self.0.clock.now(), held.take());
+        let handed_over = self.0.is_handed_over();
+        let work = move || {
+            let mut dispatcher = dispatcher.unwrap_or_else(|| Dispatcher::new(store, settings));
+            let told = dispatcher.explain(fingerprint, now, handed_over);
+            (dispatcher, told)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok((dispatcher, told)) => {
+                *held = Some(dispatcher);
+                told
+            }
+            // The runtime ends, or a panic that was reported where it happened.
+            Err(_) => Err(store::Error::Closed),
+        }
+    }
+
+    /// What became of alerts: state changes, flushes and attempts, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn history(&self, query: HistoryQuery) -> Result<HistoryPage, store::Error> {
+        let settings = Arc::clone(&self.0.settings());
+        self.0
+            .blocking(move |store| history::page(store, &settings.outside, &query))
+            .await
     }
 
     /// The names of all receivers.

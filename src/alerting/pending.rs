@@ -33,6 +33,7 @@ pub(super) struct Pending {
 /// A notification that waits.
 pub(super) struct Unsent {
     pub(super) key: Bytes,
+    pub(super) event_id: String,
     pub(super) told: Told,
     pub(super) body: Vec<u8>,
 }
@@ -66,6 +67,7 @@ impl Pending {
         {
             return Ok(Some(Unsent {
                 key: key.clone(),
+                event_id: delivery.event_id,
                 told: told.clone(),
                 body: delivery.body,
             }));

@@ -80,6 +80,18 @@ impl Tree {
         found
     }
 
+    /// The conditions of a route and of those above it, the root's first.
+    pub(super) fn path(&self, at: usize) -> Vec<String> {
+        let mut path = Vec::new();
+        let mut next = Some(at);
+        while let Some(at) = next {
+            path.push(Braced(&self.routes[at].matchers).to_string());
+            next = self.routes.iter().position(|r| r.children.contains(&at));
+        }
+        path.reverse();
+        path
+    }
+
     fn walk(&self, at: usize, labels: &Labels, found: &mut Vec<usize>) {
         let before = found.len();
         for &child in &self.routes[at].children {

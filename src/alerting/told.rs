@@ -5,12 +5,14 @@
 //! flush counts. What waits in the outbox counts as told, because it will be.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::model::Timestamp;
+use crate::store::{self, Store, Table};
 
 /// Fingerprints of the alerts in a notification.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -50,6 +52,18 @@ pub(super) fn key(receiver: &str, group_key: &str, at: Timestamp) -> Vec<u8> {
     let ordered = at.as_ms().cast_unsigned() ^ (1 << 63);
     key.extend_from_slice(&ordered.to_be_bytes());
     key
+}
+
+/// What was delivered last, of the flushes whose keys start with `prefix`.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn delivered(store: &Store, prefix: &[u8]) -> Result<Option<Told>, store::Error> {
+    let mut end = prefix.to_vec();
+    end.extend_from_slice(&[0xff; 9]);
+    let range = (Bound::Included(prefix), Bound::Excluded(end.as_slice()));
+    let rows = store.scan_back(Table::NotifyState, range, 1)?;
+    Ok(rows.first().and_then(|(_, row)| Told::decode(row)))
 }
 
 /// Whether the receiver has to be told, as Alertmanager decides: something fires

@@ -1,11 +1,11 @@
 //! Why an alert was told or not: what a flush found, for people and for `explain`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 
 /// Why an alert is held back from everybody in its group.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reason")]
 pub enum Hold {
     /// Another alert makes it quiet.
@@ -33,19 +33,18 @@ pub enum Hold {
 }
 
 /// What a flush decided for one integration.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verdict {
     /// When.
     pub at: Timestamp,
     /// What.
     pub decision: Decision,
     /// The event that was made, if one was.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
 }
 
 /// What there was to tell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// Something new: a notification was put into the outbox.

@@ -2,10 +2,12 @@
 //!
 //! Key: that of the event's outbox row, so that the history of a destination is in the
 //! order in which its events were made. Value: JSON. A row is written in the commit
-//! that records the attempt's end. The rows of events that ended are kept for the
-//! latest 500 of a destination; those of events that still wait are kept with them.
+//! that records the attempt's end. For telemetry the rows of the latest 500 events of a
+//! destination that ended are kept, and those of events that wait. For notifications the
+//! rows of all events are kept for 7 days, as far as 32 MiB go, also of those that a
+//! newer flush replaced: who asks why nobody came at night asks the next morning.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -19,6 +21,10 @@ use crate::store::{self, StateOp, Store, Table};
 const ATTEMPTS_MAX: usize = 20;
 /// Ended events whose attempts are kept, for each destination.
 const ENDED_MAX: usize = 500;
+/// How long attempts at notifications are kept.
+const NOTIFICATIONS_KEEP_MS: i64 = 7 * 86_400_000;
+/// What they may take of the disk, for each destination.
+const NOTIFICATIONS_BYTES_MAX: usize = 32 << 20;
 /// Rows that are read at once; a row is at most about 30 KiB.
 const PAGE: usize = 64;
 
@@ -97,6 +103,7 @@ impl History {
 /// The change that adds an attempt to its event's history.
 pub(super) fn record(
     store: &Store,
+    kept: &mut Kept,
     sequence: u64,
     delivery: &Delivery,
     attempt: Attempt,
@@ -112,6 +119,7 @@ pub(super) fn record(
     history.push(attempt);
     history.end = end;
     let value = serde_json::to_vec(&history).expect("a history is plain data");
+    kept.note(sequence, delivery.kind, delivery.created_at, value.len());
     Ok(StateOp::Put {
         table: Table::Attempt,
         key: key.into(),
@@ -119,59 +127,110 @@ pub(super) fn record(
     })
 }
 
-/// The latest `limit` histories of a destination, newest first. Reads all of the
-/// destination's, of which there are few hundred.
-pub(super) fn latest(
+/// The latest `limit` histories of a destination whose events were made at `since` or
+/// later, newest first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn history_since(
     store: &Store,
     destination: &str,
+    since: Timestamp,
     limit: usize,
 ) -> Result<Vec<History>, store::Error> {
-    let mut found = VecDeque::new();
-    each(store, destination, |_, history| {
-        if found.len() >= limit {
-            found.pop_back();
+    let from = outbox_prefix(destination);
+    let mut end = outbox_key(destination, u64::MAX);
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&end[..]));
+        let page = store.scan_back(Table::Attempt, range, PAGE)?;
+        let Some((last, _)) = page.last() else { break };
+        end = last.to_vec();
+        for (_, value) in page {
+            let Ok(history) = serde_json::from_slice::<History>(&value) else {
+                continue;
+            };
+            if history.created_at < since || found.len() == limit {
+                return Ok(found);
+            }
+            found.push(history);
         }
-        found.push_front(history);
-    })?;
-    Ok(found.into())
+    }
+    Ok(found)
 }
 
-/// Knows which ended events still have a history, oldest first.
-pub(super) struct Ended {
+/// Knows which events have a history that is to go one day.
+pub(super) struct Kept {
     destination: String,
-    sequences: VecDeque<u64>,
+    /// Telemetry that ended, oldest first.
+    ended: VecDeque<u64>,
+    /// Notifications by number: when they were made, and the bytes of the row.
+    notifications: BTreeMap<u64, (Timestamp, usize)>,
+    notification_bytes: usize,
 }
 
-impl Ended {
+impl Kept {
     /// Reads what there is.
-    pub(super) fn load(store: &Store, destination: &str) -> Result<Ended, store::Error> {
-        let mut sequences = VecDeque::new();
-        each(store, destination, |sequence, history| {
+    pub(super) fn load(store: &Store, destination: &str) -> Result<Kept, store::Error> {
+        let mut kept = Kept::new(destination);
+        each(store, destination, |sequence, history, bytes| {
+            kept.note(sequence, history.kind, history.created_at, bytes);
             if history.end.is_some() {
-                sequences.push_back(sequence);
+                kept.end(sequence, history.kind);
             }
         })?;
-        Ok(Ended {
+        Ok(kept)
+    }
+
+    fn new(destination: &str) -> Kept {
+        Kept {
             destination: destination.to_owned(),
-            sequences,
-        })
+            ended: VecDeque::new(),
+            notifications: BTreeMap::new(),
+            notification_bytes: 0,
+        }
+    }
+
+    /// Notes a row that is about to be written.
+    pub(super) fn note(
+        &mut self,
+        sequence: u64,
+        kind: DeliveryKind,
+        created_at: Timestamp,
+        bytes: usize,
+    ) {
+        if kind == DeliveryKind::Notification {
+            let before = self.notifications.insert(sequence, (created_at, bytes));
+            self.notification_bytes -= before.map_or(0, |(_, bytes)| bytes);
+            self.notification_bytes += bytes;
+        }
     }
 
     /// Notes an event that ended.
-    pub(super) fn push(&mut self, sequence: u64) {
-        self.sequences.push_back(sequence);
+    pub(super) fn end(&mut self, sequence: u64, kind: DeliveryKind) {
+        if kind == DeliveryKind::Telemetry {
+            self.ended.push_back(sequence);
+        }
     }
 
-    /// The changes that remove what is too much; the rows are forgotten at once.
-    pub(super) fn trim(&mut self) -> Vec<StateOp> {
-        let surplus = self.sequences.len().saturating_sub(ENDED_MAX);
-        self.sequences
-            .drain(..surplus)
-            .map(|sequence| StateOp::Delete {
-                table: Table::Attempt,
-                key: outbox_key(&self.destination, sequence).into(),
-            })
-            .collect()
+    /// The changes that remove what is old or too much; the rows are forgotten at once.
+    pub(super) fn trim(&mut self, now: Timestamp) -> Vec<StateOp> {
+        let surplus = self.ended.len().saturating_sub(ENDED_MAX);
+        let mut old: Vec<u64> = self.ended.drain(..surplus).collect();
+        while let Some(first) = self.notifications.first_entry() {
+            let (created_at, bytes) = *first.get();
+            let is_old = now.ms_since(created_at) > NOTIFICATIONS_KEEP_MS;
+            if !is_old && self.notification_bytes <= NOTIFICATIONS_BYTES_MAX {
+                break;
+            }
+            old.push(first.remove_entry().0);
+            self.notification_bytes -= bytes;
+        }
+        let delete = |sequence| StateOp::Delete {
+            table: Table::Attempt,
+            key: outbox_key(&self.destination, sequence).into(),
+        };
+        old.into_iter().map(delete).collect()
     }
 }
 
@@ -179,7 +238,7 @@ impl Ended {
 fn each(
     store: &Store,
     destination: &str,
-    mut with: impl FnMut(u64, History),
+    mut with: impl FnMut(u64, History, usize),
 ) -> Result<(), store::Error> {
     let mut from = outbox_prefix(destination);
     let end = outbox_key(destination, u64::MAX);
@@ -190,7 +249,7 @@ fn each(
         for (key, value) in page {
             let sequence = sequence_of(&key);
             if let (Some(sequence), Ok(history)) = (sequence, serde_json::from_slice(&value)) {
-                with(sequence, history);
+                with(sequence, history, value.len());
             }
             from = after(&key);
         }
@@ -225,6 +284,45 @@ mod tests {
             error: Some("status 500".to_owned()),
             answer: "x".repeat(1024),
         }
+    }
+
+    /// The numbers of the rows that go.
+    fn trimmed(kept: &mut Kept, now: i64) -> Vec<u64> {
+        let number = |op| match op {
+            StateOp::Delete { key, .. } => sequence_of(&key).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let ops = kept.trim(Timestamp::from_ms(now));
+        ops.into_iter().map(number).collect()
+    }
+
+    #[test]
+    fn attempts_at_notifications_are_kept_for_a_week_and_within_bounds() {
+        let (mut kept, day) = (Kept::new("d"), 86_400_000);
+        let at = Timestamp::from_ms;
+        for n in 0..2_000 {
+            kept.note(n, DeliveryKind::Notification, at(0), 300);
+        }
+        kept.note(2_000, DeliveryKind::Notification, at(day), 300);
+        assert!(trimmed(&mut kept, 7 * day).is_empty());
+        assert_eq!(trimmed(&mut kept, 7 * day + 1).len(), 2_000);
+        assert_eq!(trimmed(&mut kept, 8 * day + 1), [2_000]);
+        for n in 0..3 {
+            kept.note(n, DeliveryKind::Notification, at(9 * day), 12 << 20);
+            // The same row again, longer by an attempt.
+            kept.note(n, DeliveryKind::Notification, at(9 * day), 13 << 20);
+        }
+        assert_eq!(trimmed(&mut kept, 9 * day), [0]);
+    }
+
+    #[test]
+    fn of_telemetry_the_latest_events_that_ended_are_kept() {
+        let mut kept = Kept::new("d");
+        for n in 0..502 {
+            kept.note(n, DeliveryKind::Telemetry, Timestamp::from_ms(0), 300);
+            kept.end(n, DeliveryKind::Telemetry);
+        }
+        assert_eq!(trimmed(&mut kept, i64::MAX), [0, 1]);
     }
 
     #[test]

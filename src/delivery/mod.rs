@@ -40,13 +40,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-pub use attempts::{Attempt, End, History};
+pub use attempts::{Attempt, End, History, history_since};
 pub use options::Options;
 pub use poster::{Poster, alertmanagers};
 pub use view::{DestinationState, DestinationView};
 
 use crate::config::{Config, Mistake};
-use crate::model::Clock;
+use crate::model::{Clock, Timestamp};
 use crate::store::state::outbox_key;
 use crate::store::{self, Store, Table};
 use crate::tasks::Tasks;
@@ -135,7 +135,7 @@ impl Delivery {
     /// # Errors
     /// When the store cannot be read.
     pub fn history(&self, destination: &str, limit: usize) -> Result<Vec<History>, store::Error> {
-        attempts::latest(&self.0.store, destination, limit)
+        history_since(&self.0.store, destination, Timestamp::MIN, limit)
     }
 
     fn apply(&self, wanted: Vec<Options>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::attempts::{self, Attempt, End, Ended};
+use super::attempts::{self, Attempt, End, Kept};
 use super::http::{Outcome, Verdict};
 use super::queue::Row;
 use super::retry::{Next, Schedule};
@@ -108,7 +108,7 @@ impl Done {
 /// The transaction for the first of `done`, and how many it covers: at least one.
 pub(super) fn batch(
     store: &Store,
-    ended: &mut Ended,
+    kept: &mut Kept,
     done: &[Done],
 ) -> Result<(WriteBatch, usize), store::Error> {
     let mut ops = Vec::new();
@@ -120,13 +120,20 @@ pub(super) fn batch(
             break;
         }
         covered += 1;
-        changes(store, one, &mut ops)?;
+        changes(store, kept, one, &mut ops)?;
     }
-    ops.extend(ended.trim());
+    if let Some(last) = done.last() {
+        ops.extend(kept.trim(last.attempt.at));
+    }
     Ok((WriteBatch::of_state(ops), covered))
 }
 
-fn changes(store: &Store, done: &Done, ops: &mut Vec<StateOp>) -> Result<(), store::Error> {
+fn changes(
+    store: &Store,
+    kept: &mut Kept,
+    done: &Done,
+    ops: &mut Vec<StateOp>,
+) -> Result<(), store::Error> {
     let Row { sequence, delivery } = &done.row;
     let key = outbox_key(&delivery.destination, *sequence);
     let delete = StateOp::Delete {
@@ -153,6 +160,7 @@ fn changes(store: &Store, done: &Done, ops: &mut Vec<StateOp>) -> Result<(), sto
     }
     ops.push(attempts::record(
         store,
+        kept,
         *sequence,
         delivery,
         done.attempt.clone(),

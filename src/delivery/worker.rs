@@ -20,7 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::attempts::Ended;
+use super::attempts::Kept;
 use super::breaker::Breaker;
 use super::gauges::Gauges;
 use super::http::Outcome;
@@ -75,7 +75,7 @@ pub(super) struct Worker {
     queue: Queue,
     breaker: Breaker,
     gauges: Gauges,
-    ended: Ended,
+    kept: Kept,
     attempts: Attempts,
     /// Ended and not yet on the way to the store, oldest first.
     done: Vec<Done>,
@@ -108,7 +108,7 @@ impl Worker {
             queue: Queue::new(seat.store.clone(), name, schedule.clone(), *ordered),
             breaker: Breaker::new(),
             gauges: Gauges::new(&seat.metrics, name),
-            ended: Ended::load(&seat.store, name)?,
+            kept: Kept::load(&seat.store, name)?,
             attempts: FuturesUnordered::new(),
             done: Vec::new(),
             commit_at: Instant::now(),
@@ -262,7 +262,7 @@ impl Worker {
         if self.committing.is_some() || self.done.is_empty() || Instant::now() < self.commit_at {
             return;
         }
-        match batch(&self.seat.store, &mut self.ended, &self.done) {
+        match batch(&self.seat.store, &mut self.kept, &self.done) {
             Ok((batch, covered)) => {
                 let store = self.seat.store.clone();
                 let write = Box::pin(async move { store.write(batch).await });
@@ -316,7 +316,7 @@ impl Worker {
             metrics.delivery.dlq.with_label_values(&[tenant]).inc();
         }
         self.queue.forget(done.row.sequence);
-        self.ended.push(done.row.sequence);
+        self.kept.end(done.row.sequence, done.row.delivery.kind);
     }
 
     fn commit_later(&mut self, err: &store::Error) {

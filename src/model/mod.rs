@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod duration;
 pub mod go_float;
 pub mod histogram;
+pub mod history;
 pub mod labels;
 pub mod matcher;
 pub mod matchers;

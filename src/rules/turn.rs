@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::alert::{Alerts, Change, Results, Times};
 use super::group::{Evaluation, Moved, RuleState, World, push_item, sample_time};
 use super::overlay::Overlay;
-use super::rows::{self, Transition};
+use super::rows;
 use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text};
 use crate::gotmpl::{Env, Limits, prometheus};
 use crate::model::alert::{AlertPhase, AlertRow, alert_key};
+use crate::model::history::Transition;
 use crate::model::tenant::{DEFAULT_TENANT, TENANT_LABEL};
 use crate::model::{Labels, Sample, Timestamp, stale_nan};
 use crate::promql::{self, Queryable, Value, VectorSample};
@@ -248,16 +249,21 @@ impl Turn<'_, '_> {
             return;
         }
         let transition = Transition {
-            file: &self.group.file,
-            group: &self.group.name,
-            rule: &self.rule.name,
+            file: self.group.file.clone(),
+            group: self.group.name.clone(),
+            rule: self.rule.name.clone(),
             labels: rows::pairs(&change.labels),
-            from: rows::phase_name(change.from),
-            to: rows::phase_name(change.to),
-            reason: change.reason,
+            from: rows::phase_name(change.from).to_owned(),
+            to: rows::phase_name(change.to).to_owned(),
+            reason: change.reason.to_owned(),
             value: value.to_string(),
         };
-        ops.push(transition.put(self.ts, self.rule.id, seq));
+        ops.push(rows::put_transition(
+            &transition,
+            self.ts,
+            self.rule.id,
+            seq,
+        ));
     }
 
     /// `ALERTS` and `ALERTS_FOR_STATE` of one alert.

@@ -6,15 +6,19 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::alert::RESOLVED_RETENTION_MS;
-use super::rows::{Transition, history_prefix, pairs, phase_name};
+use super::rows::{pairs, phase_name, put_transition};
 use crate::model::Timestamp;
 use crate::model::alert::{AlertPhase, AlertRow, alert_key_rule};
+use crate::model::history::{self, Transition};
 use crate::store::{self, StateOp, Store, Table};
 
-/// How long transitions are kept, in milliseconds.
+/// How long the history is kept, in milliseconds.
 const HISTORY_KEEP_MS: i64 = 7 * 86_400_000;
 
-/// Transitions that are removed at once; the rest goes the next time.
+/// Rows of the history that are kept: about 200 MB.
+const HISTORY_ROWS_MAX: usize = 500_000;
+
+/// Rows of the history that are removed at once; the rest goes the next time.
 const HISTORY_REMOVE_MAX: usize = 10_000;
 
 /// Alerts that are looked at.
@@ -58,9 +62,21 @@ pub(super) fn changes(
             _ => ops.push(remove),
         }
     }
-    let end = history_prefix(now.minus_ms(HISTORY_KEEP_MS));
+    let end = history::prefix(now.minus_ms(HISTORY_KEEP_MS));
     let old = (Bound::Unbounded, Bound::Excluded(end.as_slice()));
-    let history = store.scan(Table::AlertHistory, old, HISTORY_REMOVE_MAX)?;
+    let mut history = store.scan(Table::AlertHistory, old, HISTORY_REMOVE_MAX)?;
+    let rows = store.count(Table::AlertHistory)?;
+    let surplus = rows
+        .saturating_sub(HISTORY_ROWS_MAX)
+        .min(HISTORY_REMOVE_MAX);
+    if surplus > history.len() {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        history = store.scan(Table::AlertHistory, all, surplus)?;
+        tracing::warn!(
+            rows,
+            "history of alerts is too long, the oldest is removed early"
+        );
+    }
     ops.extend(history.into_iter().map(|(key, _)| StateOp::Delete {
         table: Table::AlertHistory,
         key,
@@ -80,16 +96,16 @@ fn resolve(
     row.resolved_at = Some(now);
     row.written_at = now;
     let transition = Transition {
-        file: &row.file,
-        group: &row.group,
-        rule: &row.rule,
+        file: row.file.clone(),
+        group: row.group.clone(),
+        rule: row.rule.clone(),
         labels: pairs(&row.labels),
-        from: phase_name(Some(AlertPhase::Firing)),
-        to: phase_name(Some(AlertPhase::Resolved)),
-        reason: "its rule is gone",
+        from: phase_name(Some(AlertPhase::Firing)).to_owned(),
+        to: phase_name(Some(AlertPhase::Resolved)).to_owned(),
+        reason: "its rule is gone".to_owned(),
         value: row.value.to_string(),
     };
-    ops.push(transition.put(now, rule, seq));
+    ops.push(put_transition(&transition, now, rule, seq));
     ops.push(StateOp::Put {
         table: Table::Alert,
         key,

@@ -104,7 +104,7 @@ impl Store {
 pub(super) fn load(store: &super::shared::Shared) -> Result<(), Error> {
     let range = (Bound::Unbounded, Bound::Unbounded);
     let before = store.metrics.store.checksum_failures.get();
-    let rows = rows::scan(store, Table::Deleted, range, usize::MAX)?;
+    let rows = rows::scan(store, Table::Deleted, range, usize::MAX, false)?;
     let all: Option<Vec<_>> = rows
         .iter()
         .map(|(key, row)| Tombstone::decode(key, row))

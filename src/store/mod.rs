@@ -427,7 +427,28 @@ impl Store {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        rows::scan(&self.shared, table, range, limit)
+        rows::scan(&self.shared, table, range, limit, false)
+    }
+
+    /// As [`Store::scan`], the last row of the range first.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn scan_back(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        rows::scan(&self.shared, table, range, limit, true)
+    }
+
+    /// How many rows a state table has.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn count(&self, table: Table) -> Result<usize, Error> {
+        rows::count(&self.shared, table)
     }
 
     /// Turns to a new number after each commit that changed `table`.

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use redb::ReadableDatabase as _;
+use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
 
 use super::disk::io_error;
 use super::shared::Shared;
@@ -30,12 +30,23 @@ pub(super) fn get(shared: &Shared, table: Table, key: &[u8]) -> Result<Option<By
     }
 }
 
-/// See [`super::Store::scan`].
+/// See [`super::Store::count`].
+pub(super) fn count(shared: &Shared, table: Table) -> Result<usize, Error> {
+    let db = shared.hot.database()?;
+    let read = || -> Result<_, redb::Error> {
+        Ok(db.begin_read()?.open_table(state_table(table))?.len()?)
+    };
+    let rows = read().map_err(|err| io_error("read", shared.hot.path(), err))?;
+    Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+}
+
+/// See [`super::Store::scan`] and [`super::Store::scan_back`].
 pub(super) fn scan(
     shared: &Shared,
     table: Table,
     range: (Bound<&[u8]>, Bound<&[u8]>),
     limit: usize,
+    backwards: bool,
 ) -> Result<Vec<(Bytes, Bytes)>, Error> {
     if is_empty(range) {
         return Ok(Vec::new());
@@ -44,10 +55,14 @@ pub(super) fn scan(
     let read = || -> Result<_, redb::Error> {
         let rows = db.begin_read()?.open_table(state_table(table))?;
         let mut found = Vec::new();
-        for row in rows.range::<&[u8]>(range)? {
-            if found.len() >= limit {
-                break;
-            }
+        let mut range = rows.range::<&[u8]>(range)?;
+        while found.len() < limit {
+            let next = if backwards {
+                range.next_back()
+            } else {
+                range.next()
+            };
+            let Some(row) = next else { break };
             let (key, stored) = row?;
             match open_value(stored.value()) {
                 Some(value) => found.push((

@@ -95,6 +95,11 @@ impl ApiError {
         ApiError::new(ErrorType::Unauthorized, message)
     }
 
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorType::NotFound, message)
+    }
+
     fn new(kind: ErrorType, message: impl Into<String>) -> ApiError {
         ApiError {
             kind,

@@ -15,6 +15,7 @@ mod cors;
 mod crowd;
 pub mod dashboard;
 pub mod error;
+pub(crate) mod form;
 mod front;
 mod listener;
 mod middleware;

@@ -7,8 +7,8 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
 use super::api::{
-    admin, backtest, federate, lifecycle, metrics, parse, query, remote_read, rules, series,
-    status, targets, v2, why,
+    admin, backtest, explain, federate, lifecycle, metrics, parse, query, remote_read, rules,
+    series, status, targets, v2, why,
 };
 use super::{Context, Front, cors, middleware, pages};
 
@@ -112,6 +112,8 @@ fn api() -> Router<AppState> {
         .route("/rules", get(rules::rules))
         .route("/rules/backtest", post(backtest::backtest))
         .route("/alerts", get(rules::alerts))
+        .route("/alerts/history", get(explain::history))
+        .route("/alerts/{fingerprint}/explain", get(explain::explain))
         .route("/alertmanagers", get(rules::alertmanagers))
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(targets::metadata))

@@ -6,6 +6,7 @@
     reason = "in a test a panic is the report, and a test owns its tasks"
 )]
 
+mod alert_pages;
 mod alertmanager;
 mod api;
 mod backup;
@@ -13,6 +14,7 @@ mod broker;
 mod clock;
 mod delivery;
 mod differential;
+mod explain;
 mod exposition;
 mod handover;
 mod hostile;

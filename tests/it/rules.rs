@@ -788,7 +788,9 @@ fn history(store: &Store) -> Vec<(i64, String, String)> {
         let to = row["to"].as_str().unwrap().to_owned();
         (ms.cast_signed(), row["labels"].to_string(), to)
     };
-    let mut rows: Vec<_> = rows.iter().map(transition).collect();
+    // Rows with a longer key say what notifications became of it.
+    let rows = rows.iter().filter(|(key, _)| key.len() == 21);
+    let mut rows: Vec<_> = rows.map(transition).collect();
     rows.sort();
     rows
 }

@@ -42,6 +42,11 @@ impl Local {
         }
     }
 
+    /// What only this process and who may read its data directory know.
+    pub(in crate::web) fn secret(&self) -> &[u8] {
+        self.token.as_bytes()
+    }
+
     fn admit(&self, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, ApiError> {
         let given = headers.get(header::AUTHORIZATION);
         let given = given.and_then(|value| value.to_str().ok());

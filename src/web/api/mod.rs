@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod backtest;
+pub mod explain;
 pub mod federate;
 pub mod json;
 pub mod lifecycle;

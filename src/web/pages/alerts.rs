@@ -8,6 +8,7 @@ use axum::response::Response;
 use super::frame::{Frame, respond};
 use super::request::Request;
 use super::time::{ago, span, took};
+use crate::alerting::hex;
 use crate::chart::Format;
 use crate::model::Timestamp;
 use crate::model::labels::METRIC_NAME;
@@ -34,6 +35,7 @@ struct ActiveRow {
     labels: Vec<(String, String)>,
     value: String,
     url: String,
+    page: String,
     age: String,
     since: String,
 }
@@ -124,6 +126,7 @@ fn active_row(rule: &RuleView, alert: &AlertView, now: Timestamp) -> ActiveRow {
         labels: labels.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         value: Format::of("short").format(alert.value).to_string(),
         url: graph_url(&rule.query),
+        page: format!("/alerts/{}", hex(alert.labels.fingerprint())),
         age: span(now.ms_since(alert.active_at)),
         since: String::new(),
     }

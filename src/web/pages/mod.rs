@@ -5,6 +5,8 @@
 //!
 //! It must never put a value into markup unescaped.
 
+mod alert;
+mod alert_history;
 mod alerts;
 mod ask;
 mod dashboard;
@@ -14,6 +16,8 @@ mod frame;
 mod graph;
 mod home;
 mod request;
+mod silence_form;
+mod silences;
 mod status;
 mod targets;
 mod time;
@@ -24,6 +28,8 @@ use axum::middleware::Next;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::sync::watch;
+
+pub(crate) use request::Request;
 
 use super::assets;
 use super::context::Context;
@@ -57,6 +63,18 @@ fn bare_routes() -> Router<Context> {
         .route("/d/{uid}/{slug}", get(dashboard::page_with_slug))
         .route("/d/{uid}/panels/{panel}", get(dashboard::panel))
         .route("/alerts", get(alerts::page))
+        .route("/alerts/history", get(alert_history::page))
+        .route("/alerts/{fingerprint}", get(alert::page))
+        .route(
+            "/alerts/silences",
+            get(silences::page).post(silence_form::save),
+        )
+        .route("/alerts/silences/new", get(silence_form::new))
+        .route("/alerts/silences/{id}/edit", get(silence_form::edit))
+        .route(
+            "/alerts/silences/{id}/expire",
+            get(silences::end_page).post(silences::end),
+        )
         .route("/targets", get(targets::page))
         .route("/graph", get(graph::page))
         .route("/graph/values.json", get(graph::values))

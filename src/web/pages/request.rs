@@ -117,13 +117,15 @@ impl Request {
         self.if_none_match.contains(tag)
     }
 
-    fn cookie(&self, name: &str) -> Option<&str> {
+    /// A cookie's value.
+    pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
         let found = self.cookies.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str())
     }
 }
 
-fn parse(query: &str) -> Vec<(String, String)> {
+/// The names and values of a query string or of a form, at most 500.
+pub(super) fn parse(query: &str) -> Vec<(String, String)> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

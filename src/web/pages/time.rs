@@ -1,6 +1,9 @@
 //! Times and spans in few words.
 
+use jiff::tz::TimeZone;
+
 use crate::model::Timestamp;
+use crate::web::dashboard::timerange::civil;
 
 /// `12 s`, `4 min`, `3 h`, `2 d`.
 pub(super) fn span(ms: i64) -> String {
@@ -11,6 +14,11 @@ pub(super) fn span(ms: i64) -> String {
         5_400..=129_599 => format!("{}\u{a0}h", (secs + 1_800) / 3_600),
         _ => format!("{}\u{a0}d", (secs + 43_200) / 86_400),
     }
+}
+
+/// A time of the day, with the day and the zone.
+pub(super) fn moment(at: Timestamp, zone: &TimeZone) -> String {
+    civil(at, zone, "%-d %b %Y %H:%M:%S %Z").unwrap_or_else(|| at.to_rfc3339())
 }
 
 /// `12 s ago`, or `never`.

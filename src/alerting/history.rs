@@ -1,0 +1,197 @@
+//! What became of alerts, newest first: state changes, flushes, and the attempts to
+//! deliver what they made.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::alerts::Outside;
+use super::note::{FlushNote, hex};
+use crate::delivery::{self, History};
+use crate::model::history::{self, Transition};
+use crate::model::{Labels, Matcher, Timestamp};
+use crate::store::{self, Store, Table};
+
+/// Rows that are read at once.
+const PAGE: usize = 512;
+
+/// Rows that one question looks at; a rarer thing is found by asking on.
+const ROWS_MAX: usize = 50_000;
+
+/// Events of one destination that are looked through for the attempts.
+const EVENTS_MAX: usize = 5_000;
+
+/// What part of the history is wanted.
+#[derive(Clone, Debug)]
+pub struct HistoryQuery {
+    /// Not before.
+    pub from: Timestamp,
+    /// Not after.
+    pub to: Timestamp,
+    /// Only what concerns this alert.
+    pub fingerprint: Option<u64>,
+    /// Only alerts, and groups, with such labels.
+    pub matchers: Vec<Matcher>,
+    /// At most so many entries.
+    pub limit: usize,
+    /// Only what is older than the entry with this mark.
+    pub before: Option<String>,
+}
+
+impl HistoryQuery {
+    /// Everything that is kept, of all alerts.
+    pub fn latest(limit: usize) -> HistoryQuery {
+        HistoryQuery {
+            from: Timestamp::MIN,
+            to: Timestamp::MAX,
+            fingerprint: None,
+            matchers: Vec::new(),
+            limit,
+            before: None,
+        }
+    }
+}
+
+/// A part of the history.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct HistoryPage {
+    /// Newest first.
+    pub entries: Vec<Entry>,
+    /// What to give as `before` for the next part; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum What {
+    /// An alert changed its state.
+    Change {
+        /// The row.
+        row: Transition,
+        /// The fingerprint under which it is told.
+        fingerprint: u64,
+    },
+    /// A group was looked at, and it was decided whether somebody is told.
+    Flush {
+        /// What was decided.
+        note: FlushNote,
+        /// The attempts to deliver it, when there were any.
+        attempts: Option<History>,
+    },
+}
+
+/// Reads the wanted part.
+pub(super) fn page(
+    store: &Store,
+    outside: &Outside,
+    query: &HistoryQuery,
+) -> Result<HistoryPage, store::Error> {
+    let mut page = HistoryPage::default();
+    let from = history::prefix(query.from);
+    let mut end = match query.before.as_deref().map(unhexed) {
+        Some(Some(key)) => key,
+        _ => history::prefix(Timestamp::from_ms(query.to.as_ms().saturating_add(1))),
+    };
+    let mut seen = 0;
+    loop {
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&end[..]));
+        let rows = store.scan_back(Table::AlertHistory, range, PAGE)?;
+        let is_last = rows.len() < PAGE;
+        for (key, row) in rows {
+            seen += 1;
+            let entry = read(&key, &row, outside);
+            end = key.to_vec();
+            if let Some(entry) = entry.filter(|entry| is_wanted(entry, query)) {
+                page.entries.push(entry);
+            }
+            if page.entries.len() >= query.limit || seen >= ROWS_MAX {
+                page.next = Some(hexed(&end));
+                add_attempts(store, &mut page.entries)?;
+                return Ok(page);
+            }
+        }
+        if is_last {
+            add_attempts(store, &mut page.entries)?;
+            return Ok(page);
+        }
+    }
+}
+
+/// A row; `None` for one that is damaged or of a kind that is not known.
+fn read(key: &Bytes, row: &[u8], outside: &Outside) -> Option<Entry> {
+    let (at, kind) = history::parse_key(key)?;
+    let what = match kind {
+        None => {
+            let row: Transition = serde_json::from_slice(row).ok()?;
+            let labels = Labels::from_pairs(&row.labels);
+            let fingerprint = outside.labels_of(&labels).fingerprint();
+            What::Change { row, fingerprint }
+        }
+        Some(history::FLUSH) => What::Flush {
+            note: serde_json::from_slice(row).ok()?,
+            attempts: None,
+        },
+        Some(_) => return None,
+    };
+    Some(Entry { at, what })
+}
+
+fn is_wanted(entry: &Entry, query: &HistoryQuery) -> bool {
+    let fulfils = |value: &dyn Fn(&str) -> String| {
+        let mut matchers = query.matchers.iter();
+        matchers.all(|m| m.matches(&value(&m.name)))
+    };
+    match &entry.what {
+        What::Change { row, fingerprint } => {
+            let value = |name: &str| row.labels.get(name).cloned().unwrap_or_default();
+            query.fingerprint.is_none_or(|f| f == *fingerprint) && fulfils(&value)
+        }
+        What::Flush { note, .. } => {
+            let value = |name: &str| note.group_labels.get(name).cloned().unwrap_or_default();
+            query.fingerprint.is_none_or(|f| note.names(&hex(f))) && fulfils(&value)
+        }
+    }
+}
+
+/// Finds the attempts of the notifications among the entries.
+fn add_attempts(store: &Store, entries: &mut [Entry]) -> Result<(), store::Error> {
+    let mut known: Vec<(String, Vec<History>)> = Vec::new();
+    let oldest = entries.last().map_or(Timestamp::MAX, |entry| entry.at);
+    for entry in entries {
+        let What::Flush { note, attempts } = &mut entry.what else {
+            continue;
+        };
+        let Some(event_id) = &note.event_id else {
+            continue;
+        };
+        if !known.iter().any(|(name, _)| *name == note.integration) {
+            let of = delivery::history_since(store, &note.integration, oldest, EVENTS_MAX)?;
+            known.push((note.integration.clone(), of));
+        }
+        let of = known.iter().find(|(name, _)| *name == note.integration);
+        let mut events = of.into_iter().flat_map(|(_, events)| events);
+        *attempts = events.find(|e| e.event_id == *event_id).cloned();
+    }
+    Ok(())
+}
+
+fn hexed(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The key in a mark; `None` when it is none.
+fn unhexed(mark: &str) -> Option<Vec<u8>> {
+    let digits = mark.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let key: Option<Vec<u8>> = digits.map(byte).collect();
+    key.filter(|key| history::parse_key(key).is_some())
+}
