@@ -275,6 +275,7 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
+    #[inline]
     fn take(&mut self) -> Result<Entry<'a>, Malformed> {
         let (metric, ref_id) = self.last.map_or((0, 0), |l| (l.metric_sym, l.ref_id));
         let metric_delta = self.directory.u32()?;

@@ -196,6 +196,8 @@ impl Walk<'_> {
         budget: &mut Budget,
         out: &mut [Vec<Sample>],
     ) -> Result<usize, Trouble> {
+        // The series of the next page; this one may end with parts of it.
+        let end = page.next.map(|next| (next.metric_sym, next.ref_id));
         for entry in page.entries() {
             let entry = entry.map_err(at_page(key, self.generation))?;
             let series = (entry.key.metric_sym, entry.key.ref_id);
@@ -207,11 +209,12 @@ impl Walk<'_> {
                 Some(target) if *target == series => {
                     self.read_entry(&entry, key, budget, &mut out[at])?;
                 }
+                // Nothing that is wanted can follow here.
+                Some(target) if end.is_some_and(|end| *target > end) => break,
                 Some(_) => {}
             }
         }
         // Everything before the next page's first series is done.
-        let end = page.next.map(|next| (next.metric_sym, next.ref_id));
         while targets
             .get(at)
             .is_some_and(|t| end.is_none_or(|end| *t < end))
