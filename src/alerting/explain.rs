@@ -29,6 +29,8 @@ use crate::store::{self, Store, Table};
 /// Entries of the history that are looked at for one alert.
 const ENTRIES_MAX: usize = 200;
 
+const DAY_MS: i64 = 86_400_000;
+
 /// Events of one destination that are looked through for the attempts.
 const EVENTS_MAX: usize = 5_000;
 
@@ -47,6 +49,8 @@ pub struct Explanation {
     pub ended_at: Option<Timestamp>,
     /// The row of our own rule; none for an alert that was posted.
     pub own: Option<AlertRow>,
+    /// How often it began to fire in the last day: many times is flapping.
+    pub fired_in_a_day: usize,
     /// The routes it takes, in their order.
     pub routes: Vec<RouteStory>,
 }
@@ -118,6 +122,7 @@ pub(super) struct Subject {
     since: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     own: Option<AlertRow>,
+    fired_in_a_day: usize,
     /// What flushes said of it, newest first.
     notes: Vec<(Timestamp, FlushNote)>,
 }
@@ -159,18 +164,27 @@ impl Subject {
             ..HistoryQuery::latest(ENTRIES_MAX)
         };
         let mut notes = Vec::new();
+        let mut fired = 0;
         for entry in history::page(store, &settings.outside, &query)?.entries {
             match entry.what {
                 What::Flush { note, .. } => notes.push((entry.at, note)),
-                What::Change { row, .. } if found.is_none() => {
+                What::Change { row, .. } => {
+                    let is_recent = now.ms_since(entry.at) <= DAY_MS;
+                    fired += usize::from(is_recent && row.to == AlertPhase::Firing.as_str());
+                    if found.is_some() {
+                        continue;
+                    }
                     let labels = Labels::from_pairs(&row.labels);
                     let labels = settings.outside.labels_of(&labels);
                     found = Some(Subject::gone(labels, entry.at));
                 }
-                What::Change { .. } => {}
             }
         }
-        Ok(found.map(|subject| Subject { notes, ..subject }))
+        Ok(found.map(|subject| Subject {
+            notes,
+            fired_in_a_day: fired,
+            ..subject
+        }))
     }
 
     fn of(labels: Labels, phase: Phase) -> Subject {
@@ -182,6 +196,7 @@ impl Subject {
             since: None,
             ended_at: None,
             own: None,
+            fired_in_a_day: 0,
             notes: Vec::new(),
         }
     }
@@ -228,6 +243,7 @@ impl Subject {
             since: self.since,
             ended_at: self.ended_at,
             own: self.own,
+            fired_in_a_day: self.fired_in_a_day,
             routes: Vec::new(),
         }
     }

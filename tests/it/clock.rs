@@ -77,6 +77,9 @@ async fn a19_an_alert_waits_for_time_that_passed_not_for_what_the_clock_says() {
     for event in [
         Event::Jump(0),
         Event::Jump(75 * YEAR),
+        Event::Jump(HOUR),
+        Event::Jump(-HOUR),
+        Event::Jump(-START_MS),
         Event::Jump(-6 * HOUR),
         Event::Jump(6 * HOUR),
         Event::Jump(60 * DAY),

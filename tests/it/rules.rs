@@ -145,6 +145,19 @@ impl Process {
         self.store.write(batch).await.unwrap();
     }
 
+    /// Stores samples of many series now, in one commit.
+    pub(crate) async fn feed_all(&self, series: &[(Vec<(&str, &str)>, f64)]) {
+        let t = Timestamp::from_ms(self.now());
+        let rows = series.iter().map(|(pairs, v)| Row {
+            series: SeriesKey::Labels(Labels::from_pairs(pairs.iter().copied())),
+            t,
+            v: *v,
+        });
+        let mut batch = WriteBatch::default();
+        batch.push(rows, Item::default());
+        self.store.write(batch).await.unwrap();
+    }
+
     pub(crate) fn now(&self) -> i64 {
         self.own.now().as_ms()
     }

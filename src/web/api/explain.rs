@@ -118,6 +118,7 @@ fn story_json(story: &Explanation, for_secs: Option<f64>) -> Value {
         "endedAt": time(story.ended_at),
         "reason": reason.as_str(),
         "because": because,
+        "firedInADay": story.fired_in_a_day,
         "rule": rule,
         "routes": story.routes.iter().map(route_json).collect::<Vec<_>>(),
     })

@@ -178,6 +178,10 @@ fn facts(
     } else {
         facts.push(("Comes from", "another sender, by the API".to_owned()));
     }
+    if story.fired_in_a_day > 1 {
+        let text = format!("began to fire {} times in a day", story.fired_in_a_day);
+        facts.push(("Flaps", text));
+    }
     facts.push(("Fingerprint", hex(story.labels.fingerprint())));
     facts
 }
