@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use pulse::config::Config;
 use pulse::ingest::{Ingest, Verdict};
 use pulse::model::Clock;
-use pulse::sources::{Board, Context, Sources};
+use pulse::sources::{Board, Context, SourceState, Sources};
 use pulse::store::{self, Store};
 use pulse::tasks::Tasks;
 use pulse::telemetry::Metrics;
@@ -101,7 +101,13 @@ async fn source(port: u16, count: usize) -> anyhow::Result<()> {
         context.board.clone(),
     );
     let _sources = Sources::start(&Config::parse(&config, "bench")?, context)?;
-    while board.up_count() == 0 {
+    let is_up = || {
+        board
+            .list()
+            .iter()
+            .any(|source| source.state == SourceState::Up)
+    };
+    while !is_up() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let publisher = publisher(port, count)?;

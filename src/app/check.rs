@@ -68,6 +68,11 @@ fn mistaken_values(config: &Config, found: &mut Vec<Mistake>) {
     if let Err(err) = filter {
         found.push(Mistake::new("server.log_level", format!("{err:#}")));
     }
+    let data_dir = &config.server.data_dir;
+    if data_dir.exists() && !data_dir.is_dir() {
+        let text = format!("{} is not a directory", data_dir.display());
+        found.push(Mistake::new("server.data_dir", text));
+    }
     let (global, query, store) = (&config.global, &config.query, &config.store);
     for (field, span) in [
         ("global.scrape_interval", global.scrape_interval),

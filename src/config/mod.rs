@@ -22,6 +22,7 @@ mod references;
 pub mod routing;
 pub mod secret;
 pub mod server;
+mod shown;
 pub mod source;
 pub mod text;
 pub mod units;
@@ -136,6 +137,12 @@ impl Config {
     /// Notes that a field is set by an argument of the command line.
     pub fn set_by(&mut self, path: &'static str, flag: &'static str) {
         Arc::make_mut(&mut self.origin).set_by(path, flag);
+    }
+
+    /// Every option with its value, in the shape of `config.toml` and without secrets; the
+    /// notification tree is left out.
+    pub fn shown(&self) -> String {
+        shown::text(self)
     }
 
     /// The notification tree in force; `None` when nobody is told.

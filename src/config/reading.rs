@@ -107,11 +107,11 @@ fn syntax(file: &Written, errors: &[toml::de::Error]) -> Vec<(usize, Told)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The reference configuration with every option and every example in force.
-    fn everything() -> String {
+    pub(in crate::config) fn everything() -> String {
         let bare = |line: &str| {
             let rest = line.strip_prefix('#').unwrap_or(line);
             let example = rest.strip_prefix("| ").or(rest.strip_prefix(": "));

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Config, Mistake};
+use crate::model::tenant::is_reserved;
 
 /// Every mistake in what the tables say of each other.
 pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
@@ -61,6 +62,15 @@ fn repeats(config: &Config, found: &mut Vec<Mistake>) {
         "name",
         names,
     );
+    for (index, tenant) in config.tenant.iter().enumerate() {
+        if is_reserved(tenant.id.as_str()) {
+            let text = format!(
+                "{:?} is reserved, as all names are that begin with __",
+                tenant.id.as_str()
+            );
+            found.push(Mistake::new(format!("tenant[{index}].id"), text));
+        }
+    }
     let ids = config.tenant.iter().map(|t| t.id.as_str());
     repeated(found, &mut HashSet::new(), "tenant id", "tenant", "id", ids);
 }

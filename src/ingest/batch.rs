@@ -7,6 +7,7 @@
 //! routed once, and only if it added something. A message that comes again after
 //! a crash between two of its items may be routed twice, under one event id.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::decode::{Reading, Refused, decode};
@@ -69,6 +70,8 @@ pub(super) struct Encoded {
     pub(super) rows: Range<usize>,
     /// Whether its samples have our stamp rather than a time of their own.
     pub(super) stamped: bool,
+    /// Rows whose series another value of the message has: they stay at its time.
+    pub(super) twins: Vec<usize>,
     /// The key of the device that the item registers.
     pub(super) registers: Option<u64>,
     /// Whether the device was left out, as its tenant has as many as it may.
@@ -148,14 +151,18 @@ impl Encoder {
         }
         self.find(active, &source)?;
         let rows_before = batch.rows.len();
-        if let Err(refused) = self.push_rows(pass.values(), (stamped, time), batch) {
-            batch.rows.truncate(rows_before);
-            return Err(refused);
-        }
+        let twins = match self.push_rows(pass.values(), (stamped, time), batch) {
+            Ok(twins) => twins,
+            Err(refused) => {
+                batch.rows.truncate(rows_before);
+                return Err(refused);
+            }
+        };
         let mut encoded = Encoded {
             item: batch.items.len(),
             rows: rows_before..batch.rows.len(),
             stamped,
+            twins,
             ..Encoded::default()
         };
         let mut item = Item {
@@ -258,12 +265,19 @@ impl Encoder {
             .find(source, &self.reading, routes, resolve, &mut self.found)
     }
 
+    /// Adds the rows of the message, or of what is left of it. Gives those that have the
+    /// time of a former value of the message, whose series they share: the writer keeps
+    /// the first, as it does where the message says the time.
     fn push_rows(
         &mut self,
         rest: Option<&[Rest]>,
         (stamped, time): (bool, Timestamp),
         batch: &mut WriteBatch,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<usize>, Refused> {
+        // The times of the message's series; hardly any message has two values for one.
+        let has_twins = stamped && self.cache.last().has_twins;
+        let mut firsts = has_twins.then(HashMap::<u64, Timestamp>::new);
+        let mut twins = Vec::new();
         // All before any is placed: a place that one value has left may hold another.
         for rest in rest.into_iter().flatten().filter(|rest| rest.moved) {
             let left = rest.start.plus_ms(-1);
@@ -279,16 +293,24 @@ impl Encoder {
                     Some(rest) => rest.start,
                 },
             };
-            let t = match stamped {
-                false => time,
-                true => self.stamps.place(found.hash, start, v).ok_or_else(|| {
+            let first = firsts.as_ref().and_then(|firsts| firsts.get(&found.hash));
+            let t = match first {
+                Some(first) => {
+                    twins.push(batch.rows.len());
+                    *first
+                }
+                None if stamped => self.stamps.place(found.hash, start, v).ok_or_else(|| {
                     Refused::new(Reason::Conflict, "too many values in one millisecond")
                 })?,
+                None => time,
             };
+            if let Some(firsts) = &mut firsts {
+                firsts.entry(found.hash).or_insert(t);
+            }
             let series = found.key.clone();
             batch.rows.push(Row { series, t, v });
         }
-        Ok(())
+        Ok(twins)
     }
 }
 

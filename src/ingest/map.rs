@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::topic::{Template, is_label_name};
 use crate::config::{self, PayloadFormat, TimeFormat};
 use crate::model::TenantId;
-use crate::model::tenant::TENANT_LABEL;
+use crate::model::tenant::{TENANT_LABEL, is_reserved};
 
 /// The path of the value when the payload is one number.
 pub const NUMBER_FIELD: &str = "value";
@@ -110,6 +110,9 @@ impl Map {
             Some(path) => {
                 ensure!(!path.is_empty(), "an empty path");
                 self.payload_labels.push((name.to_owned(), path.to_owned()));
+            }
+            None if name == TENANT_LABEL && is_reserved(value) => {
+                bail!("a tenant's name must not begin with __")
             }
             None if name == TENANT_LABEL => self.tenant = Some(TenantId::new(value)?),
             None => {

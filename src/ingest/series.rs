@@ -10,7 +10,7 @@
 //! invented devices thus costs the known ones a rebuild now and then, and no
 //! memory.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::decode::{Reading, Refused};
 use super::map::Map;
@@ -47,6 +47,9 @@ pub(super) struct Known {
     base: Labels,
     fields: Vec<Field>,
     by_path: HashMap<Box<str>, usize, ahash::RandomState>,
+    by_hash: HashSet<u64, ahash::RandomState>,
+    /// Whether two fields lead to one series.
+    pub(super) has_twins: bool,
     message: u32,
 }
 
@@ -170,6 +173,8 @@ impl Known {
             base,
             fields: Vec::new(),
             by_path: HashMap::default(),
+            by_hash: HashSet::default(),
+            has_twins: false,
             message: 0,
         })
     }
@@ -212,6 +217,8 @@ impl Known {
         if self.message == u32::MAX || self.fields.len() > 2 * fields_max {
             self.fields = Vec::new();
             self.by_path = HashMap::default();
+            self.by_hash = HashSet::default();
+            self.has_twins = false;
             self.message = 0;
         }
         self.message += 1;
@@ -235,9 +242,11 @@ impl Known {
         source.map.metric_name(path, &values, &mut name);
         check_value(METRIC_NAME, &name, source.limits)?;
         let labels = self.base.to_builder().set(METRIC_NAME, &name).build();
+        let labels_hash = labels.hash64();
+        self.has_twins |= self.leads_to(labels_hash);
         self.fields.push(Field {
             path: Box::from(path),
-            labels_hash: labels.hash64(),
+            labels_hash,
             slot: SeriesKey::Labels(labels),
             seen: 0,
         });
@@ -245,13 +254,23 @@ impl Known {
         Ok(self.fields.len() - 1)
     }
 
-    /// Keeps the map of paths up to date once there are too many to look through.
+    /// Whether a field leads to the series already.
+    fn leads_to(&self, hash: u64) -> bool {
+        if self.fields.len() > SCAN_MAX {
+            return self.by_hash.contains(&hash);
+        }
+        self.fields.iter().any(|field| field.labels_hash == hash)
+    }
+
+    /// Keeps the maps up to date once there are too many fields to look through.
     fn index(&mut self) {
         if self.fields.len() <= SCAN_MAX {
             return;
         }
         for at in self.by_path.len()..self.fields.len() {
-            self.by_path.insert(self.fields[at].path.clone(), at);
+            let field = &self.fields[at];
+            self.by_path.insert(field.path.clone(), at);
+            self.by_hash.insert(field.labels_hash);
         }
     }
 }

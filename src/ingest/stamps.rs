@@ -7,6 +7,9 @@
 //! sample, so it is a duplicate and not a phantom. Two messages with the same
 //! value in the same millisecond become one sample.
 //!
+//! Two values of one message never move apart: the second has the time of the first,
+//! so that the message ends as one that says its time, with a conflict.
+//!
 //! What is remembered here only saves commits. A collision with what was stored
 //! before the memory began is found by the writer as a conflict; the message then
 //! tries the place behind it ([`Stamps::vacate`]). What the writer has there is

@@ -85,7 +85,8 @@ impl Entry {
         let tried = std::mem::take(&mut self.rest);
         let is_last = self.passes >= PASSES_MAX;
         for row in refused {
-            let moved = row.why == Refusal::Conflict && encoded.stamped;
+            let may_move = encoded.stamped && !encoded.twins.contains(&row.row);
+            let moved = row.why == Refusal::Conflict && may_move;
             if is_last || !(moved || row.why == Refusal::UnknownSeries) {
                 self.refusal.get_or_insert(row.why);
                 continue;

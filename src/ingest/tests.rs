@@ -187,6 +187,9 @@ macro_rules! desk {
     };
 }
 
+mod conflicts;
+mod routing;
+
 #[tokio::test]
 async fn a_message_is_stored_once_however_often_it_comes() {
     desk!(_dir, desk, "");
@@ -255,49 +258,6 @@ async fn hostile_messages_are_kept_as_dead_letters_and_stop_nothing() {
         5.0
     );
     assert_eq!(desk.value("pulse_delivery_dlq_total", &["acme"]), 12.0);
-    desk.close().await;
-}
-
-#[tokio::test]
-async fn the_first_value_at_a_time_is_kept() {
-    desk!(_dir, desk, "");
-    let first = message(TOPIC, r#"{"ts":1700000000000,"v":1}"#);
-    let other = message(TOPIC, r#"{"ts":1700000000000,"v":2,"w":3}"#);
-    let verdicts = desk.send(vec![first, other]).await;
-    assert_eq!(
-        verdicts,
-        [Verdict::Committed, Verdict::Rejected("conflict")]
-    );
-    // What could be taken of the second one is stored.
-    assert_eq!(desk.stored(), ["v/d1 0=1", "w/d1 0=3"]);
-    assert_eq!(desk.dead()[0].reason, "conflict");
-    assert_eq!(desk.results(), [1, 1, 0, 0]);
-    desk.close().await;
-}
-
-#[tokio::test]
-async fn values_of_one_millisecond_all_stay_and_redelivery_adds_none() {
-    desk!(dir, desk, "");
-    let sent: Vec<Message> = (0..5)
-        .map(|n| message(TOPIC, &format!("{{\"v\":{n},\"w\":7}}")))
-        .collect();
-    assert_eq!(desk.send(sent.clone()).await, [Verdict::Committed; 5]);
-    let want = ["v/d1 0=0 1=1 2=2 3=3 4=4", "w/d1 0=7"];
-    assert_eq!(desk.stored(), want);
-    assert_eq!(desk.send(sent.clone()).await, [Verdict::Committed; 5]);
-    assert_eq!(desk.stored(), want);
-    desk.close().await;
-    // After a restart nothing is remembered; the store's answers lead the way.
-    let desk = Desk::open(dir.path(), "");
-    for message in sent.iter().rev() {
-        assert_eq!(desk.send(vec![message.clone()]).await, [Verdict::Committed]);
-    }
-    assert_eq!(desk.stored(), want);
-    assert_eq!(desk.results(), [0, 0, 5, 0]);
-    let late = message(TOPIC, "{\"v\":9}");
-    assert_eq!(desk.send(vec![late]).await, [Verdict::Committed]);
-    assert_eq!(desk.stored()[0], "v/d1 0=0 1=1 2=2 3=3 4=4 5=9");
-    assert!(desk.dead().is_empty());
     desk.close().await;
 }
 
@@ -596,99 +556,4 @@ async fn a_tenants_token_is_found_and_others_are_not() {
     assert!(desk.ingest.has_token(&a));
     assert!(!desk.ingest.has_token(&TenantId::new("b").unwrap()));
     desk.close().await;
-}
-
-/// Sends messages of one stamp and says how many added a row, and how many
-/// outbox rows they made.
-async fn send_counted(desk: &Desk, messages: Vec<Message>) -> (usize, usize) {
-    let before = desk.outbox().len();
-    let endings = desk.ingest.submit_counted(&origin(), messages).await;
-    let endings = endings.unwrap().await.unwrap();
-    let is_accepted = |ended: &&Ended| ended.ending == Ending::Accepted;
-    let accepted = endings.iter().filter(is_accepted).count();
-    (accepted, desk.outbox().len() - before)
-}
-
-const ROUTE_ALL: &str = "[[destination.webhook]]\nname = \"hook\"\nurl = \"http://127.0.0.1:9/\"\n\
-    [[route]]\nname = \"all\"\ndestination = \"hook\"\n";
-
-#[tokio::test]
-async fn a_message_whose_rows_move_in_turn_is_routed_once() {
-    for (stored, sent, want) in [
-        // One row is new at once, another one after it has moved.
-        ("{\"v\":1}", "{\"v\":2,\"w\":7}", 1),
-        ("{\"v\":1}", "{\"w\":7,\"v\":2}", 1),
-        // One row is a duplicate, another one is new after it has moved.
-        ("{\"v\":1,\"w\":7}", "{\"w\":7,\"v\":2}", 1),
-        ("{\"v\":1,\"w\":7}", "{\"v\":2,\"w\":7}", 1),
-        // Two values of one series, in one message.
-        ("{\"a_b\":1}", "{\"a_b\":2,\"a\":{\"b\":3}}", 1),
-        (
-            "{\"a_b\":1,\"a\":{\"b\":2}}",
-            "{\"a_b\":1,\"a\":{\"b\":2}}",
-            0,
-        ),
-    ] {
-        desk!(dir, desk, ROUTE_ALL);
-        assert_eq!(
-            send_counted(&desk, vec![message(TOPIC, stored)]).await,
-            (1, 1)
-        );
-        desk.close().await;
-        // After a restart only the writer knows which places are taken.
-        let desk = Desk::open(dir.path(), ROUTE_ALL);
-        let sent_once = send_counted(&desk, vec![message(TOPIC, sent)]).await;
-        assert_eq!(sent_once, (want, want), "{sent} after {stored}");
-        let again = send_counted(&desk, vec![message(TOPIC, sent)]).await;
-        assert_eq!(again, (0, 0), "{sent} again after {stored}");
-        assert!(desk.dead().is_empty());
-        desk.close().await;
-    }
-}
-
-/// A message of a few fields, some of which name the same series.
-fn any_payload() -> impl proptest::strategy::Strategy<Value = String> {
-    use proptest::prelude::*;
-    const FIELDS: [&str; 4] = ["\"v\":#", "\"w\":#", "\"a_b\":#", "\"a\":{\"b\":#}"];
-    let field = proptest::option::of(0u8..4);
-    let fields = (proptest::array::uniform4(field), any::<bool>());
-    fields.prop_filter_map("no field", |(values, reverse)| {
-        let of = |(form, value): (&str, Option<u8>)| Some(form.replace('#', &value?.to_string()));
-        let mut fields: Vec<String> = FIELDS.into_iter().zip(values).filter_map(of).collect();
-        if reverse {
-            fields.reverse();
-        }
-        (!fields.is_empty()).then(|| format!("{{{}}}", fields.join(",")))
-    })
-}
-
-proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 24, ..Default::default() })]
-    #[test]
-    fn a_message_is_routed_once_if_it_added_a_row_and_else_never(
-        hands in proptest::collection::vec(
-            (proptest::collection::vec(any_payload(), 1..4), proptest::bool::ANY),
-            1..8,
-        ),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let mut desk = Desk::open(dir.path(), ROUTE_ALL);
-            for (payloads, restart) in hands {
-                if restart {
-                    desk.close().await;
-                    desk = Desk::open(dir.path(), ROUTE_ALL);
-                }
-                let messages = payloads.iter().map(|p| message(TOPIC, p)).collect();
-                let before = desk.stored().iter().map(|s| s.matches('=').count()).sum::<usize>();
-                let (accepted, routed) = send_counted(&desk, messages).await;
-                let after = desk.stored().iter().map(|s| s.matches('=').count()).sum::<usize>();
-                assert_eq!(accepted, routed);
-                assert_eq!(accepted > 0, after > before);
-                assert!(desk.dead().is_empty());
-            }
-            desk.close().await;
-        });
-    }
 }

@@ -17,7 +17,7 @@ use super::decode::Refused;
 use super::plan::{Active, Plan};
 use super::tenants::{Tenant, Tenants, id};
 use super::topic::{Subject, TOPIC_BYTES_MAX};
-use crate::model::tenant::DEFAULT_TENANT;
+use crate::model::tenant::{DEFAULT_TENANT, is_reserved};
 use crate::model::{Clock, TenantId, Timestamp};
 use crate::store::FUTURE_MAX_MS;
 use crate::telemetry::metrics::{Kind, Reason, UNKNOWN_TENANT};
@@ -116,6 +116,10 @@ fn owner<'a>(
     let said = match subject.tenant {
         Some(level) if subject.bad == Some(level) => {
             return (bound.unwrap_or(UNKNOWN_TENANT), bad);
+        }
+        Some(level) if is_reserved(level) => {
+            let fault = (Reason::Topic, "a tenant's name must not begin with __");
+            return (bound.unwrap_or(UNKNOWN_TENANT), Some(fault));
         }
         Some(level) => Some(level),
         None => plan.maps[map].tenant.as_ref().map(TenantId::as_str),
@@ -232,6 +236,8 @@ mod tests {
             "tenants/a b/devices/d/telemetry",
             "tenants//devices/d/telemetry",
             "tenants/\0/devices/d/telemetry",
+            "tenants/__overflow__/devices/d/telemetry",
+            "tenants/__/devices/d/telemetry",
             &"x/".repeat(40_000),
         ] {
             desk.check(bad, None, UNKNOWN_TENANT, topic);

@@ -26,6 +26,12 @@ pub fn is_valid_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
+/// Whether we give this name out ourselves, as in `__overflow__`: nobody else may send
+/// under it, nor can it be configured.
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with("__")
+}
+
 /// A name that is not 1 to 128 characters of `[A-Za-z0-9._:-]`.
 #[derive(Debug, thiserror::Error)]
 #[error("expected 1 to 128 characters of [A-Za-z0-9._:-]")]

@@ -28,6 +28,8 @@
 //! routes stand outside of the web part's own check.
 
 mod caller;
+#[cfg(test)]
+mod desk;
 pub mod write;
 
 use std::sync::Arc;
@@ -50,7 +52,7 @@ use tower_http::decompression::RequestDecompressionLayer;
 
 use super::Status;
 use crate::ingest::{Ended, Ingest, Message, Origin};
-use crate::model::tenant::is_valid_name;
+use crate::model::tenant::{is_reserved, is_valid_name};
 use crate::model::{Clock, TenantId};
 use crate::telemetry::metrics::{Ending, Reason, UNKNOWN_TENANT};
 use caller::{BodyFault, Caller, Denied, caller, read_body};
@@ -127,8 +129,13 @@ async fn receive(
     body: Body,
 ) -> Result<Response, Failure> {
     let pushing = Pushing::new(&push);
+    if is_reserved(&tenant) {
+        let error = "a tenant's name must not begin with __: those names are ours";
+        return Err(Failure::refused(Reason::Topic, error));
+    }
     let Ok(tenant) = TenantId::new(&tenant) else {
-        return Err(Failure::refused(Reason::Topic, "not a tenant's name"));
+        let error = "not a tenant's name, expected 1 to 128 characters of [A-Za-z0-9._:-]";
+        return Err(Failure::refused(Reason::Topic, error));
     };
     let bound = push.authorize(&tenant, &headers)?;
     let body = push.read(&tenant, body).await?;

@@ -88,12 +88,6 @@ impl Board {
             .collect()
     }
 
-    /// How many sources work now.
-    pub fn up_count(&self) -> usize {
-        let is_up = |entry: &&Arc<Mutex<SourceView>>| lock(entry).state == SourceState::Up;
-        self.entries().iter().filter(is_up).count()
-    }
-
     fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Mutex<SourceView>>>> {
         lock(&self.0)
     }

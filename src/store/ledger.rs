@@ -109,11 +109,6 @@ impl Ledger {
             .map(|(name, _)| name.clone())
     }
 
-    /// What a destination has in the outbox.
-    pub(super) fn destination(&self, name: &str) -> Held {
-        self.outbox.get(name).copied().unwrap_or_default()
-    }
-
     /// Dead letters by tenant; a tenant that had some stays, with zero.
     pub(super) fn dead(&self) -> BTreeMap<String, u64> {
         let rows = self.dead.iter();
@@ -161,11 +156,11 @@ mod tests {
         ledger.take_back();
         assert_eq!(ledger.bytes(Kind::Outbox), 400);
         assert_eq!(
-            ledger.destination("b"),
-            Held {
+            ledger.outbox.get("b"),
+            Some(&Held {
                 rows: 1,
                 bytes: 300
-            }
+            })
         );
         assert_eq!(ledger.dead(), [("t".to_owned(), 0)].into());
     }

@@ -456,11 +456,6 @@ impl Store {
         self.shared.changes(table).subscribe()
     }
 
-    /// How many rows of a destination wait in the outbox.
-    pub fn outbox_len(&self, destination: &str) -> u64 {
-        self.shared.ledger().destination(destination).rows
-    }
-
     /// How many bytes the outbox has on disk, all destinations together.
     pub fn outbox_bytes(&self) -> u64 {
         self.shared.ledger().bytes(ledger::Kind::Outbox)

@@ -39,6 +39,16 @@ async fn close(store: Store) {
     store.close().await;
 }
 
+/// How many rows of a destination wait in the outbox.
+fn outbox_rows(store: &Store, destination: &str) -> usize {
+    let prefix = state::outbox_prefix(destination);
+    let from = (Bound::Included(&prefix[..]), Bound::Unbounded);
+    let rows = store.scan(Table::Outbox, from, 1_000).unwrap();
+    rows.iter()
+        .filter(|(key, _)| key.starts_with(&prefix))
+        .count()
+}
+
 pub(super) fn labels(name: &str, device: &str) -> Labels {
     Labels::from_pairs([
         ("__name__", name),
@@ -184,7 +194,7 @@ async fn repeats_change_nothing_and_other_values_are_refused() {
     let other = store.write(message(7.0)).await.unwrap().outcomes[0];
     assert_eq!((other.added, other.duplicates, other.refused), (0, 1, 1));
     assert_eq!(other.refusal, Some(Refusal::Conflict));
-    assert_eq!(store.outbox_len("hook"), 1);
+    assert_eq!(outbox_rows(&store, "hook"), 1);
     assert_eq!(store.get(Table::Kv, b"seen").unwrap().unwrap(), "yes");
     let temp = samples(&store, &[Matcher::equal("__name__", "temp")]);
     assert_eq!(temp[0].1, [Sample::new(T0, 1.0)]);
@@ -265,7 +275,7 @@ async fn numbers_of_outbox_rows_go_on_after_a_restart() {
     };
     let ops = keys.iter().map(delete).collect();
     store.write(WriteBatch::of_state(ops)).await.unwrap();
-    assert_eq!((store.outbox_len("a"), store.outbox_bytes()), (0, 0));
+    assert_eq!((outbox_rows(&store, "a"), store.outbox_bytes()), (0, 0));
     close(store).await;
 
     let store = open(dir.path());
@@ -277,7 +287,7 @@ async fn numbers_of_outbox_rows_go_on_after_a_restart() {
     let rows = all_rows(&store, Table::Outbox);
     assert_eq!(rows[0].0, state::outbox_key("a", 4));
     assert_eq!(state::decode_delivery(&rows[0].1).unwrap().body, b"x");
-    assert_eq!(store.outbox_len("a"), 1);
+    assert_eq!(outbox_rows(&store, "a"), 1);
 }
 
 #[tokio::test]
@@ -290,8 +300,8 @@ async fn a_full_outbox_turns_its_oldest_rows_into_dead_letters() {
     let mut ops = vec![delivery("small", 10)];
     ops.extend((0..6).map(|_| delivery("big", 2_000)));
     store.write(WriteBatch::of_state(ops)).await.unwrap();
-    assert_eq!(store.outbox_len("small"), 1);
-    assert_eq!(store.outbox_len("big"), 4);
+    assert_eq!(outbox_rows(&store, "small"), 1);
+    assert_eq!(outbox_rows(&store, "big"), 4);
     assert!(store.outbox_bytes() <= 10_000);
     assert_eq!(store.dead_letters()["acme"], 2);
     let letters = all_rows(&store, Table::Dead);

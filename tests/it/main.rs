@@ -45,5 +45,6 @@ mod rules;
 mod rules_beside;
 mod server;
 mod sink;
+mod strange;
 mod tidy;
 mod upstream;

@@ -83,6 +83,10 @@ fn values_of_no_use_are_refused_by_field() {
             "c.toml:2:1: [server] log_level: log level \"loud\": expected error",
         ),
         (
+            "[[tenant]]\nid = \"__overflow__\"",
+            "c.toml:2:1: [tenant[0]] id: \"__overflow__\" is reserved",
+        ),
+        (
             "[server]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
             "c.toml:2:26: [server] listen[1]: 127.0.0.1:1 is listened on twice",
         ),

@@ -3,16 +3,11 @@
 use axum::http::Request;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::config::Config;
-use crate::model::Timestamp;
-use crate::model::clock::ManualClock;
 use crate::sources::Board;
-use crate::store::{Options, Store};
-use crate::tasks::Tasks;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 const BODY_MAX: usize = 200_000;
@@ -26,48 +21,20 @@ struct Desk {
 }
 
 fn desk(text: &str, operator_token: Option<&str>) -> Desk {
-    let dir = tempfile::tempdir().unwrap();
-    let config = Config::parse(text, "c.toml").unwrap();
-    let metrics = Metrics::new();
-    let clock = Clock::Manual(ManualClock::new(Timestamp::from_ms(1_700_000_000_000)));
-    let options = Options {
-        dir: dir.path().to_owned(),
-        store: config.store.clone(),
-        limits: config.limits.clone(),
-        tenants: config.tenant.clone(),
-    };
-    let store = Store::open(options, clock.clone(), Arc::clone(&metrics)).unwrap();
-    let tasks = Tasks::new(metrics.task_restarts.clone());
-    let ingest = crate::ingest::start(
-        &config,
-        store.clone(),
-        Arc::clone(&metrics),
-        clock.clone(),
-        &tasks,
-        CancellationToken::new(),
-    )
-    .unwrap();
-    let board = Board::default();
-    let status = board.add(
-        "http",
-        "http",
-        "/api/v1/ingest",
-        "at least once",
-        clock.now(),
-    );
+    let parts = desk::Parts::new(text, operator_token);
     let router = router(PushState {
-        ingest,
-        clock,
-        status,
-        operator_token: tokio::sync::watch::channel(operator_token.map(Arc::from)).1,
+        ingest: parts.ingest,
+        clock: Clock::Manual(parts.clock),
+        status: parts.status,
+        operator_token: parts.operator_token,
         body_bytes_max: BODY_MAX,
     });
     Desk {
-        _dir: dir,
+        _dir: parts.dir,
         router,
-        board,
-        metrics,
-        store,
+        board: parts.board,
+        metrics: parts.metrics,
+        store: parts.store,
     }
 }
 
@@ -277,4 +244,16 @@ async fn gzip_is_unpacked_up_to_the_limit() {
     assert_eq!(post(b"{\"v\":1}".to_vec(), "gzip").await, 400);
     assert_eq!(post(b"{\"v\":1}".to_vec(), "br").await, 415);
     assert_eq!((desk.rejected("size"), desk.rejected("encoding")), (1, 1));
+}
+
+#[tokio::test]
+async fn reserved_names_may_not_push() {
+    let desk = desk("", None);
+    for name in ["__overflow__", "__unknown__", "__"] {
+        let (status, said) = desk.post(&format!("{name}?device=d"), "{\"v\":1}").await;
+        assert_eq!(status, 400, "{said}");
+        let error = said["error"].as_str().unwrap();
+        assert!(error.contains("must not begin with __"), "{error}");
+    }
+    assert_eq!(desk.store.stats().series, 0);
 }

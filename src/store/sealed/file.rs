@@ -385,17 +385,9 @@ impl SealedFile {
         Arc::clone(&shown.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Removes what an unfinished seal left; says whether there was something.
-    ///
-    /// # Errors
-    /// As [`L0::write_generation`].
-    pub fn drop_incomplete(&self) -> Result<bool, Error> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.remove_open()
-    }
-
+    /// Removes what an unfinished seal left.
     /// Its series and texts stay: they are right, and the next seal needs them.
-    fn remove_open(&self) -> Result<bool, Error> {
+    fn remove_open(&self) -> Result<(), Error> {
         let find = || -> Result<Option<(u32, u16)>, Trouble> {
             let read = self.begin_read()?;
             let stat = read.open_table(STAT)?;
@@ -408,13 +400,12 @@ impl SealedFile {
             Ok(window.zip(u16::try_from(generation).ok()))
         };
         let Some((window, generation)) = find().map_err(|t| self.trouble("read", t))? else {
-            return Ok(false);
+            return Ok(());
         };
         let mut write = self.begin_write()?;
         write.set_quick_repair(true);
         remove_generation(&write, window, generation).map_err(|t| self.trouble("write", t))?;
-        self.commit(write)?;
-        Ok(true)
+        self.commit(write)
     }
 
     /// Every series that has a row in this file: ref, metric symbol, labels.

@@ -127,36 +127,13 @@ pub async fn flags(State(context): State<Context>) -> Response {
     }))
 }
 
-/// The configuration in force as far as Prometheus has the same fields. Nothing that
-/// can hold a secret is shown.
+/// The configuration in force, without secrets. The field's name is Prometheus'; the
+/// text is ours.
 pub async fn config(State(context): State<Context>) -> Response {
-    let config = context.config();
-    let span = |span: crate::config::Span| duration::format(span.get());
-    let mut yaml = format!(
-        "global:\n  scrape_interval: {}\n  evaluation_interval: {}\n",
-        span(config.global.scrape_interval),
-        span(config.global.evaluation_interval)
-    );
-    if !config.global.external_labels.is_empty() {
-        yaml.push_str("  external_labels:\n");
-        for (name, value) in &config.global.external_labels {
-            yaml.push_str(&format!("    {name}: {}\n", quoted(value)));
-        }
-    }
-    if !config.rules.rule_files.is_empty() {
-        yaml.push_str("rule_files:\n");
-        for file in &config.rules.rule_files {
-            yaml.push_str(&format!("- {}\n", quoted(file)));
-        }
-    }
+    let text = context.config().shown();
     json::respond(json::success(&[], &[], |out| {
-        Object::new(out).text("yaml", &yaml).end();
+        Object::new(out).text("yaml", &text).end();
     }))
-}
-
-/// A text as a double-quoted YAML scalar, for which JSON is good enough.
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a text is always JSON")
 }
 
 /// The log is replayed before this can be asked; so it is done.

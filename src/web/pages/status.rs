@@ -10,6 +10,7 @@ use super::request::Request;
 use super::time::span;
 use crate::chart::Format;
 use crate::model::Timestamp;
+use crate::web::api::v2::config::shown as tree;
 use crate::web::context::Context;
 use crate::web::dashboard::timerange::civil;
 
@@ -21,6 +22,7 @@ struct StatusPage {
     frame: Frame,
     cards: Vec<(&'static str, Facts)>,
     config: String,
+    tree: Option<String>,
 }
 
 pub(super) async fn page(State(context): State<Context>, request: Request) -> Response {
@@ -34,8 +36,8 @@ pub(super) async fn page(State(context): State<Context>, request: Request) -> Re
             ("Clock", clock(&context, &request)),
             ("Parts", parts(&context)),
         ],
-        // Secrets print as ***.
-        config: format!("{config:#?}"),
+        config: config.shown(),
+        tree: config.notification_tree().map(|_| tree(&config)),
     };
     respond(&request, StatusCode::OK, &page)
 }

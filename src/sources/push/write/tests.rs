@@ -3,22 +3,16 @@
 use axum::http::Request;
 use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::super::desk::{self, NOW};
 use super::*;
 use crate::codec::protobuf::write;
-use crate::config::Config;
 use crate::model::clock::ManualClock;
 use crate::model::{Labels, Matcher, Sample, Timestamp, is_stale_nan, stale_nan};
 use crate::promql::{Queryable as _, SelectHints};
-use crate::sources::Board;
-use crate::store::Options;
-use crate::tasks::Tasks;
 
 mod native;
-
-const NOW: i64 = 1_700_000_000_000;
 
 const BODY_MAX: usize = 300_000;
 
@@ -31,44 +25,22 @@ struct Desk {
 }
 
 fn desk(text: &str, operator_token: Option<&str>) -> Desk {
-    let dir = tempfile::tempdir().unwrap();
-    let config = Config::parse(text, "c.toml").unwrap();
-    let metrics = Metrics::new();
-    let manual = ManualClock::new(Timestamp::from_ms(NOW));
-    let clock = Clock::Manual(manual.clone());
-    let options = Options {
-        dir: dir.path().to_owned(),
-        store: config.store.clone(),
-        limits: config.limits.clone(),
-        tenants: config.tenant.clone(),
-    };
-    let store = Store::open(options, clock.clone(), Arc::clone(&metrics)).unwrap();
-    let tasks = Tasks::new(metrics.task_restarts.clone());
-    let ingest = crate::ingest::start(
-        &config,
-        store.clone(),
-        Arc::clone(&metrics),
-        clock.clone(),
-        &tasks,
-        CancellationToken::new(),
-    )
-    .unwrap();
-    let status = Board::default().add("w", "remote_write", "", "at least once", clock.now());
+    let parts = desk::Parts::new(text, operator_token);
     let router = router(Parts {
-        store: store.clone(),
-        ingest,
-        clock,
-        status,
-        operator_token: watch::channel(operator_token.map(Arc::from)).1,
+        store: parts.store.clone(),
+        ingest: parts.ingest,
+        clock: Clock::Manual(parts.clock.clone()),
+        status: parts.status,
+        operator_token: parts.operator_token,
         body_bytes_max: BODY_MAX,
-        metrics: Arc::clone(&metrics),
+        metrics: Arc::clone(&parts.metrics),
     });
     Desk {
-        _dir: dir,
+        _dir: parts.dir,
         router,
-        metrics,
-        store,
-        clock: manual,
+        metrics: parts.metrics,
+        store: parts.store,
+        clock: parts.clock,
     }
 }
 

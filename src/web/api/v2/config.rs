@@ -11,7 +11,7 @@ use crate::config::{Alertmanager, Config, Span};
 use crate::model::{Matcher, duration};
 
 /// The text; one receiver that tells nobody when there is no tree.
-pub(super) fn shown(config: &Config) -> String {
+pub(in crate::web) fn shown(config: &Config) -> String {
     let Some(tree) = config.notification_tree() else {
         return "route:\n  receiver: nobody\nreceivers:\n- name: nobody\n".to_owned();
     };

@@ -8,7 +8,7 @@
 
 pub mod alerts;
 mod answer;
-mod config;
+pub(in crate::web) mod config;
 pub mod scope;
 pub mod silences;
 pub mod status;
