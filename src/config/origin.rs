@@ -129,7 +129,7 @@ impl Origin {
                     .iter()
                     .any(|(table, by)| *table == top && starts_with(gone, by));
                 let as_one = JUDGED_AS_ONE.contains(&top) && one_of(gone) == one_of(path);
-                judged_by || as_one
+                judged_by || as_one || starts_with(gone, path)
             })
     }
 }

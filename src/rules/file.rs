@@ -259,6 +259,8 @@ impl Checker<'_> {
         self.extra("debug", raw.debug.as_ref());
         self.extra("update_entries_limit", raw.update_entries_limit.as_ref());
         let mut labels = group_labels.clone();
+        let of_labels = places(raw.labels.as_ref());
+        let of_annotations = places(raw.annotations.as_ref());
         labels.extend(self.label_map(raw.labels, at));
         let annotations = self.annotation_map(raw.annotations, at);
         let hold = self.duration(raw.hold.as_ref());
@@ -297,8 +299,8 @@ impl Checker<'_> {
                 let alerting = Alerting {
                     hold,
                     keep_firing,
-                    label_texts: self.texts(&labels, &name.value, at),
-                    annotation_texts: self.texts(&annotations, &name.value, at),
+                    label_texts: self.texts(&labels, &name.value, (at, &of_labels)),
+                    annotation_texts: self.texts(&annotations, &name.value, (at, &of_annotations)),
                     annotations,
                 };
                 (name.value, Kind::Alerting(alerting))
@@ -379,11 +381,13 @@ impl Checker<'_> {
         &mut self,
         map: &BTreeMap<String, String>,
         rule: &str,
-        at: Location,
+        (at, places): (Location, &BTreeMap<String, Location>),
     ) -> Vec<(String, Text)> {
         let mut texts = Vec::with_capacity(map.len());
         for (name, text) in map {
             let text = template(rule, text).unwrap_or_else(|message| {
+                // A label may be the group's.
+                let at = places.get(name).copied().unwrap_or(at);
                 self.error(at, &format!("field {name:?}: {message}"));
                 Text::Plain(String::new())
             });
@@ -400,6 +404,13 @@ impl Checker<'_> {
             message: message.to_owned(),
         });
     }
+}
+
+/// Where the texts of a map stand.
+fn places(raw: Option<&BTreeMap<String, Option<Spanned<String>>>>) -> BTreeMap<String, Location> {
+    let texts = raw.into_iter().flatten();
+    let placed = texts.filter_map(|(name, text)| Some((name.clone(), text.as_ref()?.referenced)));
+    placed.collect()
 }
 
 /// Parses a label's or annotation's text; most have nothing to expand.
