@@ -67,7 +67,10 @@ fn wrong_types_and_numbers() {
     check_text("server = 1", &["c.toml:1:1: [server]: invalid type"]);
     check_text(
         "[[server]]\n[[query]]\n",
-        &["c.toml:1:1: [server", "c.toml:2:1: [query"],
+        &[
+            "c.toml:1:3: [server]: invalid type",
+            "c.toml:2:3: [query]: invalid type",
+        ],
     );
     check_text(
         "server.listen = \"x\"",
@@ -169,7 +172,7 @@ fn files_that_the_configuration_names() {
     );
     with(
         "alerting.config_file = \"am.yml\"",
-        &["am.yml:3:3: unknown field `group_wiat`"],
+        &["am.yml:3:3: route.group_wiat: unknown field `group_wiat`"],
     );
     write("am.yml", b"route:\n  receiver: b\n  routes: [{receiver: c}]\ntemplates: [t.tmpl]\nreceivers:\n- name: a\n");
     write("t.tmpl", b"{{ define \"x\" }}\n{{ end }}\n{{ nope }}\n");
