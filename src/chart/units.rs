@@ -344,9 +344,11 @@ fn fixed(value: f64, decimals: Option<usize>) -> String {
     text
 }
 
-/// Grafana's rule: three digits that count, a fourth for small leading ones.
+/// Grafana's rule: three digits that count, a fourth for small leading ones, none for
+/// whole numbers. What the last bits of a quotient add to a whole number is no digit.
 fn decimals_for(value: f64) -> usize {
-    if value == 0.0 || value.fract() == 0.0 {
+    let whole = value.round();
+    if (value - whole).abs() <= whole.abs() * 1e-12 {
         return 0;
     }
     let log10 = value.abs().log10().floor();
@@ -471,6 +473,9 @@ mod tests {
         check("none", 2.25, "2.25");
         check("none", 0.000_123, "0.000123");
         check("none", -0.0, "0");
+        check("none", 2.000_000_000_000_000_4, "2");
+        check("mps", 10.999_999_999_999_998, "11 msg/s");
+        check("none", 2.000_001, "2.00");
         check("none", f64::NAN, "NaN");
         check("none", f64::NEG_INFINITY, "-Inf");
         let two = Format {

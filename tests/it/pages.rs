@@ -453,7 +453,7 @@ async fn a_panel_comes_alone_with_its_exact_values_and_its_tag() {
     assert!((last - 11.0).abs() < 1e-9, "{last}");
     assert_eq!(
         acme["f"].as_array().unwrap().last().unwrap(),
-        "11.0\u{a0}msg/s"
+        "11\u{a0}msg/s"
     );
 
     let several = world
@@ -687,22 +687,22 @@ async fn r0_25_emqx_connections_count() {
 
 #[tokio::test]
 async fn r0_26_emqx_messages_received() {
-    emqx_number("Received", "2.00").await;
+    emqx_number("Received", "2").await;
 }
 
 #[tokio::test]
 async fn r0_27_emqx_messages_sent() {
-    emqx_number("Sent", "2.00").await;
+    emqx_number("Sent", "2").await;
 }
 
 #[tokio::test]
 async fn r0_28_emqx_messages_publish() {
-    emqx_number("Messages published", "2.00").await;
+    emqx_number("Messages published", "2").await;
 }
 
 #[tokio::test]
 async fn r0_29_emqx_client_connect() {
-    emqx_number("Connect events", "2.00").await;
+    emqx_number("Connect events", "2").await;
 }
 
 #[tokio::test]
