@@ -85,6 +85,7 @@ fn write(args: &BackupArgs) -> anyhow::Result<String> {
         "{} is there already",
         args.file.display()
     );
+    refuse_inside(&args.file, &dir)?;
     let plan = match &args.base {
         Some(base) => plan(base)?,
         None => Plan::default(),
@@ -118,6 +119,23 @@ fn write(args: &BackupArgs) -> anyhow::Result<String> {
         held.files,
         held.commit_seq
     ))
+}
+
+/// A backup in the directory that it is of would have to hold itself.
+fn refuse_inside(file: &Path, dir: &Path) -> anyhow::Result<()> {
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let cannot = || format!("cannot write {}", file.display());
+    let parent = parent.canonicalize().with_context(cannot)?;
+    ensure!(
+        !parent.starts_with(dir.canonicalize()?),
+        "{} is inside the data directory {}, expected a place outside of it",
+        file.display(),
+        dir.display()
+    );
+    Ok(())
 }
 
 /// What a former backup has.

@@ -84,6 +84,11 @@ async fn a_backup_of_a_server_under_load_restores_what_was_acknowledged() {
     let again = pulse(&["backup", text(&file), "--data-dir", text(&data)]);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("is there already"));
+    let inside = data.join("b.pulse");
+    let itself = pulse(&["backup", text(&inside), "--data-dir", text(&data)]);
+    assert_eq!(itself.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&itself.stderr).contains("inside the data directory"));
+    assert!(!inside.exists());
     // The secret is needed, and no other one will do.
     let url = server.url("/api/v1/local/backup");
     let answer = server.http.post(&url, "application/json", "").await;
