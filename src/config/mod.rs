@@ -265,6 +265,10 @@ mod tests {
             ],
         );
         check_error(
+            "[[alerting.receivers]]\nname = \"a\"\n",
+            &["c.toml:1:", "[alerting] receivers: nothing leads to them"],
+        );
+        check_error(
             "[[tenant]]\nid = \"a\"\n[[tenant]]\nid = \"a\"\n",
             &["c.toml:4:", "[tenant[1]] id: tenant id \"a\" is used twice"],
         );

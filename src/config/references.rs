@@ -17,6 +17,7 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
             "not beside the tree of [alerting.route] or config_file",
         )
     }));
+    found.extend(nobody_told(config));
     let is_tree = config.alerting.route.is_some() || config.alerting.file.is_some();
     if let Some(tree) = config.notification_tree().filter(|_| is_tree) {
         // An `alertmanager.yml` means its own receivers only, as in Alertmanager.
@@ -28,6 +29,16 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
         found.extend(told.map(|(path, text)| Mistake::new(config.tree_path(&path), text)));
     }
     found
+}
+
+/// Receivers to which nothing leads would never be told.
+fn nobody_told(config: &Config) -> Option<Mistake> {
+    let alerting = &config.alerting;
+    let leads = config.notification_tree().is_some() || alerting.config_file.is_some();
+    (!alerting.receivers.is_empty() && !leads).then(|| {
+        let text = "nothing leads to them, expected [alerting.route], or one of them as receiver";
+        Mistake::new("alerting.receivers", text)
+    })
 }
 
 fn repeats(config: &Config, found: &mut Vec<Mistake>) {
