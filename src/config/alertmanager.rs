@@ -250,6 +250,10 @@ fn from_yaml(text: &str, name: &str) -> Result<(Alertmanager, Written), Mistake>
         let whole = err.without_snippet().to_string();
         let first = whole.lines().next().unwrap_or_default();
         let message = first.strip_prefix("error: ").unwrap_or(first);
+        // Advice to who calls the library, and the place a second time.
+        let end = [", set DuplicateKeyPolicy", " at line "].map(|advice| message.find(advice));
+        let end = end.into_iter().flatten().min().unwrap_or(message.len());
+        let message = &message[..end];
         Mistake::elsewhere(format!("{name}:{line}:{column}: {message}"))
     })?;
     let mut written = Written::yaml(name, text);

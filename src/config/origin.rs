@@ -3,12 +3,15 @@
 
 use std::fmt;
 
-use super::document::{Document, Way};
+use super::document::{Document, Field, Way};
 use super::mistake::{Mistake, Mistakes, Told, told};
-use super::places::{self, Place};
+use super::places;
 
 /// Stands in paths for the tree that `[alerting] config_file` names.
 pub(super) const TREE_FILE: &str = "alerting.file";
+
+/// Mistakes of names and values that are told at once.
+const MISTAKES_MAX: usize = 100;
 
 /// Longer lines are not shown.
 const PICTURE_BYTES_MAX: usize = 200;
@@ -78,9 +81,9 @@ impl Origin {
             all.extend(told.map(|(line, told)| ((number, *line), told.clone())));
         }
         if !mistakes.is_empty() {
-            let places = (self.file.places(), self.tree.places());
-            let located = mistakes.iter().filter_map(|m| self.locate(m, &places));
-            all.extend(located);
+            let fields = (self.file.fields(), self.tree.fields());
+            let located = mistakes.iter().filter_map(|m| self.locate(m, &fields));
+            all.extend(located.take(MISTAKES_MAX));
         }
         all.sort_by_key(|(place, _)| *place);
         all.dedup_by(|a, b| a.1.line == b.1.line);
@@ -92,7 +95,7 @@ impl Origin {
     fn locate(
         &self,
         mistake: &Mistake,
-        (of_file, of_tree): &(Vec<Place>, Vec<Place>),
+        (of_file, of_tree): &(Vec<Field>, Vec<Field>),
     ) -> Option<((usize, usize), Told)> {
         let (path, text) = (&mistake.path, &mistake.message);
         let flag = self.flags.iter().find(|(flag, _)| starts_with(path, flag));
@@ -117,8 +120,8 @@ impl Origin {
     }
 
     /// Whether a mistake may be one only because something was left out.
-    fn may_follow(&self, mistake: &Mistake, places: &[Place]) -> bool {
-        let shown = places::find(places, &mistake.path).map(|(_, shown)| shown);
+    fn may_follow(&self, mistake: &Mistake, fields: &[Field]) -> bool {
+        let shown = places::find(fields, &mistake.path).map(|(_, shown)| shown);
         let path = shown.as_ref().unwrap_or(&mistake.path);
         let top = mistake.top();
         self.file
@@ -151,9 +154,9 @@ impl Written {
         }
     }
 
-    /// Where the fields stand that were not left out. It is read again: who has no
-    /// mistake keeps no tree.
-    fn places(&self) -> Vec<Place> {
+    /// The fields that were not left out. The text is read again: who has no mistake
+    /// keeps no tree.
+    fn fields(&self) -> Vec<Field> {
         let document = match self.is_yaml {
             true => Document::yaml(&self.text).ok(),
             false => Some(Document::toml(&self.text).0),
@@ -162,16 +165,16 @@ impl Written {
             for gone in &self.left_out {
                 document.leave_out(&gone.way);
             }
-            places::places(&document, &self.text)
+            document.fields()
         })
     }
 
     /// The line of a field, and what to tell of it.
-    fn locate(&self, places: &[Place], path: &str, message: &str) -> (usize, Told) {
-        match places::find(places, path) {
-            Some((place, shown)) => {
-                let text = self.named(&shown, message);
-                (place.line, self.told_at((place.line, place.column), &text))
+    fn locate(&self, fields: &[Field], path: &str, message: &str) -> (usize, Told) {
+        match places::find(fields, path) {
+            Some((at, shown)) => {
+                let place = places::position(&self.text, at);
+                (place.0, self.told_at(place, &self.named(&shown, message)))
             }
             None => (0, self.told_of(&self.named(path, message))),
         }

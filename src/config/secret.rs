@@ -66,6 +66,15 @@ impl<'de> de::Visitor<'de> for SecretVisitor {
         Ok(Secret::Literal(text.to_owned()))
     }
 
+    // The usual messages would show what was written.
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+        Err(unquoted())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
+        Err(unquoted())
+    }
+
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
         let secret = match map.next_key::<String>()?.as_deref() {
             Some("file") => Secret::File(map.next_value()?),
@@ -80,6 +89,10 @@ impl<'de> de::Visitor<'de> for SecretVisitor {
     }
 }
 
+fn unquoted<E: de::Error>() -> E {
+    E::custom("a number, expected { file = \"...\" }, { env = \"...\" } or a string in quotes")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +100,14 @@ mod tests {
     #[test]
     fn literals_are_never_printed() {
         assert_eq!(format!("{:?}", Secret::Literal("hunter2".into())), "***");
+        for text in ["[auth]\ntoken = 12345", "[auth]\ntoken = 123.45"] {
+            let err = crate::config::Config::parse(text, "c")
+                .unwrap_err()
+                .to_string();
+            assert!(err.contains("in quotes") && !err.contains("123"), "{err}");
+        }
+        let text = "route: {receiver: a}\nreceivers:\n- name: a\n  webhook_configs:\n  - url: http://h\n    \
+            http_config: {basic_auth: {username: 1001, password: 0123}}\n";
+        crate::config::Alertmanager::parse(text, "am.yml").unwrap();
     }
 }

@@ -8,7 +8,8 @@ use super::{Key, Node, Value};
 /// The tree of a text, and the mistakes of one that is no TOML.
 pub(super) fn parse(text: &str) -> (Node, Vec<toml::de::Error>) {
     let (root, errors) = DeTable::parse_recoverable(text);
-    (Node::new(root.span(), table(root.get_ref())), errors)
+    let at = root.span();
+    (Node::new(at.start, at, table(root.get_ref())), errors)
 }
 
 fn table(table: &DeTable<'_>) -> Value {
@@ -36,5 +37,6 @@ fn node(value: &Spanned<DeValue<'_>>) -> Node {
         DeValue::Array(members) => Value::List(members.iter().map(node).collect()),
         DeValue::Table(fields) => table(fields),
     };
-    Node::new(value.span(), read)
+    let at = value.span();
+    Node::new(at.start, at, read)
 }

@@ -11,7 +11,8 @@ use super::{Key, Node, Value};
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: de::Deserializer<'de>>(from: D) -> Result<Node, D::Error> {
         let spanned = Spanned::<Value>::deserialize(from)?;
-        Ok(Node::new(bytes(spanned.referenced), spanned.value))
+        let at = bytes(spanned.referenced).start;
+        Ok(Node::new(at, bytes(spanned.defined), spanned.value))
     }
 }
 
@@ -49,11 +50,9 @@ impl<'de> de::Visitor<'de> for ValueVisitor {
         Ok(Value::Integer(number))
     }
 
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
-        i64::try_from(number).map_or_else(
-            |_| Err(E::custom("number too large")),
-            |n| Ok(Value::Integer(n)),
-        )
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        // A larger one is none that a number field takes; as a text it is what is written.
+        Ok(i64::try_from(number).map_or(Value::Float(number as f64), Value::Integer))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {

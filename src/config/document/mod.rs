@@ -41,8 +41,10 @@ enum Rules<'t> {
 /// A value.
 #[derive(Clone, PartialEq, Debug)]
 struct Node {
-    /// The bytes of the text where it stands.
-    at: Range<usize>,
+    /// The first byte of the place where it is used.
+    at: usize,
+    /// The bytes of the text in which it is written: elsewhere when an alias brought it.
+    written: Range<usize>,
     value: Value,
     /// Reading goes on as if it were not there.
     left_out: bool,
@@ -151,9 +153,10 @@ impl<'t> Document<'t> {
 }
 
 impl Node {
-    fn new(at: Range<usize>, value: Value) -> Node {
+    fn new(at: usize, written: Range<usize>, value: Value) -> Node {
         Node {
             at,
+            written,
             value,
             left_out: false,
         }
@@ -190,7 +193,7 @@ impl Node {
             let field = Field {
                 path: format!("{path}[{index}]"),
                 shown: format!("{shown}[{written}]"),
-                at: node.at.start,
+                at: node.at,
             };
             index += usize::from(!node.left_out);
             (field, node)

@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
             (Value::Text(text), _) => Some(text),
             (Value::Null, Rules::Yaml(_)) => Some(""),
             (Value::Bool(_) | Value::Integer(_) | Value::Float(_), Rules::Yaml(source)) => {
-                source.get(self.node.at.clone())
+                source.get(self.node.written.clone())
             }
             _ => None,
         }
@@ -113,14 +113,16 @@ impl<'a> Reader<'a> {
 impl<'de> de::Deserializer<'de> for Reader<'de> {
     type Error = Error;
 
-    /// For types that take several forms.
+    /// For types that take several forms, of which one is a text.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if let Some(text) = self.text() {
+            return visitor.visit_borrowed_str(text);
+        }
         match &self.node.value {
             Value::Bool(flag) => visitor.visit_bool(*flag),
             Value::Integer(number) => visitor.visit_i64(*number),
             Value::Float(number) => visitor.visit_f64(*number),
-            Value::Text(text) => visitor.visit_borrowed_str(text),
-            Value::Null | Value::Date => Err(self.no(&visitor)),
+            Value::Null | Value::Date | Value::Text(_) => Err(self.no(&visitor)),
             Value::List(_) => match self.list() {
                 Some(list) => visitor.visit_seq(list),
                 None => Err(self.no(&visitor)),

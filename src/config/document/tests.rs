@@ -184,3 +184,26 @@ fn reading_goes_on_without_what_is_left_out() {
     ];
     assert_eq!(paths, wanted);
 }
+
+#[test]
+fn an_alias_stands_for_what_its_anchor_holds() {
+    let text = "text: &a 8080\nnames: [*a, &b yes, *b]\nbelow:\n- &c {text: 1.10, flag: true}\n\
+                - {<<: *c, flag: false}\n- *c\n";
+    let read = yaml::<Table>(text).unwrap();
+    assert_eq!(
+        (read.text.as_str(), read.names),
+        ("8080", ["8080", "yes", "yes"].map(String::from).to_vec())
+    );
+    let below: Vec<_> = read
+        .below
+        .iter()
+        .map(|t| (t.text.as_str(), t.flag))
+        .collect();
+    assert_eq!(below, [("1.10", true), ("1.10", false), ("1.10", true)]);
+    let large = yaml::<Table>(
+        "text: 12345678901234567890\nnames: [1234567890123456789012345678901234567890]",
+    );
+    let large = large.unwrap();
+    assert_eq!(large.text, "12345678901234567890");
+    assert_eq!(large.names, ["1234567890123456789012345678901234567890"]);
+}
