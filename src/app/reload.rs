@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::start::{completed, operator_token};
 use super::{App, check, notify};
-use crate::config::{Config, Mistakes};
+use crate::config::{Config, Mistakes, Span};
 use crate::web::ReloadRequest;
 use crate::{rules, sources};
 
@@ -21,9 +21,10 @@ impl App {
     pub async fn try_reload(&self) -> anyhow::Result<()> {
         let app = &self.0;
         let _one_at_a_time = app.reloading.lock().await;
-        let config = completed((app.load)()?, &app.addrs);
-        check(&config)?;
-        let loaded = rules::load(&config)?;
+        // Reading and checking large files may take seconds.
+        let reading = self.clone();
+        let read = tokio::task::spawn_blocking(move || reading.read_again());
+        let (config, loaded) = read.await??;
         let token = operator_token(&config)?;
         let plan = sources::Plan::from_config(&config)?;
         let fields = needs_restart(&app.started_with, &config);
@@ -39,6 +40,13 @@ impl App {
         app.token.send_replace(token);
         app.config.send_replace(Arc::new(config));
         Ok(())
+    }
+
+    fn read_again(&self) -> anyhow::Result<(Config, rules::Loaded)> {
+        let config = completed((self.0.load)()?, &self.0.addrs);
+        check(&config)?;
+        let loaded = rules::load(&config)?;
+        Ok((config, loaded))
     }
 
     /// Answers those who ask for a reload over HTTP, until the process stops.
@@ -93,20 +101,32 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         server.log_level,
         server.log_format,
         global.scrape_interval,
+        global.trust_clock,
         store.retention,
+        store.size_max,
         store.max_late,
         store.linger,
         store.hot_cache,
         store.l0_cache,
         store.head_max,
+        store.memory_limit,
+        store.free_min,
+        store.reserve,
+        store.write_budget,
+        store.read_only,
         limits.series_max,
         limits.series_per_tenant_max,
+        limits.new_series_per_hour,
+        limits.new_series_per_tenant_per_hour,
+        limits.label_values_max,
         limits.outbox_max,
         limits.dead_letters_max,
         query.concurrency,
         query.samples_max,
         query.series_max,
         query.lookback_delta,
+        query.cache,
+        query.features,
         metrics.views,
     ];
     let series_max = |config: &Config| -> Vec<(String, usize)> {
@@ -118,7 +138,13 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         "[[tenant]] series_max",
         series_max(running) != series_max(new),
     );
-    let all = fields.into_iter().chain([tenants]);
+    let retention = |config: &Config| -> Vec<(String, Span)> {
+        let own = config.tenant.iter();
+        own.filter_map(|t| Some((t.id.to_string(), t.retention?)))
+            .collect()
+    };
+    let retention = ("[[tenant]] retention", retention(running) != retention(new));
+    let all = fields.into_iter().chain([tenants, retention]);
     all.filter(|(_, differs)| *differs)
         .map(|(field, _)| field)
         .collect()
@@ -139,6 +165,10 @@ mod tests {
             (
                 "[server]\nbody_max = \"1MiB\"\n[store]\nretention = \"2d\"",
                 vec!["[server] body_max", "[store] retention"],
+            ),
+            (
+                "[store]\nread_only = true\nsize_max = \"1GiB\"\n[query]\ncache = \"0B\"",
+                vec!["[store] size_max", "[store] read_only", "[query] cache"],
             ),
             (
                 "[[tenant]]\nid = \"a\"\nseries_max = 5",
