@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::start::{completed, operator_token};
 use super::{App, check, notify};
-use crate::config::{Config, Mistakes, Span};
+use crate::config::{Config, Mistakes, Tenant};
+use crate::model::TenantId;
 use crate::web::ReloadRequest;
 use crate::{rules, sources};
 
@@ -129,25 +130,22 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         query.features,
         metrics.views,
     ];
-    let series_max = |config: &Config| -> Vec<(String, usize)> {
-        let own = config.tenant.iter();
-        own.filter_map(|t| Some((t.id.to_string(), t.series_max?)))
-            .collect()
-    };
-    let tenants = (
-        "[[tenant]] series_max",
-        series_max(running) != series_max(new),
-    );
-    let retention = |config: &Config| -> Vec<(String, Span)> {
-        let own = config.tenant.iter();
-        own.filter_map(|t| Some((t.id.to_string(), t.retention?)))
-            .collect()
-    };
-    let retention = ("[[tenant]] retention", retention(running) != retention(new));
-    let all = fields.into_iter().chain([tenants, retention]);
+    let series_max = own(running, |t| t.series_max) != own(new, |t| t.series_max);
+    let retention = own(running, |t| t.retention) != own(new, |t| t.retention);
+    let tenants = [
+        ("[[tenant]] series_max", series_max),
+        ("[[tenant]] retention", retention),
+    ];
+    let all = fields.into_iter().chain(tenants);
     all.filter(|(_, differs)| *differs)
         .map(|(field, _)| field)
         .collect()
+}
+
+/// The tenants that have their own of something.
+fn own<T>(config: &Config, of: impl Fn(&Tenant) -> Option<T>) -> Vec<(&TenantId, T)> {
+    let tenants = config.tenant.iter();
+    tenants.filter_map(|t| Some((&t.id, of(t)?))).collect()
 }
 
 #[cfg(test)]

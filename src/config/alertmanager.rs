@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::document::Document;
+use super::document::{Document, yaml_mistake};
 use super::intervals::NamedIntervals;
 use super::mistake::{Mistake, joined};
 use super::origin::{Origin, TREE_FILE, Written};
@@ -246,14 +246,7 @@ fn check_root(root: &RouteNode, found: &mut Vec<(String, String)>) {
 
 fn from_yaml(text: &str, name: &str) -> Result<(Alertmanager, Written), Mistake> {
     let document = Document::yaml(text).map_err(|err| {
-        let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
-        let whole = err.without_snippet().to_string();
-        let first = whole.lines().next().unwrap_or_default();
-        let message = first.strip_prefix("error: ").unwrap_or(first);
-        // Advice to who calls the library, and the place a second time.
-        let end = [", set DuplicateKeyPolicy", " at line "].map(|advice| message.find(advice));
-        let end = end.into_iter().flatten().min().unwrap_or(message.len());
-        let message = &message[..end];
+        let (line, column, message) = yaml_mistake(&err);
         Mistake::elsewhere(format!("{name}:{line}:{column}: {message}"))
     })?;
     let mut written = Written::yaml(name, text);

@@ -36,6 +36,7 @@ use serde::Deserialize;
 pub use alerting::{Alerting, Rules};
 pub use alertmanager::{Alertmanager, AlertmanagerGlobal};
 pub use destination::{Address, Destinations, Route, Webhook};
+pub use document::yaml_mistake;
 pub use limits::{Feature, Limits, Query, Store, Tenant};
 pub use mistake::{Mistake, Mistakes};
 pub use origin::Origin;

@@ -41,6 +41,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use attempts::{Attempt, End, History, history_since};
+pub use nats::servers as nats_servers;
 pub use options::Options;
 pub use poster::{Poster, alertmanagers};
 pub use view::{DestinationState, DestinationView};

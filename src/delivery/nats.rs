@@ -161,7 +161,11 @@ impl Nats {
     }
 }
 
-fn servers(url: &str) -> anyhow::Result<Vec<ServerAddr>> {
+/// The servers of an address: one or several, separated by commas.
+///
+/// # Errors
+/// With what is wrong with the first that is none.
+pub fn servers(url: &str) -> anyhow::Result<Vec<ServerAddr>> {
     let server = |server: &str| {
         let server = server.trim();
         ensure!(

@@ -12,6 +12,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::raw::{RawFile, RawGroup, RawMap, RawRule};
 use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text, rule_id};
+use crate::config::yaml_mistake;
 use crate::gotmpl::{Template, prometheus};
 use crate::model::duration;
 use crate::promql;
@@ -78,9 +79,8 @@ pub fn parse(file: &str, text: &str, defaults: Defaults) -> Result<Vec<GroupSpec
 /// With every mistake, in the order of the file.
 pub fn parse_lenient(file: &str, text: &str, defaults: Defaults) -> Result<Parsed, Vec<FileError>> {
     let raw: Option<RawFile> = serde_saphyr::from_str(text).map_err(|err| {
-        let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
-        let layout = bad_layout(text, line);
-        let (line, column, message) = layout.unwrap_or_else(|| (line, column, yaml_message(&err)));
+        let said = yaml_mistake(&err);
+        let (line, column, message) = bad_layout(text, said.0).unwrap_or(said);
         vec![FileError {
             file: file.to_owned(),
             line,
@@ -140,13 +140,6 @@ pub fn duplicates(groups: &[GroupSpec]) -> Vec<String> {
         format!("{}{{{}}}", rule.name, pairs.join(", "))
     });
     shown.collect()
-}
-
-/// The parser's message without its picture of the place.
-fn yaml_message(err: &serde_saphyr::Error) -> String {
-    let whole = err.without_snippet().to_string();
-    let first = whole.lines().next().unwrap_or_default();
-    first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
 struct Checker<'a> {

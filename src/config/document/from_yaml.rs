@@ -8,6 +8,18 @@ use serde_saphyr::{Location, Spanned};
 
 use super::{Key, Node, Value};
 
+/// Line, column and text of what the parser says, without its picture of the place, the
+/// place a second time, and its advice to who calls it.
+pub fn yaml_mistake(err: &serde_saphyr::Error) -> (u64, u64, String) {
+    let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
+    let whole = err.without_snippet().to_string();
+    let first = whole.lines().next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first);
+    let end = [", set DuplicateKeyPolicy", " at line "].map(|advice| message.find(advice));
+    let end = end.into_iter().flatten().min().unwrap_or(message.len());
+    (line, column, message[..end].to_owned())
+}
+
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: de::Deserializer<'de>>(from: D) -> Result<Node, D::Error> {
         let spanned = Spanned::<Value>::deserialize(from)?;

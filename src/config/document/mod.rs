@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use super::mistake::joined;
 use reader::Reader;
 
+pub use from_yaml::yaml_mistake;
 pub(super) use reader::Error;
 
 /// A text as a tree.

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use async_nats::{ConnectOptions, ServerAddr};
 
 use super::super::tls;
 use crate::config::{self, Config, NatsConsumerType, NatsDeliver, NatsMode, Tls};
+use crate::delivery::nats_servers;
 
 /// Half-open connections are noticed within two of these.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -113,7 +114,7 @@ fn checked(source: &config::Nats, config: &Config) -> anyhow::Result<Options> {
         !source.name.is_empty() && !source.name.contains('\0'),
         "name: expected at least one character, and no NUL"
     );
-    let servers = servers(&source.url).with_context(|| format!("url: {:?}", source.url))?;
+    let servers = nats_servers(&source.url).with_context(|| format!("url: {:?}", source.url))?;
     let require_tls = servers.iter().any(ServerAddr::tls_required);
     ensure!(
         require_tls || source.tls == Tls::default(),
@@ -167,24 +168,6 @@ fn checked(source: &config::Nats, config: &Config) -> anyhow::Result<Options> {
         client_certificate: resolve(&source.tls.cert_file).zip(resolve(&source.tls.key_file)),
         fingerprint: tls::fingerprint(&source.tls, config, &[secret.as_deref()]),
     })
-}
-
-fn servers(url: &str) -> anyhow::Result<Vec<ServerAddr>> {
-    url.split(',')
-        .map(|server| {
-            let server = server.trim();
-            if !server.starts_with("nats://") && !server.starts_with("tls://") {
-                bail!("expected nats://HOST:PORT or tls://HOST:PORT");
-            }
-            let server: ServerAddr = server.parse()?;
-            ensure!(
-                server.username().is_none() && server.password().is_none(),
-                "credentials do not belong into the url, use username and password or token"
-            );
-            ensure!(!server.host().is_empty(), "no host");
-            Ok(server)
-        })
-        .collect()
 }
 
 /// A stream's or consumer's name is one token of a subject.
