@@ -334,6 +334,8 @@ pub enum BinaryOp {
     Less,
     GreaterEqual,
     LessEqual,
+    TrimUpper,
+    TrimLower,
     And,
     Or,
     Unless,
@@ -341,7 +343,7 @@ pub enum BinaryOp {
 
 impl BinaryOp {
     /// All of them.
-    pub const ALL: [BinaryOp; 16] = [
+    pub const ALL: [BinaryOp; 18] = [
         BinaryOp::Add,
         BinaryOp::Sub,
         BinaryOp::Mul,
@@ -355,6 +357,8 @@ impl BinaryOp {
         BinaryOp::Less,
         BinaryOp::GreaterEqual,
         BinaryOp::LessEqual,
+        BinaryOp::TrimUpper,
+        BinaryOp::TrimLower,
         BinaryOp::And,
         BinaryOp::Or,
         BinaryOp::Unless,
@@ -376,6 +380,8 @@ impl BinaryOp {
             BinaryOp::Less => "<",
             BinaryOp::GreaterEqual => ">=",
             BinaryOp::LessEqual => "<=",
+            BinaryOp::TrimUpper => "</",
+            BinaryOp::TrimLower => ">/",
             BinaryOp::And => "and",
             BinaryOp::Or => "or",
             BinaryOp::Unless => "unless",
@@ -395,6 +401,16 @@ impl BinaryOp {
         )
     }
 
+    /// Whether it takes a side off histograms, and does nothing else.
+    pub fn is_trim(self) -> bool {
+        matches!(self, BinaryOp::TrimUpper | BinaryOp::TrimLower)
+    }
+
+    /// Whether the result is no longer the metric, so that its name goes.
+    pub fn drops_name(self) -> bool {
+        !self.is_comparison() && !self.is_trim() && !self.is_set()
+    }
+
     /// Whether it works on sets of elements.
     pub fn is_set(self) -> bool {
         matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
@@ -405,7 +421,7 @@ impl BinaryOp {
         match self {
             BinaryOp::Or => 1,
             BinaryOp::And | BinaryOp::Unless => 2,
-            op if op.is_comparison() => 3,
+            op if op.is_comparison() || op.is_trim() => 3,
             BinaryOp::Add | BinaryOp::Sub => 4,
             BinaryOp::Pow => 6,
             _ => 5,

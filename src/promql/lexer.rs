@@ -216,6 +216,8 @@ impl Lexer<'_> {
             ('!', Some('=')) => (Token::Operator(BinaryOp::NotEqual), 2),
             ('<', Some('=')) => (Token::Operator(BinaryOp::LessEqual), 2),
             ('>', Some('=')) => (Token::Operator(BinaryOp::GreaterEqual), 2),
+            ('<', Some('/')) => (Token::Operator(BinaryOp::TrimUpper), 2),
+            ('>', Some('/')) => (Token::Operator(BinaryOp::TrimLower), 2),
             ('<', _) => (Token::Operator(BinaryOp::Less), 1),
             ('>', _) => (Token::Operator(BinaryOp::Greater), 1),
             ('=', Some('~')) => return self.fail("unexpected character after '=': '~'".to_owned()),

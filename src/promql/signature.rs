@@ -67,6 +67,7 @@ pub(super) enum Kind {
     Scalar,
     Vector,
     Timestamp,
+    StartTimestamp,
     Absent,
     AbsentOverTime,
     Sort {
@@ -264,6 +265,7 @@ const FUNCTIONS: &[Function] = &[
     fixed("sort_desc", &[V], V, Kind::Sort { descending: true }),
     math("sqrt", f64::sqrt),
     of_query("start", QueryPart::Start),
+    fixed("start_timestamp", &[V], V, Kind::StartTimestamp).experimental(),
     window("stddev_over_time", W::Stddev),
     window("stdvar_over_time", W::Stdvar),
     of_query("step", QueryPart::Step),

@@ -132,7 +132,7 @@ impl Histogram {
     }
 
     /// Lets a bucket around zero begin or end there when nothing is on that side.
-    fn clip(&self, range: &mut Range) {
+    pub(super) fn clip(&self, range: &mut Range) {
         if range.lower > 0.0 || range.upper < 0.0 {
             return;
         }
@@ -147,7 +147,7 @@ impl Histogram {
         }
     }
 
-    fn is_linear(&self, range: &Range) -> bool {
+    pub(super) fn is_linear(&self, range: &Range) -> bool {
         self.is_custom() || range.lower <= 0.0 && range.upper >= 0.0
     }
 
@@ -166,7 +166,7 @@ impl Histogram {
     }
 
     /// The share of a bucket that lies below a value in it.
-    fn share_below(&self, range: &Range, v: f64) -> f64 {
+    pub(super) fn share_below(&self, range: &Range, v: f64) -> f64 {
         let Range { lower, upper, .. } = *range;
         if self.is_linear(range) {
             return (v - lower) / (upper - lower);

@@ -9,7 +9,7 @@
 //!   the same as none, so nothing else has to be kept. The list is small where a
 //!   dense one could be blown up by a single gap.
 //! - [`merge`] adds, subtracts and scales, and knows what a counter reset is;
-//!   [`estimate`] tells quantiles, fractions and the spread.
+//!   [`estimate`] tells quantiles, fractions and the spread; [`trim`] cuts off a side.
 //! - The evaluator holds histograms beside its columns of floats, never in them,
 //!   so a query without histograms does not notice them.
 //!
@@ -19,9 +19,11 @@
 mod bounds;
 mod estimate;
 mod merge;
+mod trim;
 
 pub use estimate::Quantile;
 pub use merge::{Incompatible, Merged};
+pub use trim::Keep;
 
 use std::fmt;
 use std::sync::Arc;
@@ -125,33 +127,43 @@ impl Histogram {
     pub fn ranges(&self) -> Vec<Range> {
         let size = self.negative.len() + self.positive.len() + 1;
         let mut ranges = Vec::with_capacity(size);
-        for bucket in self.negative.iter().rev() {
-            let range = bounds::exponential(self.schema, *bucket);
-            ranges.push(Range {
-                lower: -range.upper,
-                upper: -range.lower,
-                lower_closed: true,
-                upper_closed: false,
-                count: bucket.count,
-            });
-        }
+        let negative = self.negative.iter().rev();
+        ranges.extend(negative.map(|bucket| self.negative_range(*bucket)));
         if self.zero_count != 0.0 {
-            ranges.push(Range {
-                lower: -self.zero_threshold,
-                upper: self.zero_threshold,
-                lower_closed: true,
-                upper_closed: true,
-                count: self.zero_count,
-            });
+            ranges.push(self.zero_range());
         }
-        ranges.extend(self.positive.iter().map(|bucket| {
-            if self.is_custom() {
-                bounds::custom(&self.bounds, *bucket)
-            } else {
-                bounds::exponential(self.schema, *bucket)
-            }
-        }));
+        let positive = self.positive.iter();
+        ranges.extend(positive.map(|bucket| self.positive_range(*bucket)));
         ranges
+    }
+
+    fn negative_range(&self, bucket: Bucket) -> Range {
+        let range = bounds::exponential(self.schema, bucket);
+        Range {
+            lower: -range.upper,
+            upper: -range.lower,
+            lower_closed: true,
+            upper_closed: false,
+            count: bucket.count,
+        }
+    }
+
+    fn zero_range(&self) -> Range {
+        Range {
+            lower: -self.zero_threshold,
+            upper: self.zero_threshold,
+            lower_closed: true,
+            upper_closed: true,
+            count: self.zero_count,
+        }
+    }
+
+    fn positive_range(&self, bucket: Bucket) -> Range {
+        if self.is_custom() {
+            bounds::custom(&self.bounds, bucket)
+        } else {
+            bounds::exponential(self.schema, bucket)
+        }
     }
 
     /// How many numbers it holds; what limits of memory count.

@@ -57,15 +57,28 @@ impl Evaluator<'_> {
         let op = binary.op;
         let notes = &mut self.annotations;
         let grid = match (lhs, rhs) {
+            (Computed::Scalar(_), Computed::Scalar(_)) if op.is_trim() => {
+                let message = format!(
+                    "operator {:?} not allowed for Scalar operations",
+                    op.as_str()
+                );
+                return Err(EvalError::execution(message));
+            }
             (Computed::Scalar(a), Computed::Scalar(b)) => {
                 return Ok(Computed::Scalar(scalars(op, &a, &b, steps)));
             }
             (Computed::Grid(mut grid), Computed::Scalar(scalar)) => {
                 native::with_scalar(operation, &mut grid, &scalar, false, notes);
+                if op.is_trim() {
+                    native::without_floats(operation, &mut grid, notes);
+                }
                 self.with_scalar(binary, grid, |step, v| (v, scalar.at(step)))?
             }
             (Computed::Scalar(scalar), Computed::Grid(mut grid)) => {
                 native::with_scalar(operation, &mut grid, &scalar, true, notes);
+                if op.is_trim() {
+                    native::without_floats(operation, &mut grid, notes);
+                }
                 self.with_scalar(binary, grid, |step, v| (scalar.at(step), v))?
             }
             (Computed::Grid(lhs), Computed::Grid(rhs)) => match op {
@@ -96,7 +109,7 @@ impl Evaluator<'_> {
             swapped,
             operation,
         };
-        let mixed = many.has_histograms() || one.has_histograms();
+        let mixed = binary.op.is_trim() || many.has_histograms() || one.has_histograms();
         let (groups, one_groups) = join.groups();
         join.check_one(&groups, &one_groups)?;
         let mut result = Grid::default();
@@ -148,6 +161,9 @@ impl Evaluator<'_> {
         sides: impl Fn(usize, f64) -> (f64, f64),
     ) -> Result<Grid> {
         let op = binary.op;
+        if op.is_trim() {
+            return Ok(grid);
+        }
         if !op.is_comparison() {
             grid.map_steps(|step, v| {
                 let (a, b) = sides(step, v);
@@ -315,6 +331,7 @@ impl Join<'_> {
     /// combined with the value that stands for it.
     fn fill_in(&self, steps: Steps, result: &mut Grid, notes: &mut Annotations) {
         let matching = &self.binary.matching;
+        let op = self.binary.op;
         let (for_many, for_one) = if self.swapped {
             (matching.fill.right, matching.fill.left)
         } else {
@@ -325,7 +342,7 @@ impl Join<'_> {
             for (i, row) in alone.rows().iter().enumerate() {
                 let group = self.group_labels(row);
                 let labels = self.labels(row.labels(), |name| group.value(name));
-                if !row.histograms().is_empty() {
+                if op.is_trim() || !row.histograms().is_empty() {
                     let all = alone.elements(i, row.end()).into_iter();
                     let fill = Element::Float(fill);
                     let all = all.map(|v| self.combine_mixed(&v, &fill, notes));
@@ -341,7 +358,7 @@ impl Join<'_> {
             let alone = filter(matching, self.one.clone(), self.many, steps, false);
             for (i, row) in alone.rows().iter().enumerate() {
                 let labels = self.labels(self.group_labels(row), |name| row.value(name));
-                if !row.histograms().is_empty() {
+                if op.is_trim() || !row.histograms().is_empty() {
                     let all = alone.elements(i, row.end()).into_iter();
                     let fill = Element::Float(fill);
                     let all = all.map(|v| self.combine_mixed(&fill, &v, notes));
@@ -388,7 +405,7 @@ impl Join<'_> {
     fn labels<'o>(&self, many: Labels, one: impl Fn(&str) -> &'o str) -> Labels {
         let matching = &self.binary.matching;
         let op = self.binary.op;
-        let drops_name = !op.is_comparison() || self.binary.returns_bool;
+        let drops_name = op.drops_name() || self.binary.returns_bool;
         let mut labels = many.to_builder();
         labels.retain(|name, _| {
             let listed = matching.labels.iter().any(|label| label == name);

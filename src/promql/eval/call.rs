@@ -38,6 +38,11 @@ impl Evaluator<'_> {
             Kind::ClampMax => self.clamp_one(args, steps, math::min)?,
             Kind::Date(part) => self.date(part, args.first(), steps)?,
             Kind::Timestamp => self.timestamp(&args[0], steps)?,
+            Kind::StartTimestamp => {
+                // No sample has one; Prometheus answers the same unless it stores them.
+                self.vector(&args[0], steps)?;
+                Grid::default()
+            }
             Kind::Absent => self.absent(&args[0], steps)?,
             Kind::AbsentOverTime => self.absent_over_time(&args[0], steps)?,
             Kind::Sort { descending } => self.sort(&args[0], descending, span, steps)?,

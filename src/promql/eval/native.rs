@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::super::annotations::Annotations;
 use super::super::ast::{Binary, BinaryOp, Span};
-use super::super::grid::{Element, Grid, Scalar, Steps};
+use super::super::grid::{Element, Grid, Scalar, Steps, absent};
 use super::super::math;
 use crate::model::Histogram;
-use crate::model::histogram::ResetHint;
+use crate::model::histogram::{Keep, ResetHint};
 
 /// A number from each histogram; the numbers of the grid are left out.
 pub(super) fn each(grid: &Grid, steps: Steps, of: fn(&Histogram) -> f64) -> Grid {
@@ -68,6 +68,14 @@ pub(super) fn with_scalar(
     });
 }
 
+/// Leaves out the numbers of a vector, which an operator for histograms does not take.
+pub(super) fn without_floats(operation: &Operation<'_>, grid: &mut Grid, notes: &mut Annotations) {
+    grid.map_steps(|_, v| {
+        operation.refuse(&Element::Float(v), &Element::Float(v), notes);
+        absent()
+    });
+}
+
 /// A binary operation and where it stands.
 #[derive(Clone, Copy)]
 pub(super) struct Operation<'a> {
@@ -84,6 +92,7 @@ impl Operation<'_> {
             (Element::Float(x), Element::Float(y)) if op.is_comparison() => {
                 self.compared(math::compare(op, *x, *y), a)
             }
+            (Element::Float(_), Element::Float(_)) if op.is_trim() => self.refuse(a, b, notes),
             (Element::Float(a), Element::Float(b)) => Element::of(math::arithmetic(op, *a, *b)),
             (Element::Histogram(x), Element::Histogram(y)) => match op {
                 BinaryOp::Add | BinaryOp::Sub => self.added(x, y, notes),
@@ -103,6 +112,11 @@ impl Operation<'_> {
                 let mut h = Histogram::clone(h);
                 h.scale(*v);
                 Element::Histogram(h.into())
+            }
+            (Element::Histogram(h), Element::Float(v)) if op.is_trim() => {
+                let upper = op == BinaryOp::TrimUpper;
+                let keep = if upper { Keep::Below } else { Keep::Above };
+                Element::Histogram(h.trimmed(*v, keep).into())
             }
             _ => self.refuse(a, b, notes),
         }

@@ -93,10 +93,13 @@ impl Script {
         Ok(Script { commands })
     }
 
-    /// How many queries there are.
-    pub(crate) fn evals(&self) -> usize {
-        let eval = |(_, command): &&(usize, Command)| matches!(command, Command::Eval(_));
-        self.commands.iter().filter(eval).count()
+    /// The queries, each with whether a value is expected of it.
+    pub(crate) fn queries(&self) -> impl Iterator<Item = (&str, bool)> {
+        let commands = self.commands.iter();
+        commands.filter_map(|(_, command)| match command {
+            Command::Eval(eval) => Some((eval.query.as_str(), !eval.expect.rows.is_empty())),
+            Command::Clear | Command::Load(_) => None,
+        })
     }
 
     /// Runs all commands; says what did not hold.
