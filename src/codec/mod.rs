@@ -1,5 +1,5 @@
-//! The field's formats on the wire, beside the brokers' own: text expositions and
-//! remote_write, remote_read.
+//! The field's formats on the wire, beside the brokers' own: text expositions,
+//! OpenMetrics and remote_write, remote_read.
 //!
 //! Owns no task and no table: every function turns values into text or bytes, or
 //! back.
@@ -8,6 +8,7 @@
 
 pub mod exposition;
 pub mod histogram;
+pub mod openmetrics;
 pub(crate) mod protobuf;
 pub mod remote_read;
 pub mod remote_write;

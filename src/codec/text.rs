@@ -121,15 +121,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-const BLANKS: [char; 2] = [' ', '\t'];
+pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
-/// A comment that is neither help nor type says nothing.
-fn read_comment(comment: &str) -> Result<Option<Line<'_>>, String> {
-    let words = comment.trim_start_matches(BLANKS);
-    let Some((word, rest)) = words.split_once(BLANKS) else {
+/// What is said of a metric behind `#`: the word, the metric, the rest. `None` when
+/// the word is not one of `words`, which says nothing.
+pub(super) fn said_of<'a>(
+    comment: &'a str,
+    words: &[&str],
+) -> Result<Option<(&'a str, &'a str, &'a str)>, String> {
+    let text = comment.trim_start_matches(BLANKS);
+    let Some((word, rest)) = text.split_once(BLANKS) else {
         return Ok(None);
     };
-    if comment.len() == words.len() || !matches!(word, "HELP" | "TYPE") {
+    if comment.len() == text.len() || !words.contains(&word) {
         return Ok(None);
     }
     let rest = rest.trim_start_matches(BLANKS);
@@ -137,11 +141,19 @@ fn read_comment(comment: &str) -> Result<Option<Line<'_>>, String> {
     if !is_metric_name(metric) {
         return Err(expected("a metric name", metric));
     }
+    Ok(Some((word, metric, rest.trim_start_matches(BLANKS))))
+}
+
+/// A comment that is neither help nor type says nothing.
+fn read_comment(comment: &str) -> Result<Option<Line<'_>>, String> {
+    let Some((word, metric, rest)) = said_of(comment, &["HELP", "TYPE"])? else {
+        return Ok(None);
+    };
     if word == "HELP" {
-        let help = unescaped(rest.trim_start_matches(BLANKS), false);
+        let help = unescaped(rest, false);
         return Ok(Some(Line::Help { metric, help }));
     }
-    let kind = match rest.trim_matches(BLANKS) {
+    let kind = match rest.trim_end_matches(BLANKS) {
         "counter" => "counter",
         "gauge" => "gauge",
         "histogram" => "histogram",
@@ -174,7 +186,7 @@ fn read_sample(line: &str) -> Result<Sample<'_>, String> {
 
 /// How long the series in front of a line is, its braces included. Looks at
 /// quotes, so that a brace in a value does not end it.
-fn series_len(line: &str) -> Result<usize, String> {
+pub(super) fn series_len(line: &str) -> Result<usize, String> {
     let bytes = line.as_bytes();
     let name_end = bytes
         .iter()
@@ -208,7 +220,7 @@ fn series_len(line: &str) -> Result<usize, String> {
     Err(expected(missing, ""))
 }
 
-fn number(word: &str) -> Option<f64> {
+pub(super) fn number(word: &str) -> Option<f64> {
     let v: f64 = word.parse().ok()?;
     if v.is_nan() {
         return Some(f64::from_bits(NORMAL_NAN_BITS));
@@ -315,7 +327,7 @@ impl<'a> Words<'a> {
 }
 
 /// `\\` and `\n`, and `\"` in label values; other backslashes stay.
-fn unescaped(text: &str, quotes: bool) -> Cow<'_, str> {
+pub(super) fn unescaped(text: &str, quotes: bool) -> Cow<'_, str> {
     let Some(first) = text.find('\\') else {
         return text.into();
     };
@@ -348,7 +360,7 @@ fn is_metric_name(name: &str) -> bool {
 }
 
 /// A sentence that shows at most the beginning of what was found instead.
-fn expected(what: &str, found: &str) -> String {
+pub(super) fn expected(what: &str, found: &str) -> String {
     const SHOWN: usize = 40;
     if found.is_empty() {
         return format!("expected {what}, found the end of the line");
