@@ -7,6 +7,7 @@
 mod backtest;
 mod backup;
 mod check;
+mod import;
 mod local;
 mod plot;
 mod query;
@@ -59,6 +60,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Walk every checksum of a data directory or a backup; say what is wrong where.
     Verify(backup::VerifyArgs),
+    /// Store history from files in a data directory that is not in use.
+    Import(import::ImportArgs),
     /// Look into the store of a running pulse.
     Tsdb(tsdb::TsdbArgs),
 }
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Verify(args) => backup::verify(&args),
+        Command::Import(args) => import::import(&args),
         Command::Tsdb(args) => tsdb::tsdb(&args),
     }
 }

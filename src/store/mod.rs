@@ -497,6 +497,12 @@ impl Store {
         }
     }
 
+    /// The times in ms that samples are taken of.
+    pub fn accepted(&self) -> std::ops::RangeInclusive<i64> {
+        let accepted = self.shared.accepted_ms();
+        (*accepted.start()).max(0)..=*accepted.end()
+    }
+
     /// Figures for pages.
     pub fn stats(&self) -> Stats {
         let sealed = self.shared.days.span().unwrap_or((i64::MAX, i64::MIN));

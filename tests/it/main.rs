@@ -19,6 +19,7 @@ mod explain;
 mod exposition;
 mod handover;
 mod hostile;
+mod import;
 mod kill;
 mod ledger;
 mod mail;

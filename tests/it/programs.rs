@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,13 +39,30 @@ impl Prometheus {
 
     /// The same with more arguments.
     pub(crate) fn start_with(config: &str, port: u16, more: &[&str]) -> Option<Prometheus> {
-        let program = program("prometheus")?;
         let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        Prometheus::start_in(dir, &data, config, port, more)
+    }
+
+    /// One without targets on a data directory that is there.
+    pub(crate) fn start_on(data: &Path) -> Option<Prometheus> {
+        let dir = tempfile::tempdir().unwrap();
+        Prometheus::start_in(dir, data, "", free_port(), &[])
+    }
+
+    fn start_in(
+        dir: TempDir,
+        data: &Path,
+        config: &str,
+        port: u16,
+        more: &[&str],
+    ) -> Option<Prometheus> {
+        let program = program("prometheus")?;
         let file = dir.path().join("prometheus.yml");
         fs::write(&file, config).unwrap();
         let args = [
             format!("--config.file={}", file.display()),
-            format!("--storage.tsdb.path={}", dir.path().join("data").display()),
+            format!("--storage.tsdb.path={}", data.display()),
             format!("--web.listen-address=127.0.0.1:{port}"),
         ];
         let log = fs::File::create(dir.path().join("log")).unwrap();

@@ -192,6 +192,11 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// The child's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal to the child.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
