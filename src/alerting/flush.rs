@@ -141,7 +141,7 @@ impl Flusher<'_> {
         }
         if integration
             .every
-            .is_some_and(|every| self.is_stale(&shown, every))
+            .is_some_and(|every| self.store.is_failing() || self.is_stale(&shown, every))
         {
             return Ok(One::quiet(last, verdict(Decision::RulesStalled), None));
         }

@@ -10,7 +10,9 @@
 //! outbox replaces it, so that a receiver that was away hears once how things stand: also
 //! of an alert that came and went meanwhile, which Alertmanager would never mention.
 //!
-//! It must never send anything itself, or tell what is not committed.
+//! It must never send anything itself, or tell what is not committed, as long as a commit
+//! is possible. While the disk refuses transactions the same rows are in memory only
+//! ([`crate::store::WriteBatch::volatile`]), and people are told all the same.
 
 mod alerts;
 mod dispatcher;
@@ -265,10 +267,11 @@ impl Alerting {
         change.await.map(drop)
     }
 
-    /// Takes alerts in; they are durable when this returns.
+    /// Takes alerts in; they are durable when this returns without an error.
     ///
     /// # Errors
-    /// When the store cannot be read or written.
+    /// When the store cannot be read or written. While the disk refuses transactions
+    /// people are told of the alerts all the same, but their sender has to repeat them.
     pub async fn post(&self, alerts: Vec<PostedAlert>) -> Result<(), store::Error> {
         if alerts.is_empty() {
             return Ok(());
@@ -279,8 +282,12 @@ impl Alerting {
             .0
             .blocking(move |store| posted::changes(store, alerts, now, group::as_ms(timeout)))
             .await?;
-        self.0.store.write(WriteBatch::of_state(ops)).await?;
+        let batch = WriteBatch::of_state(ops).even_unsaved();
+        self.0.store.write(batch).await?;
         self.0.wake.notify_one();
+        if self.0.store.is_failing() {
+            return Err(store::Error::Commit("the disk refuses transactions".into()));
+        }
         Ok(())
     }
 }
@@ -410,7 +417,7 @@ impl Inner {
         changes: Vec<Vec<StateOp>>,
         is_urgent: bool,
     ) -> Result<(), store::Error> {
-        let mut batch = WriteBatch::default();
+        let mut batch = WriteBatch::default().even_unsaved();
         if !is_urgent {
             batch.urgency = Urgency::RideAlong;
         }

@@ -19,7 +19,8 @@ use std::fmt::{self, Write as _};
 
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::model::labels::Quoted;
+use crate::model::labels::{METRIC_NAME, Quoted};
+use crate::model::{Labels, LabelsBuilder};
 
 /// Which text to write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -225,6 +226,31 @@ impl FlatSample {
             value,
         }
     }
+}
+
+/// The labels of a sample as a scrape of it would store them, without `honor_labels`.
+pub fn scraped_labels(
+    job: &str,
+    instance: &str,
+    family: &MetricFamily,
+    metric: &Metric,
+    sample: &FlatSample,
+) -> Labels {
+    let mut labels = LabelsBuilder::default();
+    for label in metric.get_label() {
+        match label.name() {
+            name @ ("job" | "instance") => labels.set(&format!("exported_{name}"), label.value()),
+            name => labels.set(name, label.value()),
+        };
+    }
+    if let Some((name, bound)) = sample.extra {
+        labels.set(name, &normal_bound(bound));
+    }
+    labels
+        .set(METRIC_NAME, &format!("{}{}", family.name(), sample.suffix))
+        .set("job", job)
+        .set("instance", instance)
+        .build()
 }
 
 /// Calls `sink` for every sample of a metric, in the order of an exposition.

@@ -5,7 +5,8 @@
 //! transaction that records its delivery or its end; within a row id and body never
 //! change, so that a receiver that knows the id takes each event once.
 //!
-//! It must never send before the commit that made the row, follow a redirect, use up
+//! It must never send before the commit that made the row (a notification: while the disk
+//! refuses transactions, before the row is readable), follow a redirect, use up
 //! attempts while a receiver is known to be down, or drop a row without a dead letter.
 
 pub mod address;

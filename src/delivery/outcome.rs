@@ -105,7 +105,8 @@ impl Done {
     }
 }
 
-/// The transaction for the first of `done`, and how many it covers: at least one.
+/// The transaction for the first of `done`, and how many it covers: at least one, and
+/// only of one kind, because notifications go on when the disk refuses.
 pub(super) fn batch(
     store: &Store,
     kept: &mut Kept,
@@ -114,9 +115,11 @@ pub(super) fn batch(
     let mut ops = Vec::new();
     let mut covered = 0;
     let mut bytes = 0;
+    let kind = done.first().map(|one| one.row.delivery.kind);
     for one in done {
         bytes += one.bytes();
-        if covered > 0 && bytes > BATCH_BYTES_MAX {
+        let fits = bytes <= BATCH_BYTES_MAX && Some(one.row.delivery.kind) == kind;
+        if covered > 0 && !fits {
             break;
         }
         covered += 1;
@@ -125,7 +128,9 @@ pub(super) fn batch(
     if let Some(last) = done.last() {
         ops.extend(kept.trim(last.attempt.at));
     }
-    Ok((WriteBatch::of_state(ops), covered))
+    let mut batch = WriteBatch::of_state(ops);
+    batch.volatile = kind == Some(DeliveryKind::Notification);
+    Ok((batch, covered))
 }
 
 fn changes(

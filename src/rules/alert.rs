@@ -46,6 +46,8 @@ pub(super) struct Times {
     pub(super) grace: Duration,
     /// See `[rules] for_outage_tolerance`.
     pub(super) tolerance: Duration,
+    /// Whether what is missing may only be late: then no alert ends.
+    pub(super) is_blind: bool,
 }
 
 /// What an evaluation did to one alert.
@@ -128,7 +130,7 @@ impl Alerts {
         let mut count = 0;
         for (labels, alert) in &mut self.active {
             let is_present = present.binary_search(labels).is_ok();
-            let keep = is_present || restored.is_some();
+            let keep = is_present || restored.is_some() || times.is_blind;
             let (change, is_active) = alert.advance(ts, times, is_present, keep);
             count += usize::from(is_active);
             if let Some((from, to, reason)) = change {
@@ -337,6 +339,7 @@ impl Alert {
 
     fn absent(&mut self, ts: Timestamp, times: Times, keep: bool) -> Absence {
         match self.phase {
+            AlertPhase::Pending if times.is_blind => Absence::Quiet,
             AlertPhase::Pending => Absence::Gone(VANISHED),
             AlertPhase::Resolved => {
                 let since = self.resolved_at.unwrap_or(ts);

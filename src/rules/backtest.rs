@@ -164,6 +164,7 @@ pub fn run(
             data: &past,
             settings,
             stepped_ms: 0,
+            is_blind: false,
             cancel,
         };
         let evaluation = running[at].evaluate(ts, &world);

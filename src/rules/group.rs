@@ -51,6 +51,8 @@ pub(super) struct World<'a> {
     pub(super) cancel: &'a Arc<AtomicBool>,
     /// How far the clock was stepped, see [`crate::model::Clock::stepped_ms`].
     pub(super) stepped_ms: i64,
+    /// Whether samples may be missing that will still come: then nothing resolves.
+    pub(super) is_blind: bool,
 }
 
 /// What an evaluation gave.
@@ -145,6 +147,7 @@ impl Group {
             batch: WriteBatch {
                 urgency: Urgency::RideAlong,
                 sheds: true,
+                volatile: true,
                 ..WriteBatch::default()
             },
             ..Evaluation::default()

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::{Evaluation, Group, World};
 use super::load::{Loaded, Settings};
+use super::own::{Beside, Sight};
 use super::spec::GroupSpec;
 use super::upkeep;
 use super::view::GroupView;
@@ -50,6 +51,7 @@ struct Inner {
     tasks: Tasks,
     stop: CancellationToken,
     gate: Semaphore,
+    sight: Arc<Sight>,
     seats: tokio::sync::Mutex<Vec<Arc<Seat>>>,
     view: Mutex<Arc<Vec<GroupView>>>,
     /// Series that the last evaluations of all groups selected.
@@ -79,6 +81,7 @@ pub async fn start(
     stop: CancellationToken,
 ) -> Rules {
     let rules = Rules(Arc::new(Inner {
+        sight: Arc::new(Sight::new(store.clone(), Arc::clone(&metrics))),
         store,
         metrics,
         clock,
@@ -245,6 +248,7 @@ impl Inner {
         let mut batch = WriteBatch {
             urgency: Urgency::RideAlong,
             sheds: true,
+            volatile: true,
             ..WriteBatch::default()
         };
         batch.push(rows, Item::default());
@@ -270,7 +274,11 @@ impl Inner {
         if ops.is_empty() {
             return;
         }
-        if let Err(err) = self.store.write(WriteBatch::of_state(ops)).await {
+        if let Err(err) = self
+            .store
+            .write(WriteBatch::of_state(ops).even_unsaved())
+            .await
+        {
             tracing::error!(error = %err, "cannot settle the alerts of removed rules");
         }
     }
@@ -318,7 +326,8 @@ impl Inner {
     ) -> Option<(Group, Evaluation)> {
         let cancel = Arc::new(AtomicBool::new(false));
         let (flag, store, seat_) = (Arc::clone(&cancel), self.store.clone(), Arc::clone(seat));
-        let stepped_ms = self.clock.stepped_ms();
+        let (now, stepped_ms) = (self.clock.now(), self.clock.stepped_ms());
+        let sight = Arc::clone(&self.sight);
         let mut work = tokio::task::spawn_blocking(move || {
             let mut group = match group {
                 Some(group) => group,
@@ -327,11 +336,15 @@ impl Inner {
             if group.last_eval == Some(slot) {
                 return Ok((group, Evaluation::default()));
             }
+            let settings = &*seat_.settings;
+            let own = sight.blind(now, settings.engine.options.lookback, &settings.instance);
+            let beside = own.as_deref().map(|own| Beside { base: &store, own });
             let world = World {
-                data: &store,
-                settings: &seat_.settings,
+                data: beside.as_ref().map_or(&store as _, |beside| beside as _),
+                settings,
                 cancel: &flag,
                 stepped_ms,
+                is_blind: own.is_some(),
             };
             let evaluation = group.evaluate(slot, &world);
             Ok::<_, store::Error>((group, evaluation))

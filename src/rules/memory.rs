@@ -8,7 +8,7 @@ use crate::promql::{QueryError, Queryable, SelectHints, Series};
 use crate::store::{SeriesKey, WriteBatch};
 
 /// Series in memory, by metric name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     names: HashMap<String, BTreeMap<Labels, Vec<Sample>>>,
     /// Samples after this time are not there yet.
@@ -36,6 +36,16 @@ impl Memory {
             if let SeriesKey::Labels(labels) = &row.series {
                 self.push(labels, Sample { t: row.t, v: row.v });
             }
+        }
+    }
+
+    /// Drops the samples before `from`, and series that have no others.
+    pub(super) fn forget_before(&mut self, from: Timestamp) {
+        for series in self.names.values_mut() {
+            series.retain(|_, samples| {
+                samples.retain(|sample| sample.t >= from);
+                !samples.is_empty()
+            });
         }
     }
 

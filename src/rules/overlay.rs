@@ -44,19 +44,20 @@ impl<'a> Overlay<'a> {
         start: Timestamp,
         end: Timestamp,
         matchers: &[Matcher],
-    ) -> impl Iterator<Item = Series> {
+    ) -> Vec<Series> {
         let matching = self
             .pending
             .iter()
             .filter(|(labels, _)| matchers.iter().all(|m| m.matches_labels(labels)));
-        matching.filter_map(move |(labels, samples)| {
+        let series = matching.filter_map(|(labels, samples)| {
             let inside = samples.iter().filter(|s| s.t >= start && s.t <= end);
             let samples: Vec<Sample> = inside.copied().collect();
             (!samples.is_empty()).then(|| Series {
                 labels: labels.clone(),
                 samples,
             })
-        })
+        });
+        series.collect()
     }
 }
 
@@ -69,12 +70,7 @@ impl Queryable for Overlay<'_> {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError> {
         let mut series = self.base.select(start, end, matchers, hints)?;
-        for new in self.pending_series(start, end, matchers) {
-            match series.binary_search_by(|old| old.labels.cmp(&new.labels)) {
-                Ok(at) => merge(&mut series[at].samples, &new.samples),
-                Err(at) => series.insert(at, new),
-            }
-        }
+        merge_all(&mut series, self.pending_series(start, end, matchers));
         if series.len() > hints.series_max {
             return Err(QueryError::TooManySeries(hints.series_max));
         }
@@ -91,6 +87,16 @@ impl Queryable for Overlay<'_> {
         hints: &SelectHints,
     ) -> Result<Vec<HistogramSeries>, QueryError> {
         self.base.histograms(start, end, matchers, hints)
+    }
+}
+
+/// Adds series to those that are there, which are sorted.
+pub(super) fn merge_all(series: &mut Vec<Series>, more: Vec<Series>) {
+    for new in more {
+        match series.binary_search_by(|old| old.labels.cmp(&new.labels)) {
+            Ok(at) => merge(&mut series[at].samples, &new.samples),
+            Err(at) => series.insert(at, new),
+        }
     }
 }
 

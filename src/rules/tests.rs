@@ -220,6 +220,7 @@ fn times(hold: u64, keep_firing: u64) -> Times {
         resend_delay: MINUTE,
         grace: Duration::from_secs(600),
         tolerance: Duration::from_secs(3_600),
+        is_blind: false,
     }
 }
 
@@ -391,6 +392,34 @@ fn a08_with_a_long_for_there_is_at_least_the_grace_period() {
 
 fn step(alerts: &mut Alerts, secs: i64, limit: usize, results: Results) -> Vec<Change> {
     alerts.step(at(secs), times(0, 0), limit, results).0
+}
+
+#[test]
+fn a18_while_samples_are_missing_no_alert_ends_and_none_fires_unseen() {
+    for (is_blind, want) in [(true, 0), (false, 2)] {
+        let mut alerts = Alerts::default();
+        let seen = |alerts: &mut Alerts, secs, times, results| {
+            alerts.step(at(secs), times, 0, results).0.len()
+        };
+        seen(&mut alerts, 0, times(0, 0), result("fires", ""));
+        seen(&mut alerts, 15, times(60, 0), both_of("fires", "waits"));
+        let times = Times {
+            is_blind,
+            ..times(60, 0)
+        };
+        // Gone and resolved, or neither.
+        assert_eq!(seen(&mut alerts, 90, times, Results::new()), want);
+        // Back again, the one that waited has done so long enough.
+        let changes = alerts.step(at(105), times, 0, both_of("fires", "waits")).0;
+        let fires = changes.iter().filter(|c| c.to == Some(AlertPhase::Firing));
+        assert_eq!(fires.count(), usize::from(is_blind));
+    }
+}
+
+fn both_of(a: &str, b: &str) -> Results {
+    let mut both = result(a, "");
+    both.extend(result(b, ""));
+    both
 }
 
 #[test]

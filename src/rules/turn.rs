@@ -138,6 +138,7 @@ impl Turn<'_, '_> {
             resend_delay: settings.resend_delay,
             grace: settings.for_grace_period,
             tolerance: settings.for_outage_tolerance,
+            is_blind: self.world.is_blind,
         };
         let (changes, outcome) = alerts.step(self.ts, times, self.group.limit, results);
         for (seq, change) in changes.iter().enumerate() {

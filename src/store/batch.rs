@@ -100,6 +100,10 @@ pub struct WriteBatch {
     /// Whether the samples are left out rather than waited for when the store takes
     /// none: for rules, whose state changes have to go on.
     pub sheds: bool,
+    /// Whether the state changes count before they are durable when the disk refuses
+    /// transactions for more than a few seconds: for alerts and notifications, which
+    /// have to go on then. The samples are left out meanwhile.
+    pub volatile: bool,
 }
 
 impl WriteBatch {
@@ -109,6 +113,13 @@ impl WriteBatch {
         self.rows.extend(rows);
         let rows = u32::try_from(self.rows.len() - before).expect("a batch is far below 4 G rows");
         self.items.push(Item { rows, ..item });
+    }
+
+    /// The same batch, [`WriteBatch::volatile`].
+    #[must_use]
+    pub fn even_unsaved(mut self) -> WriteBatch {
+        self.volatile = true;
+        self
     }
 
     /// A batch that only changes state and is waited for.

@@ -3,8 +3,9 @@
 //! Owns every file of the data directory, the writer thread (the only one with
 //! write transactions on `hot.redb`) and the sealer thread (its own files).
 //!
-//! It must never acknowledge before the transaction is durable, wait for
-//! another part of the process, or let a redb type out.
+//! It must never acknowledge before the transaction is durable (but [`WriteBatch::volatile`]
+//! ones, while the disk refuses), wait for another part of the process, or let a redb type
+//! out.
 
 mod analyze;
 pub mod backup;
@@ -47,6 +48,7 @@ mod tables;
 mod tests;
 mod token;
 mod transaction;
+mod unsaved;
 mod varint;
 pub mod verify;
 mod wal;
@@ -350,9 +352,13 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         {
             let _caller = Caller::new(&self.shared);
-            let bytes = u32::try_from(load.bytes).unwrap_or(u32::MAX);
+            // What goes on without the disk does not stand behind what waits for it.
+            let bytes = match batch.volatile {
+                true => 0,
+                false => u32::try_from(load.bytes).unwrap_or(u32::MAX).max(1),
+            };
             let room = Arc::clone(&self.shared.room)
-                .acquire_many_owned(bytes.clamp(1, shared::QUEUE_BYTES_MAX))
+                .acquire_many_owned(bytes.min(shared::QUEUE_BYTES_MAX))
                 .await
                 .map_err(|_| Error::Closed)?;
             let slot = self.jobs.reserve().await.map_err(|_| Error::Closed)?;
@@ -481,6 +487,17 @@ impl Store {
     /// meanwhile, but nothing is acknowledged either.
     pub fn is_failing(&self) -> bool {
         self.shared.metrics.store.failing.get() != 0
+    }
+
+    /// State rows that count although the disk refuses them; they are written as soon
+    /// as it does not. See [`WriteBatch::volatile`].
+    pub fn unsaved_rows(&self) -> usize {
+        self.shared.unsaved.rows()
+    }
+
+    /// Whether samples come in: not while the disk refuses transactions or is full.
+    pub fn takes_samples(&self) -> bool {
+        !self.is_failing() && self.shared.pressure.level() < Level::Withhold
     }
 
     /// Whether nothing can be written, by configuration or because of the medium.

@@ -107,6 +107,8 @@ impl Pressure {
 
 #[cfg(test)]
 mod ladder;
+#[cfg(test)]
+mod refused;
 
 #[cfg(test)]
 mod tests {

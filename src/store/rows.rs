@@ -8,10 +8,13 @@ use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
 use super::disk::io_error;
 use super::shared::Shared;
 use super::tables::{open_value, state_table};
-use super::{Error, Table};
+use super::{Error, Table, unsaved};
 
 /// See [`super::Store::get`].
 pub(super) fn get(shared: &Shared, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
+    if let Some(unsaved) = shared.unsaved.get(table, key) {
+        return Ok(unsaved);
+    }
     let db = shared.hot.database()?;
     let read = || -> Result<_, redb::Error> {
         Ok(db.begin_read()?.open_table(state_table(table))?.get(key)?)
@@ -30,7 +33,7 @@ pub(super) fn get(shared: &Shared, table: Table, key: &[u8]) -> Result<Option<By
     }
 }
 
-/// See [`super::Store::count`].
+/// See [`super::Store::count`]. Of the rows on disk.
 pub(super) fn count(shared: &Shared, table: Table) -> Result<usize, Error> {
     let db = shared.hot.database()?;
     let read = || -> Result<_, redb::Error> {
@@ -53,7 +56,12 @@ pub(super) fn scan(
     }
     let db = shared.hot.database()?;
     let read = || -> Result<_, redb::Error> {
-        let rows = db.begin_read()?.open_table(state_table(table))?;
+        let (txn, mut unsaved) = shared.unsaved.beside(table, range, || db.begin_read());
+        let rows = txn?.open_table(state_table(table))?;
+        if backwards {
+            unsaved.reverse();
+        }
+        let mut unsaved = unsaved.into_iter().peekable();
         let mut found = Vec::new();
         let mut range = rows.range::<&[u8]>(range)?;
         while found.len() < limit {
@@ -62,8 +70,21 @@ pub(super) fn scan(
             } else {
                 range.next()
             };
-            let Some(row) = next else { break };
-            let (key, stored) = row?;
+            let row = next.transpose()?;
+            let at = row.as_ref().map(|(key, _)| key.value());
+            let comes_first = |unsaved: &unsaved::Row| match at {
+                Some(at) if backwards => unsaved.0[..] > *at,
+                Some(at) => unsaved.0[..] < *at,
+                None => true,
+            };
+            while let Some((key, value)) = unsaved.next_if(comes_first) {
+                found.extend(value.map(|value| (key, value)));
+            }
+            let Some((key, stored)) = row else { break };
+            if let Some((key, value)) = unsaved.next_if(|(k, _)| k[..] == *key.value()) {
+                found.extend(value.map(|value| (key, value)));
+                continue;
+            }
             match open_value(stored.value()) {
                 Some(value) => found.push((
                     Bytes::copy_from_slice(key.value()),
@@ -75,6 +96,8 @@ pub(super) fn scan(
                 }
             }
         }
+        // Several rows in memory may have come before one on disk.
+        found.truncate(limit);
         Ok(found)
     };
     read().map_err(|err| io_error("read", shared.hot.path(), err))

@@ -19,6 +19,7 @@ use super::parts::Parts;
 use super::pressure::Pressure;
 use super::space::Space;
 use super::tables::Hot;
+use super::unsaved::Unsaved;
 use super::{Options, Table};
 use crate::model::Clock;
 use crate::telemetry::Metrics;
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     pub(super) pressure: Pressure,
     pub(super) space: Space,
     pub(super) memory: Memory,
+    /// State rows that the disk refuses.
+    pub(super) unsaved: Unsaved,
     /// So many samples may be in memory until somebody measures their bytes again.
     pub(super) head_samples_max: AtomicU64,
     /// Bytes of the queue that are free.
@@ -112,6 +115,7 @@ impl Shared {
             pressure: Pressure::default(),
             space,
             memory,
+            unsaved: Unsaved::default(),
             head_samples_max: AtomicU64::new(u64::MAX),
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
             callers: AtomicUsize::new(0),

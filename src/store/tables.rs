@@ -13,6 +13,7 @@
 //! `wal_sealed_seq` when the log is empty: every transaction writes a record.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
@@ -21,7 +22,7 @@ use redb::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::disk::{Backends, Boxed, io_error, sync_dir};
+use super::disk::{Backends, Boxed, frozen_files, io_error, is_read_only, sync_dir};
 use super::{Error, Table};
 
 /// Single values by name.
@@ -105,6 +106,8 @@ pub(super) struct Hot {
     backends: Backends,
     cache_bytes: usize,
     open: RwLock<Option<Arc<Database>>>,
+    /// Whether what is open can only be read, because the medium takes no writes.
+    is_frozen: AtomicBool,
 }
 
 impl Hot {
@@ -119,6 +122,7 @@ impl Hot {
             backends,
             cache_bytes,
             open: RwLock::new(None),
+            is_frozen: AtomicBool::new(false),
         };
         if !hot.path.exists() {
             hot.create(dir)?;
@@ -140,12 +144,12 @@ impl Hot {
             let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(io_error("open", &path, missing));
         }
-        let open = RwLock::new(None);
         let hot = Hot {
             path,
             backends,
             cache_bytes,
-            open,
+            open: RwLock::new(None),
+            is_frozen: AtomicBool::new(false),
         };
         hot.check()
     }
@@ -175,7 +179,7 @@ impl Hot {
             }
             _ => {}
         }
-        let db = self.open_at(&new)?;
+        let db = self.open_at(&new, &self.backends)?;
         let meta = Meta {
             version: VERSION,
             ..Meta::default()
@@ -187,8 +191,8 @@ impl Hot {
             .map_err(|err| io_error("rename", &new, err))
     }
 
-    fn open_at(&self, path: &Path) -> Result<Database, Error> {
-        let backend = (self.backends)(path).map_err(|err| io_error("open", path, err))?;
+    fn open_at(&self, path: &Path, backends: &Backends) -> Result<Database, Error> {
+        let backend = backends(path).map_err(|err| io_error("open", path, err))?;
         Database::builder()
             .set_cache_size(self.cache_bytes)
             .create_with_backend(Boxed(backend))
@@ -196,7 +200,11 @@ impl Hot {
     }
 
     /// Opens the file again. Waits until no reader uses the old handle, because
-    /// closing that may still write.
+    /// closing that may still write. When the medium takes no writes, the file is
+    /// opened to be read, so that rules and pages go on.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or not even read.
     pub(super) fn reopen(&self) -> Result<Arc<Database>, Error> {
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = slot.take() {
@@ -204,14 +212,37 @@ impl Hot {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
-        let db = Arc::new(self.open_at(&self.path)?);
-        *slot = Some(Arc::clone(&db));
-        Ok(db)
+        match self.open_at(&self.path, &self.backends) {
+            Ok(db) => {
+                self.is_frozen.store(false, Ordering::Release);
+                let db = Arc::new(db);
+                *slot = Some(Arc::clone(&db));
+                Ok(db)
+            }
+            Err(Error::Io { path, source, .. }) if is_read_only(&*source) => {
+                self.is_frozen.store(true, Ordering::Release);
+                *slot = Some(Arc::new(self.open_at(&path, &frozen_files())?));
+                Err(io_error("open", &path, source))
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    /// The open database, to write to it.
+    ///
+    /// # Errors
+    /// As [`Hot::database`], and when it was opened to be read only.
+    pub(super) fn writable(&self) -> Result<Arc<Database>, Error> {
+        if self.is_frozen.load(Ordering::Acquire) {
+            return Err(Error::ReadOnly);
+        }
+        self.database()
     }
 
     /// Gives the space that deleted rows left back to the disk. Waits until nobody
     /// reads; readers that come meanwhile wait as well.
     pub(super) fn compact(&self) -> Result<(), Error> {
+        drop(self.writable()?);
         let fail = |err| io_error("compact", &self.path, err);
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let mut held = slot

@@ -15,6 +15,7 @@
 //! opened again, and the record is written again unless its number is there.
 
 mod commit;
+mod volatile;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use roaring::RoaringBitmap;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -34,7 +36,7 @@ use super::series::PartId;
 use super::shared::Shared;
 use super::transaction::{Change, Changes};
 use super::wear::Wear;
-use super::{Error, StateOp, Table, state, wal};
+use super::{Error, StateOp, Table, wal};
 
 /// Batches that may wait in the queue.
 pub(super) const QUEUE_BATCHES_MAX: usize = 4;
@@ -75,6 +77,13 @@ pub(super) enum Job {
     Compact(oneshot::Sender<Result<(), Error>>),
     /// Commit and end.
     Close,
+}
+
+/// A caller that is answered after the commit.
+struct Waiting {
+    reply: oneshot::Sender<Committed>,
+    committed: Committed,
+    is_volatile: bool,
 }
 
 /// A caller's batch on its way.
@@ -120,7 +129,13 @@ pub(super) struct Writer {
     /// The sealer, who is answered after the commit.
     sealer: Vec<oneshot::Sender<()>>,
     /// Callers that are answered after the commit.
-    waiting: Vec<(oneshot::Sender<Committed>, Committed)>,
+    waiting: Vec<Waiting>,
+    /// The changes of the open transaction that may count before it is durable.
+    volatile: Vec<(Table, Bytes, Change)>,
+    /// Whether some of them do.
+    is_in_memory: bool,
+    /// Jobs that came while the disk refused.
+    aside: VecDeque<Job>,
     load: Load,
     /// When the open record has to be committed.
     due: Option<Instant>,
@@ -161,6 +176,9 @@ impl Writer {
             removed: Removed::default(),
             sealer: Vec::new(),
             waiting: Vec::new(),
+            volatile: Vec::new(),
+            is_in_memory: false,
+            aside: VecDeque::new(),
             load: Load::default(),
             due: None,
             crowd: 0,
@@ -196,9 +214,9 @@ impl Writer {
             Waited::Gone => open = false,
         }
         while open && !self.is_full() {
-            match self.jobs.try_recv() {
-                Ok(job) => open = self.take(job),
-                Err(_) => break,
+            match self.next_job() {
+                Some(job) => open = self.take(job),
+                None => break,
             }
         }
         if !open || self.is_due() {
@@ -207,7 +225,16 @@ impl Writer {
         open.then_some(true)
     }
 
+    /// A job that is there already.
+    fn next_job(&mut self) -> Option<Job> {
+        let first = self.aside.pop_front();
+        first.or_else(|| self.jobs.try_recv().ok())
+    }
+
     fn wait(&mut self) -> Waited {
+        if let Some(job) = self.aside.pop_front() {
+            return Waited::Job(job);
+        }
         let jobs = &mut self.jobs;
         let job = match self.due {
             None => self.clock.block_on(jobs.recv()),
@@ -317,12 +344,13 @@ impl Writer {
 
     fn take_batch(&mut self, write: Write) {
         let batch = write.batch;
+        let is_volatile = batch.volatile;
         let (outcomes, refused) = self.intake.take(&batch, self.seq);
         for (item, outcome) in batch.items.into_iter().zip(&outcomes) {
             if outcome.added > 0 {
-                self.take_ops(item.on_new);
+                self.take_ops(item.on_new, is_volatile);
             }
-            self.take_ops(item.always);
+            self.take_ops(item.always, is_volatile);
         }
         self.load.add(&write.load);
         let committed = Committed {
@@ -332,7 +360,11 @@ impl Writer {
         };
         match batch.urgency {
             Urgency::Commit => {
-                self.waiting.push((write.reply, committed));
+                self.waiting.push(Waiting {
+                    reply: write.reply,
+                    committed,
+                    is_volatile,
+                });
                 self.due_within(self.linger());
             }
             Urgency::RideAlong => {
@@ -372,29 +404,13 @@ impl Writer {
         self.crowd = self.waiting.len() + self.jobs.len() + self.callers();
     }
 
-    fn take_ops(&mut self, ops: Vec<StateOp>) {
+    fn take_ops(&mut self, ops: Vec<StateOp>, is_volatile: bool) {
         for op in ops {
-            match op {
-                StateOp::Put { table, key, value } => {
-                    self.changes.push(table, key, Change::Put(value));
-                }
-                StateOp::Replace { table, key, value } => {
-                    self.changes.push(table, key, Change::Replace(value));
-                }
-                StateOp::Delete { table, key } => self.changes.push(table, key, Change::Delete),
-                StateOp::Enqueue(delivery) => {
-                    let key = state::outbox_key(&delivery.destination, self.next_sequence());
-                    let row = state::encode_delivery(&delivery);
-                    self.changes
-                        .push(Table::Outbox, key.into(), Change::Put(row.into()));
-                }
-                StateOp::Bury(letter) => {
-                    let key = self.next_sequence().to_be_bytes().to_vec();
-                    let row = state::encode_dead_letter(&letter);
-                    self.changes
-                        .push(Table::Dead, key.into(), Change::Put(row.into()));
-                }
+            let (table, key, change) = self.change_of(op);
+            if is_volatile {
+                self.volatile.push((table, key.clone(), change.clone()));
             }
+            self.changes.push(table, key, change);
         }
     }
 

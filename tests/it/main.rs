@@ -17,6 +17,7 @@ mod devices;
 mod differential;
 mod explain;
 mod exposition;
+mod full_disk;
 mod handover;
 mod hostile;
 mod import;

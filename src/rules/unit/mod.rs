@@ -229,6 +229,7 @@ impl Test<'_> {
             },
             external_labels: self.group.external_labels.clone(),
             external_url: self.group.external_url.clone(),
+            instance: String::new(),
             timeout: Duration::MAX,
             for_grace_period: Duration::ZERO,
             for_outage_tolerance: Duration::ZERO,
@@ -317,6 +318,7 @@ fn evaluate(
             data: memory,
             settings,
             stepped_ms: 0,
+            is_blind: false,
             cancel: &cancel,
         };
         let evaluation = group.evaluate(ts, &world);
@@ -337,6 +339,7 @@ fn ask(test: &ExprTest, settings: &Settings, memory: &Memory) -> Result<Vec<Poin
         data: memory,
         settings,
         stepped_ms: 0,
+        is_blind: false,
         cancel: &cancel,
     };
     let at = Timestamp::from_ms(test.eval_time.ms());

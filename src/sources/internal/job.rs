@@ -6,9 +6,8 @@ use std::time::Duration;
 use prometheus::proto::{Metric, MetricFamily};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::codec::exposition::{FlatSample, for_each_sample, normal_bound, type_name};
-use crate::model::labels::METRIC_NAME;
-use crate::model::{Labels, LabelsBuilder, Timestamp, stale_nan};
+use crate::codec::exposition::{FlatSample, for_each_sample, scraped_labels, type_name};
+use crate::model::{Labels, Timestamp, stale_nan};
 use crate::sources::metadata::Metadata;
 use crate::store::{
     Item, ItemOutcome, Refusal, Row, SeriesId, SeriesKey, StateOp, Store, Table, WriteBatch,
@@ -114,7 +113,7 @@ impl Job {
             known.seen = self.round;
             return SeriesKey::Id(known.id);
         }
-        let labels = self.labels_of(family, metric, sample);
+        let labels = scraped_labels(self.name, &self.instance, family, metric, sample);
         self.new.push((hash, labels.clone()));
         SeriesKey::Labels(labels)
     }
@@ -137,27 +136,6 @@ impl Job {
             text.extend_from_slice(&bound.to_bits().to_le_bytes());
         }
         xxh3_128(text)
-    }
-
-    fn labels_of(&self, family: &MetricFamily, metric: &Metric, sample: &FlatSample) -> Labels {
-        let mut labels = LabelsBuilder::default();
-        for label in metric.get_label() {
-            match label.name() {
-                // As a scrape without `honor_labels`.
-                name @ ("job" | "instance") => {
-                    labels.set(&format!("exported_{name}"), label.value())
-                }
-                name => labels.set(name, label.value()),
-            };
-        }
-        if let Some((name, bound)) = sample.extra {
-            labels.set(name, &normal_bound(bound));
-        }
-        labels
-            .set(METRIC_NAME, &format!("{}{}", family.name(), sample.suffix))
-            .set("job", self.name)
-            .set("instance", &self.instance)
-            .build()
     }
 
     fn push_stale(&mut self, at: Timestamp, rows: &mut Vec<Row>) {

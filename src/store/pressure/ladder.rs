@@ -22,10 +22,10 @@ const MIB: u64 = 1 << 20;
 const DAY: i64 = 86_400_000;
 
 /// Long enough for what happens at once, short enough to wait for what does not.
-const SOON: Duration = Duration::from_millis(300);
+pub(super) const SOON: Duration = Duration::from_millis(300);
 
 /// Longer than anything takes that happens.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
 #[expect(clippy::disallowed_methods, reason = "the test joins it")]
 fn in_the_background<T: Send + 'static>(
@@ -34,14 +34,14 @@ fn in_the_background<T: Send + 'static>(
     tokio::spawn(work)
 }
 
-struct Machine {
-    store: Store,
+pub(super) struct Machine {
+    pub(super) store: Store,
     free: Arc<AtomicU64>,
     sealer: Option<Sealer>,
 }
 
 impl Machine {
-    fn open(options: Options) -> Machine {
+    pub(super) fn open(options: Options) -> Machine {
         let (clock, _) = manual(T0 + 60_000);
         let store = Store::open(options, clock, Metrics::new()).unwrap();
         Machine {
@@ -89,7 +89,7 @@ impl Machine {
         self.write(device, t).await.unwrap().outcomes[0].refusal
     }
 
-    async fn state(&self, value: &str) -> bool {
+    pub(super) async fn state(&self, value: &str) -> bool {
         let op = StateOp::Put {
             table: Table::Kv,
             key: Bytes::from_static(b"k"),
@@ -265,11 +265,11 @@ async fn the_memory_guard_seals_early_and_then_refuses_new_series() {
 }
 
 /// A file system of a few megabytes; unmounted at the end.
-struct SmallDisk(tempfile::TempDir);
+pub(super) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     /// `None` where one may not mount.
-    fn mount() -> Option<SmallDisk> {
+    pub(super) fn mount() -> Option<SmallDisk> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
@@ -287,12 +287,12 @@ impl SmallDisk {
         None
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Fills all but `left` bytes; gives the file.
-    fn fill(&self, left: u64) -> std::path::PathBuf {
+    pub(super) fn fill(&self, left: u64) -> std::path::PathBuf {
         let filler = self.path().join("filler");
         let stat = rustix::fs::statvfs(self.path()).unwrap();
         let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
@@ -309,7 +309,7 @@ impl Drop for SmallDisk {
 }
 
 /// Writes large rows of state until the disk refuses one; false when it never did.
-async fn exhaust(machine: &Machine) -> bool {
+pub(super) async fn exhaust(machine: &Machine) -> bool {
     for i in 0..200_u32 {
         let op = StateOp::Put {
             table: Table::Kv,

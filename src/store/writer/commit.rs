@@ -10,7 +10,7 @@ use super::super::pressure::{Cause, Level};
 use super::super::sealer::room::shed_one;
 use super::super::space::is_full;
 use super::super::tables::{self, Meta, has_commit};
-use super::super::transaction::{self, Bounds, Change, Changes, Evicted};
+use super::super::transaction::{self, Bounds, Change, Evicted};
 use super::super::{Error, Table};
 use super::{RESET_AFTER, Writer};
 use crate::telemetry::metrics::ServiceName;
@@ -62,7 +62,7 @@ impl Writer {
             match self.try_commit() {
                 Ok(evicted) => break evicted,
                 Err(err) => {
-                    if !self.ride_out(&err, wait) {
+                    if !self.ride_out(&err, wait, begun) {
                         return false;
                     }
                     let max = if is_full(&err) { RETRY_FULL } else { RETRY_MAX };
@@ -79,7 +79,7 @@ impl Writer {
     }
 
     fn try_commit(&mut self) -> Result<Evicted, redb::Error> {
-        let db = self.shared.hot.database().map_err(to_redb)?;
+        let db = self.shared.hot.writable().map_err(to_redb)?;
         let long = std::fs::metadata(self.shared.hot.path())
             .is_ok_and(|meta| meta.len() > QUICK_REPAIR_BYTES);
         let txn = transaction::begin(&db, long)?;
@@ -159,7 +159,7 @@ impl Writer {
 
     /// After a refused transaction: waits, and opens the database again. Says
     /// whether to try again; not when the store is closing.
-    fn ride_out(&self, err: &redb::Error, wait: Duration) -> bool {
+    fn ride_out(&mut self, err: &redb::Error, wait: Duration, refused_since: Instant) -> bool {
         let metrics = &self.shared.metrics.store;
         metrics.commit_failures.inc();
         metrics.failing.set(1);
@@ -173,15 +173,17 @@ impl Writer {
                 tracing::error!(error = %err, "cannot make room on the disk");
             }
         }
+        // At once: what redb refused to write it refuses to read as well.
+        if let Err(err) = self.shared.hot.reopen() {
+            tracing::error!(error = %err, "cannot open the store again");
+        }
         let until = Instant::now() + wait;
         while Instant::now() < until {
             if self.shared.is_closing() {
                 return false;
             }
+            self.go_on_in_memory(refused_since);
             std::thread::sleep(RETRY_POLL);
-        }
-        if let Err(err) = self.shared.hot.reopen() {
-            tracing::error!(error = %err, "cannot open the store again");
         }
         true
     }
@@ -217,16 +219,16 @@ impl Writer {
                 shared.changes(table).send_replace(self.seq);
             }
         }
-        for (reply, committed) in self.waiting.drain(..) {
+        for waiting in self.waiting.drain(..) {
             // A caller that went away wants no answer.
-            drop(reply.send(committed));
+            drop(waiting.reply.send(waiting.committed));
         }
         for reply in self.sealer.drain(..) {
             reply.send(()).unwrap_or_default();
         }
-        self.changes = Changes::default();
         self.intake.clear();
         self.seq += 1;
+        self.take_up_unsaved();
         if self.last_reset.elapsed() >= RESET_AFTER {
             self.start_anew();
         }

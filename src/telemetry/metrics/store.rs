@@ -67,6 +67,10 @@ pub struct Store {
     pub failing: IntGauge,
     /// 1 while nothing can be written at all.
     pub read_only: IntGauge,
+    /// State rows that count although the disk refuses them.
+    pub unsaved_rows: IntGauge,
+    /// Rows of history that had no room in memory while the disk refused.
+    pub unsaved_dropped: IntCounter,
     /// Bytes handed to the file system.
     pub bytes_written: IntCounter,
     /// Syncs of files.
@@ -158,6 +162,16 @@ impl Store {
                 r,
                 "pulse_store_read_only",
                 "Whether the store was opened to be read only.",
+            ),
+            unsaved_rows: gauge(
+                r,
+                "pulse_store_unsaved_rows",
+                "Rows of alerts and notifications that are in memory only, because the disk refuses them.",
+            ),
+            unsaved_dropped: counter(
+                r,
+                "pulse_store_unsaved_dropped_total",
+                "Rows of alert history that had no room in memory while the disk refused.",
             ),
             bytes_written: counter(
                 r,

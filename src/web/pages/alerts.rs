@@ -22,6 +22,8 @@ use crate::web::dashboard::timerange::civil;
 struct AlertsPage {
     frame: Frame,
     summary: String,
+    /// State rows that the disk refuses.
+    unsaved: usize,
     rules: usize,
     active: Vec<ActiveRow>,
     groups: Vec<GroupRow>,
@@ -86,6 +88,7 @@ pub(super) async fn page(State(context): State<Context>, request: Request) -> Re
     let page = AlertsPage {
         frame: Frame::new(&context, &request, "Alerts", "/alerts").with_refresh(&request, 5, false),
         summary: format!("{firing} firing · {} pending", found.len() - firing),
+        unsaved: context.store.unsaved_rows(),
         rules: groups.iter().map(|group| group.rules.len()).sum(),
         active,
         groups: groups.iter().map(|group| group_row(group, now)).collect(),
