@@ -9,6 +9,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use roaring::RoaringBitmap;
 
+use super::blocks::Blocks;
 use super::paged::Paged;
 use super::parts::Part;
 use super::series::HeadSeries;
@@ -18,8 +19,44 @@ const SHARDS: u32 = 64;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 const BLOCK_BITS: u32 = 8;
 
-/// A shard's series by its own dense numbers.
-pub(super) type Shard = Paged<HeadSeries>;
+/// Series by dense numbers of their own, and their bytes.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    series: Paged<HeadSeries>,
+    blocks: Blocks,
+}
+
+impl Shard {
+    /// Whether the series is in memory.
+    pub(super) fn contains(&self, local: u32) -> bool {
+        self.series.get(local).is_some()
+    }
+
+    /// A series and where its bytes are; made by `make` when it is not in memory.
+    #[inline]
+    pub(super) fn get_or_insert_with(
+        &mut self,
+        local: u32,
+        make: impl FnOnce() -> HeadSeries,
+    ) -> (&mut HeadSeries, &mut Blocks) {
+        let series = self.series.get_or_insert_with(local, make);
+        (series, &mut self.blocks)
+    }
+
+    /// Gives unused blocks back, if they are most of them.
+    fn tidy(&mut self) {
+        if !self.blocks.is_sparse() {
+            return;
+        }
+        let mut blocks = Blocks::default();
+        for page in 0..self.series.page_count() {
+            for series in self.series.page_mut(page) {
+                series.move_to(&self.blocks, &mut blocks);
+            }
+        }
+        self.blocks = blocks;
+    }
+}
 
 /// The head.
 #[derive(Debug)]
@@ -66,14 +103,20 @@ impl Head {
     }
 
     /// Calls `with` on a series in memory.
-    pub(super) fn with<R>(&self, series: u32, with: impl FnOnce(&HeadSeries) -> R) -> Option<R> {
+    pub(super) fn with<R>(
+        &self,
+        series: u32,
+        with: impl FnOnce(&HeadSeries, &Blocks) -> R,
+    ) -> Option<R> {
         let (shard, local) = place_of(series);
-        self.read_shard(shard).get(local).map(with)
+        let shard = self.read_shard(shard);
+        let series = shard.series.get(local)?;
+        Some(with(series, &shard.blocks))
     }
 
     /// Appends the samples of a series in the closed range to `out`.
     pub(super) fn read(&self, series: u32, start: i64, end: i64, out: &mut Vec<Sample>) {
-        self.with(series, |s| s.read(start, end, out));
+        self.with(series, |s, blocks| s.read(blocks, start, end, out));
     }
 
     /// Those of `series` that may have a sample in the closed range. A lock is taken
@@ -90,8 +133,8 @@ impl Head {
             let shard = self.read_shard(place_of(first).0);
             let same_block = |id: &u32| id >> BLOCK_BITS == first >> BLOCK_BITS;
             while let Some(id) = ids.next_if(same_block) {
-                let series = shard.get(place_of(id).1);
-                if series.is_some_and(|s| s.overlaps(start, end)) {
+                let series = shard.series.get(place_of(id).1);
+                if series.is_some_and(|s| s.overlaps(&shard.blocks, start, end)) {
                     found.push(id);
                 }
             }
@@ -100,12 +143,13 @@ impl Head {
     }
 
     /// Visits every series; no lock is held for longer than 256 of them.
-    pub(super) fn for_each(&self, mut visit: impl FnMut(u32, &HeadSeries)) {
-        for shard in 0..self.shards.len() {
-            let pages = self.read_shard(shard).page_count();
+    pub(super) fn for_each(&self, mut visit: impl FnMut(u32, &HeadSeries, &Blocks)) {
+        for at in 0..self.shards.len() {
+            let pages = self.read_shard(at).series.page_count();
             for page in 0..pages {
-                for (local, series) in self.read_shard(shard).page(page) {
-                    visit(series_at(shard, local), series);
+                let shard = self.read_shard(at);
+                for (local, series) in shard.series.page(page) {
+                    visit(series_at(at, local), series, &shard.blocks);
                 }
             }
         }
@@ -115,15 +159,15 @@ impl Head {
     /// got none since `idle_before`.
     pub(super) fn drop_parts(&self, parts: &[Part], idle_before: i64) {
         for shard in 0..self.shards.len() {
-            let pages = self.read_shard(shard).page_count();
+            let pages = self.read_shard(shard).series.page_count();
             for page in 0..pages {
-                self.write(shard).retain_page(page, |_, series| {
-                    for part in parts {
-                        series.drop_part(part.id, part.max_t);
-                    }
+                let Shard { series, blocks } = &mut *self.write(shard);
+                series.retain_page(page, |_, series| {
+                    series.drop_parts(blocks, parts);
                     !series.is_empty() || series.max_t() >= idle_before
                 });
             }
+            self.write(shard).tidy();
         }
     }
 
@@ -131,9 +175,9 @@ impl Head {
     pub(super) fn forget_empty(&self, series: u32) -> bool {
         let (shard, local) = place_of(series);
         let mut shard = self.write(shard);
-        let empty = shard.get(local).is_none_or(HeadSeries::is_empty);
+        let empty = shard.series.get(local).is_none_or(HeadSeries::is_empty);
         if empty {
-            shard.remove(local);
+            shard.series.remove(local);
         }
         empty
     }
@@ -141,15 +185,16 @@ impl Head {
     /// How many series are in memory.
     pub(super) fn series(&self) -> usize {
         (0..self.shards.len())
-            .map(|shard| self.read_shard(shard).len())
+            .map(|shard| self.read_shard(shard).series.len())
             .sum()
     }
 
     /// Bytes of all series. Walks them.
     pub(super) fn bytes(&self) -> usize {
         let mut bytes = 0;
-        self.for_each(|_, series| bytes += series.bytes());
-        bytes
+        self.for_each(|_, series, _| bytes += size_of::<HeadSeries>() + series.side_bytes());
+        let blocks = (0..self.shards.len()).map(|at| self.read_shard(at).blocks.bytes());
+        bytes + blocks.sum::<usize>()
     }
 
     /// How many samples are in memory.
@@ -189,9 +234,10 @@ mod tests {
         for series in [1_u32, 300, 70_000] {
             let (shard, local) = place_of(series);
             let mut shard = head.write(shard);
-            let s = shard.get_or_insert_with(local, || HeadSeries::new(i64::MIN));
+            let new = || HeadSeries::new(i64::MIN);
+            let (s, blocks) = shard.get_or_insert_with(local, new);
             let sample = Sample::new(i64::from(series), 1.0);
-            s.place(sample, 9, &mut Freezer::default(), || None);
+            s.place(blocks, sample, 9, &mut Freezer::default(), || None);
         }
         let all = RoaringBitmap::from_iter([1, 2, 300, 70_000]);
         let found = head.overlapping(&all, 1, 300);
@@ -207,7 +253,7 @@ mod tests {
         };
         head.drop_parts(&[part], 100);
         assert_eq!(head.series(), 2);
-        assert!(head.with(300, HeadSeries::is_empty).unwrap());
+        assert!(head.with(300, |s, _| s.is_empty()).unwrap());
         assert!(head.overlapping(&all, 0, 1_000).is_empty());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLockWriteGuard};
 use std::time::Instant;
 
 use super::batch::{ItemOutcome, Refusal, RefusedRow, Row, SeriesKey, StateOp, WriteBatch};
+use super::blocks::Blocks;
 use super::churn::{Churn, Values, check_labels};
 use super::head::{Shard, place_of};
 use super::index::Added;
@@ -255,9 +256,9 @@ impl Intake {
         let part = pass.parts.id_of(window, pass.seq);
         let shared = pass.shared;
         self.freezer.stagger = id;
-        let series = pass.series(id)?;
+        let (series, blocks) = pass.series(id)?;
         let sample = Sample::new(t, row.v);
-        let placed = series.place(sample, part, &mut self.freezer, || {
+        let placed = series.place(blocks, sample, part, &mut self.freezer, || {
             sealed_value(shared, id, t)
         });
         if matches!(placed, Placed::Newest | Placed::Between) {
@@ -354,7 +355,8 @@ impl Intake {
 
     /// Begins the next transaction.
     pub(super) fn clear(&mut self) {
-        self.added.clear();
+        // A burst of new series leaves no room behind that nobody needs again.
+        self.added = Vec::new();
         self.finished = false;
         self.log_rows = 0;
     }
@@ -409,7 +411,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// The series in memory, put there when it was not.
-    fn series(&mut self, id: u32) -> Result<&mut HeadSeries, Refusal> {
+    fn series(&mut self, id: u32) -> Result<(&mut HeadSeries, &mut Blocks), Refusal> {
         let (at, local) = place_of(id);
         if self.shard.as_ref().is_none_or(|(held, _)| *held != at) {
             // Let go before taking: nobody holds two shards.
@@ -417,7 +419,7 @@ impl Pass<'_> {
             self.shard = Some((at, self.shared.head.write(at)));
         }
         let (_, shard) = self.shard.as_mut().expect("it was just taken");
-        if shard.get(local).is_none() && !self.shared.index().contains(id) {
+        if !shard.contains(local) && !self.shared.index().contains(id) {
             return Err(Refusal::UnknownSeries);
         }
         let sealed_max = if id == self.fresh {

@@ -10,6 +10,7 @@
 mod analyze;
 pub mod backup;
 pub mod batch;
+mod blocks;
 mod changed;
 mod churn;
 mod clock;

@@ -101,6 +101,13 @@ impl<T> Paged<T> {
             .filter_map(move |(slot, value)| Some((id_of(at, slot), value.as_ref()?)))
     }
 
+    /// The values of one page, to change.
+    pub(super) fn page_mut(&mut self, at: usize) -> impl Iterator<Item = &mut T> {
+        let page = self.pages.get_mut(at).and_then(Option::as_mut);
+        page.into_iter()
+            .flat_map(|page| page.slots.iter_mut().flatten())
+    }
+
     /// Keeps the values of one page for which `keep` says yes.
     pub(super) fn retain_page(&mut self, at: usize, mut keep: impl FnMut(u32, &mut T) -> bool) {
         let Some(Some(page)) = self.pages.get_mut(at) else {

@@ -176,7 +176,8 @@ impl Replayed {
                 held = Some((at, self.head.write(at)));
             }
             let (_, shard) = held.as_mut().expect("it was just taken");
-            let series = shard.get_or_insert_with(local, || HeadSeries::new(sealed.max_t));
+            let new = || HeadSeries::new(sealed.max_t);
+            let (series, blocks) = shard.get_or_insert_with(local, new);
             let v = rows.value(row, self.resets, &mut series.log)?;
             self.samples += 1;
             let Some(window) = window_of(row.t) else {
@@ -189,7 +190,7 @@ impl Replayed {
             let part = self.parts.id_of(window, seq);
             let sample = Sample::new(row.t, v);
             self.freezer.stagger = row.series;
-            let placed = series.place(sample, part, &mut self.freezer, || None);
+            let placed = series.place(blocks, sample, part, &mut self.freezer, || None);
             if matches!(placed, Placed::Newest | Placed::Between) {
                 self.parts.count_in(window, row.t, seq);
                 self.added += 1;

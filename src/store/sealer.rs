@@ -250,11 +250,9 @@ impl Sealer {
             .iter()
             .map(|part| (part.id, Vec::new()))
             .collect();
-        self.shared.head.for_each(|id, series| {
-            for part in series.parts() {
-                if let Some(list) = members.get_mut(&part)
-                    && list.last() != Some(&id)
-                {
+        self.shared.head.for_each(|id, series, blocks| {
+            for part in series.parts(blocks) {
+                if let Some(list) = members.get_mut(&part) {
                     list.push(id);
                 }
             }
@@ -277,9 +275,9 @@ impl Sealer {
         let seqs = CommitSeq(part.first_seq)..=CommitSeq(part.last_seq);
         let columns = sorted.into_iter().map(|(metric_sym, ref_id, group)| {
             let mut samples = Vec::new();
-            shared
-                .head
-                .with(ref_id, |series| series.read_part(part.id, &mut samples));
+            shared.head.with(ref_id, |series, blocks| {
+                series.read_part(blocks, part.id, &mut samples);
+            });
             SealedSeries {
                 ref_id,
                 metric_sym,

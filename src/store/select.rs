@@ -267,7 +267,7 @@ impl Chunk {
     ) -> bool {
         let mut pairs = targets.iter().zip(&mut self.samples);
         let all = pairs.all(|((_, id), samples)| {
-            let newest = shared.head.with(*id, |s| s.newest(start, end)).flatten();
+            let newest = shared.head.with(*id, |s, _| s.newest(start, end)).flatten();
             samples.extend(newest);
             newest.is_some()
         });

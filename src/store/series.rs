@@ -1,31 +1,30 @@
 //! One series' recent samples in memory.
 //!
-//! New samples go to a byte-coded tail; a full tail is frozen into a chunk of two
-//! columns, times and values. What comes out of order goes to a small sorted side
-//! buffer, which is frozen alike.
+//! New samples go to a byte-coded [`tail`]; a full tail is frozen into a [`chunk`] of
+//! two columns, times and values. What comes out of order goes to a small sorted side
+//! buffer, which is frozen alike. The chunks and the tail behind them are one chain
+//! of [`super::blocks`].
 //! Each piece belongs to one *part*: the samples that will be sealed together.
 
+mod chunk;
+mod tail;
 #[cfg(test)]
 mod tests;
 
-use super::sealed::column::{self, Effort, Encoder};
-use super::sealed::{Malformed, times};
-use super::token::Coder;
-use super::varint::{self, Reader};
+use super::blocks::{Blocks, Chain};
+use super::parts::Part;
 use super::wal::LogState;
 use crate::model::Sample;
+
+pub(super) use chunk::Freezer;
+use chunk::chunks;
+use tail::Tail;
 
 /// A tail or side buffer of this many samples is frozen.
 const CHUNK_SAMPLES: u16 = 120;
 
 /// How much shorter the first tail of a series may be.
 const STAGGER: u16 = 64;
-
-/// The head of samples that change neither the step nor the value.
-const STEADY: u8 = 1;
-
-/// A tail has room for one more sample at least: its time and its value's tokens.
-const SAMPLE_BYTES_MAX: usize = 24;
 
 /// Which samples are sealed together; see [`super::parts`].
 pub(super) type PartId = u32;
@@ -43,8 +42,8 @@ pub(super) enum Placed {
     Conflict,
 }
 
-/// The series. 88 bytes and the encoded samples: there are as many as series, so
-/// what few of them have is behind one pointer.
+/// The series. 88 bytes and a chain of blocks, which belongs to the same shard:
+/// there are as many as series, so what few of them have is behind a pointer.
 #[derive(Debug)]
 pub(super) struct HeadSeries {
     /// The state of the log's coder.
@@ -53,88 +52,17 @@ pub(super) struct HeadSeries {
     max_t: i64,
     /// No sealed sample is newer than this.
     sealed_max: i64,
+    /// The chunks, then the tail.
+    chain: Chain,
+    /// How many bytes the chunks are.
+    frozen: u32,
     tail: Tail,
-    rest: Option<Box<Rest>>,
-}
-
-/// What a series has beside its tail.
-#[derive(Debug, Default)]
-struct Rest {
-    chunks: Vec<Chunk>,
-    /// Samples that came between others, sorted by time.
-    side: Vec<(Sample, PartId)>,
-}
-
-impl Rest {
-    fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.side.is_empty()
-    }
-}
-
-/// Samples in time order, still growing: the first one raw, then per sample the
-/// change of the step with an "unchanged value" bit, and the value's token. Where
-/// neither changes, the number of such samples less one follows instead; the last
-/// of them are only counted. The newest time is that of the series.
-#[derive(Debug, Default)]
-struct Tail {
-    bytes: Vec<u8>,
-    /// The newest value.
-    last_bits: u64,
-    /// A part is an hour long, so a step fits; in ms.
-    last_step: i32,
-    part: PartId,
-    len: u16,
-    exponent: u8,
-    /// The last samples that change nothing and are not in the bytes yet.
-    steady: u8,
-}
-
-/// Samples in time order that do not change any more: the length of the times'
-/// column, the times, the values.
-#[derive(Debug)]
-struct Chunk {
-    part: PartId,
-    len: u16,
-    min_t: i64,
-    max_t: i64,
-    bytes: Box<[u8]>,
-}
-
-/// Makes chunks, and keeps its buffers from one to the next.
-#[derive(Default)]
-pub(super) struct Freezer {
-    /// A number that differs among neighbouring series.
-    pub(super) stagger: u32,
-    encoder: Encoder,
-    samples: Vec<Sample>,
-    times: Vec<i64>,
-    values: Vec<f64>,
-    column: Vec<u8>,
-    bytes: Vec<u8>,
-}
-
-impl Freezer {
-    /// Encodes `samples`, which ascend in time and are at least one.
-    fn freeze(&mut self, part: PartId) -> Chunk {
-        self.times.clear();
-        self.times.extend(self.samples.iter().map(|s| s.t.as_ms()));
-        self.values.clear();
-        self.values.extend(self.samples.iter().map(|s| s.v));
-        self.column.clear();
-        times::encode(&self.times, &mut self.column);
-        self.bytes.clear();
-        varint::put(&mut self.bytes, self.column.len() as u64);
-        self.bytes.extend_from_slice(&self.column);
-        self.encoder
-            .encode(&self.values, Effort::Cheap, &mut self.bytes);
-        Chunk {
-            part,
-            len: u16::try_from(self.times.len()).expect("a chunk has 120 samples"),
-            min_t: self.times[0],
-            max_t: self.times[self.times.len() - 1],
-            bytes: self.bytes.as_slice().into(),
-        }
-    }
+    /// Samples that came between others, sorted by time; boxed as they are rare.
+    #[expect(
+        clippy::box_collection,
+        reason = "8 bytes instead of 24 for each series"
+    )]
+    side: Option<Box<Vec<(Sample, PartId)>>>,
 }
 
 impl HeadSeries {
@@ -144,17 +72,15 @@ impl HeadSeries {
             log: LogState::default(),
             max_t: i64::MIN,
             sealed_max,
+            chain: Chain::default(),
+            frozen: 0,
             tail: Tail::default(),
-            rest: None,
+            side: None,
         }
     }
 
-    fn chunks(&self) -> &[Chunk] {
-        self.rest.as_ref().map_or(&[], |rest| &rest.chunks)
-    }
-
     fn side(&self) -> &[(Sample, PartId)] {
-        self.rest.as_ref().map_or(&[], |rest| &rest.side)
+        self.side.as_ref().map_or(&[], |side| side.as_slice())
     }
 
     /// Takes a sample in, unless its time is taken. `sealed` looks the time up in
@@ -162,6 +88,7 @@ impl HeadSeries {
     #[inline]
     pub(super) fn place(
         &mut self,
+        blocks: &mut Blocks,
         sample: Sample,
         part: PartId,
         freezer: &mut Freezer,
@@ -169,10 +96,10 @@ impl HeadSeries {
     ) -> Placed {
         let t = sample.t.as_ms();
         if t > self.max_t && t > self.sealed_max {
-            self.push(sample, part, freezer);
+            self.push(blocks, sample, part, freezer);
             return Placed::Newest;
         }
-        let stored = self.find(t).or_else(|| {
+        let stored = self.find(blocks, t).or_else(|| {
             let may_be_sealed = t <= self.sealed_max;
             may_be_sealed.then(sealed).flatten().map(f64::to_bits)
         });
@@ -180,32 +107,34 @@ impl HeadSeries {
             Some(bits) if bits == sample.v.to_bits() => Placed::Duplicate,
             Some(_) => Placed::Conflict,
             None if t > self.max_t => {
-                self.push(sample, part, freezer);
+                self.push(blocks, sample, part, freezer);
                 Placed::Newest
             }
             None => {
-                self.insert_between(sample, part, freezer);
+                self.insert_between(blocks, sample, part, freezer);
                 Placed::Between
             }
         }
     }
 
     #[inline]
-    fn push(&mut self, sample: Sample, part: PartId, freezer: &mut Freezer) {
+    fn push(&mut self, blocks: &mut Blocks, sample: Sample, part: PartId, freezer: &mut Freezer) {
         if self.tail.len > 0 && self.tail.part != part {
-            self.freeze_tail(freezer);
+            self.freeze_tail(blocks, freezer);
         }
-        self.tail.push(sample, self.max_t, part);
+        freezer.bytes.clear();
+        self.tail.push(sample, self.max_t, part, &mut freezer.bytes);
+        blocks.append(&mut self.chain, &freezer.bytes);
         self.max_t = sample.t.as_ms();
         if self.tail.len >= CHUNK_SAMPLES - STAGGER && self.tail.len >= self.tail_max(freezer) {
-            self.freeze_tail(freezer);
+            self.freeze_tail(blocks, freezer);
         }
     }
 
     /// The first tail of a series is shorter by an amount that differs among
     /// neighbours, so that they do not all freeze in the same scrape.
     fn tail_max(&self, freezer: &Freezer) -> u16 {
-        if self.chunks().is_empty() {
+        if self.frozen == 0 {
             let less = freezer.stagger % u32::from(STAGGER);
             CHUNK_SAMPLES - u16::try_from(less).expect("below 64")
         } else {
@@ -214,64 +143,97 @@ impl HeadSeries {
     }
 
     #[cold]
-    fn freeze_tail(&mut self, freezer: &mut Freezer) {
-        let tail = std::mem::take(&mut self.tail);
+    fn freeze_tail(&mut self, blocks: &mut Blocks, freezer: &mut Freezer) {
+        freezer.bytes.clear();
+        blocks.read(&self.chain, &mut freezer.bytes);
+        let bytes = &freezer.bytes[self.frozen as usize..];
         freezer.samples.clear();
-        tail.read(self.max_t, i64::MIN, i64::MAX, &mut freezer.samples);
-        self.keep(freezer.freeze(tail.part));
-        // The next one will be about as long: half of its room is not made in steps.
-        self.tail.bytes.reserve_exact(tail.bytes.len() / 2);
+        self.tail
+            .read(bytes, i64::MIN, i64::MAX, &mut freezer.samples);
+        blocks.truncate(&mut self.chain, self.frozen as usize);
+        let chunk = freezer.freeze(self.tail.part);
+        blocks.append(&mut self.chain, chunk);
+        self.frozen += u32::try_from(chunk.len()).expect("a chunk has 120 samples");
+        self.tail = Tail::default();
     }
 
-    /// A series has two or three chunks, so room for more would be a waste.
-    fn keep(&mut self, chunk: Chunk) {
-        let chunks = &mut self.rest.get_or_insert_default().chunks;
-        if chunks.len() < 4 {
-            chunks.reserve_exact(1);
-        }
-        chunks.push(chunk);
-    }
-
-    fn insert_between(&mut self, sample: Sample, part: PartId, freezer: &mut Freezer) {
-        let side = &mut self.rest.get_or_insert_default().side;
+    fn insert_between(
+        &mut self,
+        blocks: &mut Blocks,
+        sample: Sample,
+        part: PartId,
+        freezer: &mut Freezer,
+    ) {
+        let side = self.side.get_or_insert_default();
         let at = side.partition_point(|(s, _)| s.t < sample.t);
         side.insert(at, (sample, part));
         if side.len() >= usize::from(CHUNK_SAMPLES) {
-            let side = std::mem::take(side);
-            self.freeze_side(side, freezer);
+            let side = std::mem::take(&mut **side);
+            self.side = None;
+            self.freeze_side(blocks, side, freezer);
         }
     }
 
-    fn freeze_side(&mut self, mut samples: Vec<(Sample, PartId)>, freezer: &mut Freezer) {
+    /// Makes chunks of samples and puts them in front of the tail.
+    fn freeze_side(
+        &mut self,
+        blocks: &mut Blocks,
+        mut samples: Vec<(Sample, PartId)>,
+        freezer: &mut Freezer,
+    ) {
+        let mut bytes = self.bytes(blocks);
+        let tail = bytes.split_off(self.frozen as usize);
         samples.sort_by_key(|(sample, part)| (*part, sample.t));
         for run in samples.chunk_by(|a, b| a.1 == b.1) {
             freezer.samples.clear();
-            freezer
-                .samples
-                .extend(run.iter().map(|(sample, _)| *sample));
-            self.keep(freezer.freeze(run[0].1));
+            let own = run.iter().map(|(sample, _)| *sample);
+            freezer.samples.extend(own);
+            bytes.extend_from_slice(freezer.freeze(run[0].1));
         }
+        self.replace(blocks, &bytes, &tail);
+    }
+
+    /// Replaces all bytes.
+    fn replace(&mut self, blocks: &mut Blocks, frozen: &[u8], tail: &[u8]) {
+        blocks.truncate(&mut self.chain, 0);
+        blocks.append(&mut self.chain, frozen);
+        blocks.append(&mut self.chain, tail);
+        self.frozen = u32::try_from(frozen.len()).expect("a series is below 4 GiB");
+    }
+
+    /// The bytes of the chunks and of the tail.
+    fn bytes(&self, blocks: &Blocks) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512);
+        blocks.read(&self.chain, &mut bytes);
+        bytes
+    }
+
+    /// Calls `with` on the bytes of the chunks, and on those of the tail.
+    fn with_bytes<R>(&self, blocks: &Blocks, with: impl FnOnce(&[u8], &[u8]) -> R) -> R {
+        let bytes = self.bytes(blocks);
+        let (frozen, tail) = bytes.split_at(self.frozen as usize);
+        with(frozen, tail)
     }
 
     /// The bits stored at `t`.
-    fn find(&self, t: i64) -> Option<u64> {
+    fn find(&self, blocks: &Blocks, t: i64) -> Option<u64> {
         if self.tail.len > 0 && t == self.max_t {
             return Some(self.tail.last_bits);
         }
         let mut found = Vec::new();
-        self.read(t, t, &mut found);
+        self.read(blocks, t, t, &mut found);
         found.first().map(|sample| sample.v.to_bits())
     }
 
     /// Appends the samples of the closed range to `out`, in time order.
-    pub(super) fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
+    pub(super) fn read(&self, blocks: &Blocks, start: i64, end: i64, out: &mut Vec<Sample>) {
         let from = out.len();
-        for chunk in self.chunks() {
-            if chunk.min_t <= end && chunk.max_t >= start {
+        self.with_bytes(blocks, |frozen, tail| {
+            for chunk in chunks(frozen) {
                 chunk.read(start, end, out);
             }
-        }
-        self.tail.read(self.max_t, start, end, out);
+            self.tail.read(tail, start, end, out);
+        });
         let within = |s: &Sample| (start..=end).contains(&s.t.as_ms());
         out.extend(self.side().iter().map(|(s, _)| *s).filter(within));
         sort(&mut out[from..]);
@@ -288,51 +250,69 @@ impl HeadSeries {
     }
 
     /// Appends the samples of a part to `out`, in time order.
-    pub(super) fn read_part(&self, part: PartId, out: &mut Vec<Sample>) {
+    pub(super) fn read_part(&self, blocks: &Blocks, part: PartId, out: &mut Vec<Sample>) {
         let from = out.len();
-        for chunk in self.chunks().iter().filter(|chunk| chunk.part == part) {
-            chunk.read(i64::MIN, i64::MAX, out);
-        }
-        if self.tail.part == part {
-            self.tail.read(self.max_t, i64::MIN, i64::MAX, out);
-        }
+        self.with_bytes(blocks, |frozen, tail| {
+            for chunk in chunks(frozen).filter(|chunk| chunk.part == part) {
+                chunk.read(i64::MIN, i64::MAX, out);
+            }
+            if self.tail.part == part {
+                self.tail.read(tail, i64::MIN, i64::MAX, out);
+            }
+        });
         let own = self.side().iter().filter(|(_, p)| *p == part);
         out.extend(own.map(|(sample, _)| *sample));
         sort(&mut out[from..]);
     }
 
-    /// Whether it has samples of the part.
-    pub(super) fn has_part(&self, part: PartId) -> bool {
-        (self.tail.len > 0 && self.tail.part == part)
-            || self.chunks().iter().any(|chunk| chunk.part == part)
-            || self.side().iter().any(|(_, p)| *p == part)
+    /// The parts that it has samples of, each once.
+    pub(super) fn parts(&self, blocks: &Blocks) -> Vec<PartId> {
+        let mut parts: Vec<PartId> = self.side().iter().map(|(_, part)| *part).collect();
+        parts.extend((self.tail.len > 0).then_some(self.tail.part));
+        if self.frozen > 0 {
+            self.with_bytes(blocks, |frozen, _| {
+                parts.extend(chunks(frozen).map(|chunk| chunk.part));
+            });
+        }
+        parts.sort_unstable();
+        parts.dedup();
+        parts
     }
 
-    /// The parts that it has samples of, some of them more than once.
-    pub(super) fn parts(&self) -> impl Iterator<Item = PartId> {
-        let chunks = self.chunks().iter().map(|chunk| chunk.part);
-        let tail = (self.tail.len > 0).then_some(self.tail.part);
-        let side = self.side().iter().map(|(_, part)| *part);
-        chunks.chain(tail).chain(side)
-    }
-
-    /// Forgets the samples of a part, if it has some. The part is sealed now and
-    /// ends at `max_t`.
-    pub(super) fn drop_part(&mut self, part: PartId, max_t: i64) {
-        if !self.has_part(part) {
-            return;
-        }
-        self.sealed_max = self.sealed_max.max(max_t);
-        if self.tail.part == part {
-            self.tail = Tail::default();
-        }
-        if let Some(rest) = &mut self.rest {
-            rest.chunks.retain(|chunk| chunk.part != part);
-            rest.side.retain(|(_, p)| *p != part);
-            if rest.is_empty() {
-                self.rest = None;
+    /// Forgets the samples of parts, which are sealed now.
+    pub(super) fn drop_parts(&mut self, blocks: &mut Blocks, sealed: &[Part]) {
+        let mut sealed_max = self.sealed_max;
+        let mut is_gone = |part: PartId| {
+            let part = sealed.iter().find(|sealed| sealed.id == part);
+            sealed_max = part.map_or(sealed_max, |part| sealed_max.max(part.max_t));
+            part.is_some()
+        };
+        if let Some(side) = &mut self.side {
+            side.retain(|(_, part)| !is_gone(*part));
+            if side.is_empty() {
+                self.side = None;
             }
         }
+        let has_no_tail = self.tail.len > 0 && is_gone(self.tail.part);
+        let (bytes, mut kept) = (self.bytes(blocks), Vec::new());
+        let (frozen, tail) = bytes.split_at(self.frozen as usize);
+        for chunk in chunks(frozen).filter(|chunk| !is_gone(chunk.part)) {
+            kept.extend_from_slice(chunk.bytes);
+        }
+        self.sealed_max = sealed_max;
+        if has_no_tail {
+            self.tail = Tail::default();
+            self.replace(blocks, &kept, &[]);
+        } else if kept.len() < frozen.len() {
+            self.replace(blocks, &kept, tail);
+        }
+    }
+
+    /// Moves its bytes from one set of blocks to another.
+    pub(super) fn move_to(&mut self, from: &Blocks, to: &mut Blocks) {
+        let bytes = self.bytes(from);
+        self.chain = Chain::default();
+        to.append(&mut self.chain, &bytes);
     }
 
     /// Notes that a sample at `t` is sealed.
@@ -342,7 +322,7 @@ impl HeadSeries {
 
     /// Whether it has no samples.
     pub(super) fn is_empty(&self) -> bool {
-        self.tail.len == 0 && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
+        self.tail.len == 0 && self.frozen == 0 && self.side.is_none()
     }
 
     /// The newest time that was placed since the series is in memory.
@@ -351,25 +331,25 @@ impl HeadSeries {
     }
 
     /// Whether a sample may lie in the closed range, without decoding.
-    pub(super) fn overlaps(&self, start: i64, end: i64) -> bool {
+    pub(super) fn overlaps(&self, blocks: &Blocks, start: i64, end: i64) -> bool {
+        if self.is_empty() || self.max_t < start {
+            return false;
+        }
+        if self.tail.len > 0 && self.max_t <= end {
+            return true;
+        }
         let mut side = self.side().iter().map(|(sample, _)| sample.t.as_ms());
-        self.chunks()
-            .iter()
-            .any(|chunk| chunk.min_t <= end && chunk.max_t >= start)
-            || self.tail.overlaps(self.max_t, start, end)
-            || side.any(|t| (start..=end).contains(&t))
+        let in_bytes = |frozen: &[u8], tail: &[u8]| {
+            self.tail.overlaps(tail, self.max_t, start, end)
+                || chunks(frozen).any(|chunk| chunk.overlaps(start, end))
+        };
+        side.any(|t| (start..=end).contains(&t)) || self.with_bytes(blocks, in_bytes)
     }
 
-    /// Bytes it takes, the struct included.
-    pub(super) fn bytes(&self) -> usize {
-        let rest = self.rest.as_ref().map_or(0, |rest| {
-            let chunks: usize = rest.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-            size_of::<Rest>()
-                + rest.chunks.capacity() * size_of::<Chunk>()
-                + chunks
-                + rest.side.capacity() * size_of::<(Sample, PartId)>()
-        });
-        size_of::<HeadSeries>() + self.tail.bytes.capacity() + rest
+    /// Bytes that it takes beside itself and its chain.
+    pub(super) fn side_bytes(&self) -> usize {
+        let side = self.side.as_ref();
+        side.map_or(0, |side| side.capacity() * size_of::<(Sample, PartId)>())
     }
 }
 
@@ -377,141 +357,5 @@ impl HeadSeries {
 fn sort(samples: &mut [Sample]) {
     if !samples.is_sorted_by_key(|sample| sample.t) {
         samples.sort_by_key(|sample| sample.t);
-    }
-}
-
-impl Tail {
-    /// Adds a sample that is newer than `last_t`, the newest one so far.
-    #[inline]
-    fn push(&mut self, sample: Sample, last_t: i64, part: PartId) {
-        let bits = sample.v.to_bits();
-        if self.len == 0 {
-            self.begin(sample, part);
-        } else {
-            let step = sample.t.as_ms() - last_t;
-            let change = step - i64::from(self.last_step);
-            let same = bits == self.last_bits;
-            if same && change == 0 && self.steady < u8::MAX {
-                self.steady += 1;
-                self.len += 1;
-                return;
-            }
-            self.end_steady();
-            self.make_room();
-            let change = varint::zigzag(change);
-            varint::put(&mut self.bytes, (change << 1) | u64::from(same));
-            if !same {
-                let mut coder = Coder {
-                    bits: self.last_bits,
-                    exponent: self.exponent,
-                };
-                coder.encode(sample.v, &mut self.bytes);
-                self.exponent = coder.exponent;
-            } else if change == 0 {
-                self.bytes.push(0);
-            }
-            self.last_step = i32::try_from(step).expect("a part is an hour long");
-        }
-        self.last_bits = bits;
-        self.len += 1;
-    }
-
-    fn begin(&mut self, sample: Sample, part: PartId) {
-        self.make_room();
-        let (t, bits) = (sample.t.as_ms(), sample.v.to_bits());
-        self.bytes.extend_from_slice(&t.to_le_bytes());
-        self.bytes.extend_from_slice(&bits.to_le_bytes());
-        self.exponent = 0;
-        self.last_step = 0;
-        self.part = part;
-    }
-
-    fn end_steady(&mut self) {
-        if self.steady > 0 {
-            self.make_room();
-            self.bytes.push(STEADY);
-            varint::put(&mut self.bytes, u64::from(self.steady - 1));
-            self.steady = 0;
-        }
-    }
-
-    /// Room grows by a quarter: doubling would leave a third of all tails' bytes
-    /// unused.
-    #[inline]
-    fn make_room(&mut self) {
-        let len = self.bytes.len();
-        if self.bytes.capacity() - len < SAMPLE_BYTES_MAX {
-            self.bytes.reserve_exact(SAMPLE_BYTES_MAX.max(len / 4));
-        }
-    }
-
-    fn overlaps(&self, last_t: i64, start: i64, end: i64) -> bool {
-        let first = Reader(&self.bytes).fixed64().map(u64::cast_signed);
-        first.is_some_and(|first| first <= end && last_t >= start)
-    }
-
-    fn read(&self, last_t: i64, start: i64, end: i64, out: &mut Vec<Sample>) {
-        if self.overlaps(last_t, start, end) {
-            self.decode(start, end, out)
-                .expect("BUG: a tail that cannot be decoded");
-        }
-    }
-
-    /// `None` when its bytes are not those of a tail.
-    fn decode(&self, start: i64, end: i64, out: &mut Vec<Sample>) -> Option<()> {
-        let mut reader = Reader(&self.bytes);
-        let mut t = reader.fixed64()?.cast_signed();
-        let mut coder = Coder::starting_at(f64::from_bits(reader.fixed64()?));
-        let (mut step, mut read, mut steady) = (0, 1, 0);
-        loop {
-            if t > end {
-                return Some(());
-            }
-            if t >= start {
-                out.push(Sample::new(t, f64::from_bits(coder.bits)));
-            }
-            if read == self.len {
-                return Some(());
-            }
-            read += 1;
-            if steady > 0 {
-                steady -= 1;
-            } else if reader.is_empty() {
-                // The last ones are only counted.
-                steady = u64::from(self.len - read);
-            } else {
-                let head = reader.number()?;
-                if head == u64::from(STEADY) {
-                    steady = reader.number()?;
-                }
-                step += varint::unzigzag(head >> 1);
-                if head & 1 == 0 {
-                    coder.decode(&mut reader)?;
-                }
-            }
-            t += step;
-        }
-    }
-}
-
-impl Chunk {
-    fn read(&self, start: i64, end: i64, out: &mut Vec<Sample>) {
-        self.decode(start, end, out)
-            .expect("BUG: a chunk that cannot be decoded");
-    }
-
-    fn decode(&self, start: i64, end: i64, out: &mut Vec<Sample>) -> Result<(), Malformed> {
-        let cut = Malformed("chunk too short");
-        let mut reader = Reader(&self.bytes);
-        let times_len = reader.number32().ok_or(cut)? as usize;
-        let len = usize::from(self.len);
-        let mut stamps = Vec::with_capacity(len);
-        times::decode(reader.bytes(times_len).ok_or(cut)?, len, &mut stamps)?;
-        let mut values = Vec::with_capacity(len);
-        column::decode(reader.0, len, &mut values)?;
-        let all = stamps.into_iter().zip(values);
-        let within = all.filter(|(t, _)| (start..=end).contains(t));
-        out.extend(within.map(|(t, v)| Sample::new(t, v)));
-        Ok(())
     }
 }

@@ -55,14 +55,6 @@ pub(super) struct Coder {
 }
 
 impl Coder {
-    /// A coder whose previous value is given.
-    pub(super) fn starting_at(v: f64) -> Coder {
-        Coder {
-            bits: v.to_bits(),
-            exponent: 0,
-        }
-    }
-
     /// Appends the tokens of `v` and makes it the previous value.
     #[inline]
     pub(super) fn encode(&mut self, v: f64, out: &mut Vec<u8>) {

@@ -88,6 +88,16 @@ fn put_ints(numbers: impl Iterator<Item = i64>, column: &mut Vec<u8>) {
     column.extend_from_slice(&body);
 }
 
+/// The first time of a column that is not empty.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn first(bytes: &[u8]) -> Result<i64, Malformed> {
+    let mut reader = Reader::new(bytes);
+    reader.byte()?;
+    reader.i64()
+}
+
 /// Appends the `n` times of a column to `out`.
 ///
 /// # Errors

@@ -150,7 +150,7 @@ impl Sealer {
         }
         let mut unheld = self.shared.index().all().clone();
         unheld -= self.shared.days.series(i64::MIN, i64::MAX)?;
-        self.shared.head.for_each(|id, series| {
+        self.shared.head.for_each(|id, series, _| {
             if !series.is_empty() {
                 unheld.remove(id);
             }

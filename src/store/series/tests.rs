@@ -6,19 +6,49 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn place(series: &mut HeadSeries, t: i64, v: f64, part: PartId) -> Placed {
-    series.place(Sample::new(t, v), part, &mut Freezer::default(), || None)
+/// A series with blocks of its own.
+struct One {
+    series: HeadSeries,
+    blocks: Blocks,
 }
 
-fn all(series: &HeadSeries) -> Vec<Sample> {
+impl One {
+    fn new(sealed_max: i64) -> One {
+        One {
+            series: HeadSeries::new(sealed_max),
+            blocks: Blocks::default(),
+        }
+    }
+}
+
+fn place(one: &mut One, t: i64, v: f64, part: PartId) -> Placed {
+    let freezer = &mut Freezer::default();
+    let sample = Sample::new(t, v);
+    one.series
+        .place(&mut one.blocks, sample, part, freezer, || None)
+}
+
+fn all(one: &One) -> Vec<Sample> {
     let mut out = Vec::new();
-    series.read(i64::MIN, i64::MAX, &mut out);
+    one.series.read(&one.blocks, i64::MIN, i64::MAX, &mut out);
     out
+}
+
+fn sealed(id: PartId, max_t: i64) -> Part {
+    Part {
+        id,
+        window: 0,
+        first_seq: 1,
+        last_seq: 1,
+        samples: 1,
+        min_t: 0,
+        max_t,
+    }
 }
 
 #[test]
 fn the_first_value_of_a_time_is_kept() {
-    let mut series = HeadSeries::new(i64::MIN);
+    let mut series = One::new(i64::MIN);
     assert_eq!(place(&mut series, 10, 1.0, 1), Placed::Newest);
     assert_eq!(place(&mut series, 10, 1.0, 1), Placed::Duplicate);
     assert_eq!(place(&mut series, 10, 2.0, 1), Placed::Conflict);
@@ -30,7 +60,7 @@ fn the_first_value_of_a_time_is_kept() {
 
 #[test]
 fn zero_and_minus_zero_conflict_and_nan_repeats() {
-    let mut series = HeadSeries::new(i64::MIN);
+    let mut series = One::new(i64::MIN);
     place(&mut series, 1, 0.0, 1);
     assert_eq!(place(&mut series, 1, -0.0, 1), Placed::Conflict);
     place(&mut series, 2, f64::NAN, 1);
@@ -39,11 +69,13 @@ fn zero_and_minus_zero_conflict_and_nan_repeats() {
 
 #[test]
 fn sealed_times_are_asked_for_only_where_they_may_be() {
-    let mut series = HeadSeries::new(100);
+    let mut one = One::new(100);
     let sealed = |want: Option<f64>| move || want;
     let mut at = |t, v, found| {
         let freezer = &mut Freezer::default();
-        series.place(Sample::new(t, v), 1, freezer, sealed(found))
+        let sample = Sample::new(t, v);
+        one.series
+            .place(&mut one.blocks, sample, 1, freezer, sealed(found))
     };
     assert_eq!(at(100, 1.0, Some(1.0)), Placed::Duplicate);
     assert_eq!(at(100, 2.0, Some(1.0)), Placed::Conflict);
@@ -54,7 +86,7 @@ fn sealed_times_are_asked_for_only_where_they_may_be() {
 
 #[test]
 fn dropping_a_part_leaves_the_others() {
-    let mut series = HeadSeries::new(i64::MIN);
+    let mut series = One::new(i64::MIN);
     for t in 0..300_i64 {
         place(&mut series, t * 10, 0.5, if t < 200 { 1 } else { 2 });
     }
@@ -62,16 +94,20 @@ fn dropping_a_part_leaves_the_others() {
     place(&mut series, 2_995, 9.0, 2);
     place(&mut series, 2_985, 9.0, 2);
     let mut first = Vec::new();
-    series.read_part(1, &mut first);
+    series.series.read_part(&series.blocks, 1, &mut first);
     assert_eq!(first.len(), 201);
     assert!(first.is_sorted_by_key(|s| s.t));
-    assert!(series.has_part(1));
-    series.drop_part(1, 1_990);
-    assert!(!series.has_part(1));
+    let One { series: s, blocks } = &mut series;
+    assert_eq!(s.parts(blocks), [1, 2]);
+    s.drop_parts(blocks, &[sealed(1, 1_990), sealed(7, 9_999)]);
+    assert_eq!(s.parts(blocks), [2]);
+    assert_eq!(s.sealed_max, 1_990);
     assert_eq!(all(&series).len(), 102);
-    series.drop_part(2, 2_995);
-    assert!(series.is_empty());
-    assert_eq!(series.max_t(), 2_995);
+    let One { series: s, blocks } = &mut series;
+    s.drop_parts(blocks, &[sealed(2, 2_995)]);
+    assert!(s.is_empty());
+    assert_eq!(blocks.bytes(), 0);
+    assert_eq!(s.max_t(), 2_995);
 }
 
 proptest! {
@@ -80,7 +116,7 @@ proptest! {
         samples in prop::collection::vec((0_i64..2_000, prop_oneof![any::<u64>(), 0_u64..3]), 0..600),
         range in (0_i64..2_000, 0_i64..2_000),
     ) {
-        let mut series = HeadSeries::new(i64::MIN);
+        let mut series = One::new(i64::MIN);
         let mut model: BTreeMap<i64, u64> = BTreeMap::new();
         for (t, bits) in samples {
             let placed = place(&mut series, t, f64::from_bits(bits), u32::try_from(t / 700).unwrap());
@@ -94,28 +130,29 @@ proptest! {
             }
         }
         let mut got = Vec::new();
-        series.read(range.0, range.1, &mut got);
+        series.series.read(&series.blocks, range.0, range.1, &mut got);
         let got: Vec<_> = got.iter().map(|s| (s.t.as_ms(), s.v.to_bits())).collect();
         let want: Vec<_> = model
             .iter()
             .filter(|(t, _)| (range.0..=range.1).contains(*t))
             .map(|(t, bits)| (*t, *bits))
             .collect();
-        prop_assert_eq!(got.is_empty() || series.overlaps(range.0, range.1), true);
+        prop_assert_eq!(got.is_empty() || series.series.overlaps(&series.blocks, range.0, range.1), true);
         prop_assert_eq!(got, want);
     }
 }
 
 #[test]
 fn what_never_changes_is_only_counted() {
-    let mut series = HeadSeries::new(i64::MIN);
+    let mut series = One::new(i64::MIN);
     let mut want = Vec::new();
     for i in 0..50_i64 {
         place(&mut series, i * 15_000, 3.5, 1);
         want.push(Sample::new(i * 15_000, 3.5));
         assert_eq!(all(&series), want);
     }
-    assert!(series.bytes() <= size_of::<HeadSeries>() + 48);
+    assert_eq!(series.blocks.bytes(), 64);
+    assert_eq!(size_of::<HeadSeries>(), 88);
     assert_eq!(place(&mut series, 49 * 15_000, 3.5, 1), Placed::Duplicate);
     assert_eq!(place(&mut series, 30_000, 4.0, 1), Placed::Conflict);
     place(&mut series, 50 * 15_000, 4.5, 1);
