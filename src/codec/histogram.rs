@@ -233,18 +233,29 @@ pub fn write(out: &mut Vec<u8>, sample: &HistogramSample) {
     write_doubles(out, 16, &mut h.bounds.iter().copied());
 }
 
-fn write_side(out: &mut Vec<u8>, (spans, counts): (u64, u64), buckets: &[Bucket]) {
-    let mut next = 0_i64;
-    for run in buckets.chunk_by(|a, b| a.index + 1 == b.index) {
+fn write_side(out: &mut Vec<u8>, (number, counts): (u64, u64), buckets: &[Bucket]) {
+    for (offset, length) in spans(buckets) {
         let mut span = Vec::new();
-        let first = i64::from(run[0].index);
-        write::int(&mut span, 1, zigzag(first - next).cast_signed());
-        let length = i64::try_from(run.len()).expect("there are fewer buckets than indexes");
-        write::int(&mut span, 2, length);
-        write::bytes(out, spans, &span);
-        next = first + length;
+        write::int(&mut span, 1, zigzag(offset).cast_signed());
+        write::int(&mut span, 2, length.cast_signed());
+        write::bytes(out, number, &span);
     }
     write_doubles(out, counts, &mut buckets.iter().map(|b| b.count));
+}
+
+/// The runs of neighbouring buckets: the gap before each, the first one's from index
+/// zero, and its length.
+pub(super) fn spans(buckets: &[Bucket]) -> Vec<(i64, u64)> {
+    let mut next = 0_i64;
+    let runs = buckets.chunk_by(|a, b| a.index + 1 == b.index);
+    runs.map(|run| {
+        let first = i64::from(run[0].index);
+        let offset = first - next;
+        let length = i64::try_from(run.len()).expect("there are fewer buckets than indexes");
+        next = first + length;
+        (offset, length.cast_unsigned())
+    })
+    .collect()
 }
 
 fn write_doubles(out: &mut Vec<u8>, number: u64, values: &mut dyn Iterator<Item = f64>) {

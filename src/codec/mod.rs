@@ -6,10 +6,12 @@
 //!
 //! It must never do I/O, read the time, or know where the values come from.
 
+mod chunk;
 pub mod exposition;
 pub mod histogram;
 pub mod openmetrics;
 pub(crate) mod protobuf;
 pub mod remote_read;
 pub mod remote_write;
+pub mod streamed;
 pub mod text;

@@ -10,11 +10,29 @@
 //! QueryResult  { repeated TimeSeries timeseries = 1 }
 //! ```
 //!
-//! The answer is always of the kind `SAMPLES`, which every reader takes; a reader
-//! that would rather have chunks says so in a list, and gets samples too.
+//! A reader lists the kinds of answer that it takes, and gets the first of them that
+//! is known here: samples as above, or chunks, see [`super::streamed`].
 
 use super::protobuf::{Fields, Malformed, Value, write};
 use crate::model::{HistogramSample, Labels, MatchOp, Matcher, Sample};
+
+/// What a reader asks, and how it wants the answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// The questions.
+    pub queries: Vec<Query>,
+    /// The kind of the answer.
+    pub kind: AnswerKind,
+}
+
+/// The kinds of answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnswerKind {
+    /// One message with all samples.
+    Samples,
+    /// A stream of messages with chunks.
+    Chunks,
+}
 
 /// One question: the series that fulfil all matchers, within a closed range.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,19 +56,37 @@ pub enum BadRequest {
     Regex(#[from] crate::model::matcher::InvalidRegex),
 }
 
-/// Reads the questions of a request.
+/// Reads a request. One that lists no kind of answer takes samples, and so does one
+/// that lists only unknown ones, which Prometheus refuses.
 ///
 /// # Errors
 /// When it is no such message, or one of its patterns does not compile.
-pub fn queries(message: &[u8]) -> Result<Vec<Query>, BadRequest> {
+pub fn request(message: &[u8]) -> Result<Request, BadRequest> {
     let mut queries = Vec::new();
+    let mut kinds = Vec::new();
     let mut fields = Fields(message);
     while let Some((number, value)) = fields.next()? {
-        if let (1, Value::Bytes(bytes)) = (number, value) {
-            queries.push(query(bytes)?);
+        match (number, value) {
+            (1, Value::Bytes(bytes)) => queries.push(query(bytes)?),
+            (2, Value::Varint(kind)) => kinds.push(kind),
+            (2, Value::Bytes(packed)) => {
+                let mut rest = Fields(packed);
+                while !rest.0.is_empty() {
+                    kinds.push(rest.varint()?);
+                }
+            }
+            _ => {}
         }
     }
-    Ok(queries)
+    let known = kinds.into_iter().find_map(|kind| match kind {
+        0 => Some(AnswerKind::Samples),
+        1 => Some(AnswerKind::Chunks),
+        _ => None,
+    });
+    Ok(Request {
+        queries,
+        kind: known.unwrap_or(AnswerKind::Samples),
+    })
 }
 
 fn query(message: &[u8]) -> Result<Query, BadRequest> {
@@ -109,12 +145,7 @@ impl QueryResult {
     /// Adds a series with floats, native histograms or both. Samples go out as they are, staleness markers included.
     pub fn push(&mut self, labels: &Labels, samples: &[Sample], native: &[HistogramSample]) {
         self.series.clear();
-        for (name, value) in labels.iter() {
-            self.part.clear();
-            write::bytes(&mut self.part, 1, name.as_bytes());
-            write::bytes(&mut self.part, 2, value.as_bytes());
-            write::bytes(&mut self.series, 1, &self.part);
-        }
+        write_labels(&mut self.series, labels);
         for sample in samples {
             self.part.clear();
             write::double(&mut self.part, 1, sample.v);
@@ -132,6 +163,17 @@ impl QueryResult {
     /// How many bytes it has so far.
     pub fn size(&self) -> usize {
         self.message.len()
+    }
+}
+
+/// Labels as the first field of a series.
+pub(super) fn write_labels(series: &mut Vec<u8>, labels: &Labels) {
+    let mut pair = Vec::new();
+    for (name, value) in labels.iter() {
+        pair.clear();
+        write::bytes(&mut pair, 1, name.as_bytes());
+        write::bytes(&mut pair, 2, value.as_bytes());
+        write::bytes(series, 1, &pair);
     }
 }
 
@@ -166,17 +208,30 @@ mod tests {
         }
         let mut message = Vec::new();
         write::bytes(&mut message, 1, &query);
-        // Chunks or samples, which nobody minds here.
         write::int(&mut message, 2, 1);
         write::int(&mut message, 2, 0);
         message
     }
 
     #[test]
+    fn the_first_known_kind_of_answer_is_taken() {
+        let of = |kinds: &[u8]| {
+            let mut packed = Vec::new();
+            write::bytes(&mut packed, 2, kinds);
+            super::request(&packed).unwrap().kind
+        };
+        assert_eq!(of(&[]), AnswerKind::Samples);
+        assert_eq!(of(&[0, 1]), AnswerKind::Samples);
+        assert_eq!(of(&[1, 0]), AnswerKind::Chunks);
+        assert_eq!(of(&[7, 1]), AnswerKind::Chunks);
+        assert_eq!(of(&[7]), AnswerKind::Samples);
+    }
+
+    #[test]
     fn questions_are_read() {
         let message = request(-5, 1000, &[(0, "__name__", "up"), (3, "job", "a|b")]);
-        let queries = queries(&message).unwrap();
-        assert_eq!(queries.len(), 1);
+        let Request { queries, kind } = super::request(&message).unwrap();
+        assert_eq!((queries.len(), kind), (1, AnswerKind::Chunks));
         assert_eq!((queries[0].start, queries[0].end), (-5, 1000));
         let texts: Vec<String> = queries[0].matchers.iter().map(Matcher::to_string).collect();
         assert_eq!(texts, ["__name__=\"up\"", "job!~\"a|b\""]);
@@ -184,9 +239,9 @@ mod tests {
 
     #[test]
     fn bad_questions_are_refused() {
-        assert!(queries(&request(0, 0, &[(2, "a", "(")])).is_err());
-        assert!(queries(&request(0, 0, &[(9, "a", "b")])).is_err());
-        assert!(queries(&[0x0a, 9]).is_err());
+        assert!(super::request(&request(0, 0, &[(2, "a", "(")])).is_err());
+        assert!(super::request(&request(0, 0, &[(9, "a", "b")])).is_err());
+        assert!(super::request(&[0x0a, 9]).is_err());
     }
 
     #[test]
@@ -232,7 +287,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = queries(&bytes);
+            let _ = super::request(&bytes);
         }
     }
 }

@@ -39,6 +39,7 @@ mod query_api;
 mod receivers;
 
 mod reference;
+mod remote_read;
 mod remote_write;
 mod remote_write_kill;
 mod requirements;

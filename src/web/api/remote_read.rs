@@ -1,13 +1,20 @@
 //! `/api/v1/read`: raw samples for a Prometheus that reads from us.
+//!
+//! An answer is whole in memory before its first byte goes out, also one that is
+//! streamed: series have to be sorted, the store gives them in its own order, and a
+//! mistake or a limit is told by a status rather than by a stream that ends early.
+//! Chunks take a tenth of what samples take.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
+use hashbrown::HashMap;
 
-use crate::codec::remote_read::{self, QueryResult};
+use crate::codec::remote_read::{self, AnswerKind, QueryResult};
 use crate::codec::remote_write;
-use crate::model::{Labels, MatchOp, Matcher, Timestamp};
+use crate::codec::streamed::{self, ChunkedResult};
+use crate::model::{HistogramSample, Labels, MatchOp, Matcher, Sample, Timestamp};
 use crate::promql::queryable::{QueryError, SelectHints};
 use crate::promql::{EvalError, Queryable as _};
 use crate::web::Context;
@@ -27,9 +34,9 @@ pub async fn read(State(context): State<Context>, body: Bytes) -> Result<Respons
     let mut message = Vec::new();
     remote_write::unpack(&body, REQUEST_BYTES_MAX, &mut message)
         .map_err(|err| ApiError::bad_data(err.to_string()))?;
-    let queries =
-        remote_read::queries(&message).map_err(|err| ApiError::bad_data(err.to_string()))?;
-    if queries.len() > QUERIES_MAX {
+    let request =
+        remote_read::request(&message).map_err(|err| ApiError::bad_data(err.to_string()))?;
+    if request.queries.len() > QUERIES_MAX {
         let message = format!("more than {QUERIES_MAX} queries in one request");
         return Err(ApiError::bad_data(message));
     }
@@ -38,21 +45,11 @@ pub async fn read(State(context): State<Context>, body: Bytes) -> Result<Respons
         context: context.clone(),
         external: external_labels(&context),
     };
-    let run = context.gate.run(timeout, move |cancel| {
-        let mut results = Vec::with_capacity(queries.len());
-        let mut room = ANSWER_BYTES_MAX;
-        for query in queries {
-            let result = reader.result(query, room, cancel)?;
-            room -= result.size().min(room);
-            results.push(result);
-        }
-        Ok::<_, ApiError>(remote_read::answer(&results))
+    let run = context.gate.run(timeout, move |cancel| match request.kind {
+        AnswerKind::Samples => reader.samples(request.queries, cancel),
+        AnswerKind::Chunks => reader.chunks(request.queries, cancel),
     });
-    let headers = [
-        (header::CONTENT_TYPE, "application/x-protobuf"),
-        (header::CONTENT_ENCODING, "snappy"),
-    ];
-    run.await?.map(|block| (headers, block).into_response())
+    run.await?
 }
 
 /// What every series of ours has besides its own labels.
@@ -65,13 +62,65 @@ struct Reader {
     external: Labels,
 }
 
+/// What is done with a series; says how many bytes the answer has then.
+type Take<'a> = dyn FnMut(&Labels, &[Sample], &[HistogramSample]) -> usize + Send + 'a;
+
 impl Reader {
-    fn result(
+    fn samples(
+        &self,
+        queries: Vec<remote_read::Query>,
+        cancel: &Cancel,
+    ) -> Result<Response, ApiError> {
+        let mut room = ANSWER_BYTES_MAX;
+        let mut results = Vec::with_capacity(queries.len());
+        for query in queries {
+            let mut result = QueryResult::default();
+            self.each(query, room, cancel, &mut |labels, samples, native| {
+                result.push(labels, samples, native);
+                result.size()
+            })?;
+            room -= result.size().min(room);
+            results.push(result);
+        }
+        let headers = [
+            (header::CONTENT_TYPE, "application/x-protobuf"),
+            (header::CONTENT_ENCODING, "snappy"),
+        ];
+        Ok((headers, remote_read::answer(&results)).into_response())
+    }
+
+    fn chunks(
+        &self,
+        queries: Vec<remote_read::Query>,
+        cancel: &Cancel,
+    ) -> Result<Response, ApiError> {
+        let mut room = ANSWER_BYTES_MAX;
+        let mut results = Vec::with_capacity(queries.len());
+        for (i, query) in queries.into_iter().enumerate() {
+            let mut result = ChunkedResult::new(i);
+            self.each(query, room, cancel, &mut |labels, samples, native| {
+                result.push(labels, samples, native);
+                result.size()
+            })?;
+            room -= result.size().min(room);
+            results.push(result);
+        }
+        let pieces = results.into_iter().flat_map(ChunkedResult::into_pieces);
+        let pieces = pieces.map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece)));
+        let body = Body::from_stream(futures_util::stream::iter(pieces));
+        let headers = [(header::CONTENT_TYPE, streamed::CONTENT_TYPE)];
+        Ok((headers, body).into_response())
+    }
+
+    /// Hands over the series of a question, each once, in any order, until the answer
+    /// has more bytes than there is room for.
+    fn each(
         &self,
         mut query: remote_read::Query,
         room: usize,
         cancel: &Cancel,
-    ) -> Result<QueryResult, ApiError> {
+        take: &mut Take<'_>,
+    ) -> Result<(), ApiError> {
         query.matchers.retain(|m| !self.is_external(m));
         let options = &self.context.engine.options;
         let hints = SelectHints {
@@ -80,38 +129,44 @@ impl Reader {
             newest_only: false,
             cancel: cancel.clone(),
         };
-        let mut result = QueryResult::default();
-        let mut full = false;
         let (start, end) = (
             Timestamp::from_ms(query.start),
             Timestamp::from_ms(query.end),
         );
+        let mut full = false;
+        let mut push = |labels: &Labels, samples: &[Sample], native: &[HistogramSample]| {
+            full = take(&with_external(labels, &self.external), samples, native) > room;
+            if full {
+                return Err(QueryError::TooManySamples);
+            }
+            Ok(())
+        };
         let store = &self.context.store;
-        for series in store.histograms(start, end, &query.matchers, &hints)? {
-            let labels = with_external(&series.labels, &self.external);
-            result.push(&labels, &[], &series.samples);
-            full |= result.size() > room;
-        }
+        let native = store.histograms(start, end, &query.matchers, &hints)?;
+        let native = native.into_iter().map(|one| (one.labels, one.samples));
+        let mut native: HashMap<Labels, Vec<HistogramSample>> = native.collect();
         let read = store.for_each(
             start,
             end,
             &query.matchers,
             &hints,
             &mut [&mut |labels, samples| {
-                result.push(&with_external(labels, &self.external), samples, &[]);
-                full |= result.size() > room;
-                if full {
-                    return Err(QueryError::TooManySamples);
-                }
-                Ok(())
+                // The end of a series of histograms is a float.
+                let native = native.remove(labels).unwrap_or_default();
+                push(labels, samples, &native)
             }],
         );
+        let mut rest = || {
+            native
+                .iter()
+                .try_for_each(|(labels, all)| push(labels, &[], all))
+        };
+        let read = read.and_then(|()| rest());
         if full {
             let message = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");
             return Err(EvalError::Execution(message).into());
         }
-        read?;
-        Ok(result)
+        Ok(read?)
     }
 
     /// Whether a condition asks for an external label that all series have.
