@@ -84,9 +84,9 @@ pub struct Limits {
     pub label_values_max: usize,
     /// Devices of one tenant that are registered; messages of others are taken all the same.
     pub devices_per_tenant_max: usize,
-    /// Samples per second in messages, all tenants together; 0 is no limit.
+    /// Samples per second of messages and pushes, all tenants together; 0 is no limit.
     pub samples_per_second_all: u32,
-    /// Samples per second in messages of one tenant; 0 is no limit.
+    /// Samples per second of messages and pushes of one tenant; 0 is no limit.
     pub samples_per_second: u32,
     /// Messages per second of one tenant; 0 is no limit.
     pub messages_per_second: u32,

@@ -13,12 +13,10 @@ use std::ops::Range;
 use super::decode::{Reading, Refused, decode};
 use super::map::Map;
 use super::plan::{Active, Plan};
-use super::quota::Bucket;
 use super::registry::{Registry, Sight};
 use super::route::Event;
 use super::series::{Cache, Found, Source};
 use super::stamps::Stamps;
-use super::tenants::samples_burst;
 use super::validate::{Lot, Moment, check_time};
 use super::{Hand, Message};
 use crate::model::Timestamp;
@@ -87,8 +85,6 @@ pub(super) struct Encoder {
     stamps: Stamps,
     reading: Reading,
     found: Vec<Found>,
-    /// The samples of all tenants.
-    samples: Option<Bucket>,
 }
 
 impl Encoder {
@@ -101,7 +97,6 @@ impl Encoder {
             stamps: Stamps::default(),
             reading: Reading::default(),
             found: Vec::new(),
-            samples: None,
         }
     }
 
@@ -181,21 +176,11 @@ impl Encoder {
     }
 
     /// Whether the samples of a message are within the rates of `[limits]`.
-    fn check_rate(&mut self, plan: &Plan, lot: &Lot, now: Timestamp) -> Result<(), Refused> {
+    fn check_rate(&self, plan: &Plan, lot: &Lot, now: Timestamp) -> Result<(), Refused> {
         let count = u32::try_from(self.reading.values().count()).unwrap_or(u32::MAX);
-        let rate = plan.limits.samples_per_second_all;
-        let burst = samples_burst(rate);
-        // The tenant first: what it may not send, the others may.
-        if !lot.tenant.passes_samples(count, now) {
-            let detail = "the tenant sends more samples per second than it may";
-            return Err(Refused::new(Reason::Quota, detail));
-        }
-        let samples = self.samples.get_or_insert_with(|| Bucket::new(burst, now));
-        if !samples.take(count, rate, burst, now) {
-            let detail = "all tenants together send more samples per second than they may";
-            return Err(Refused::new(Reason::Quota, detail));
-        }
-        Ok(())
+        let rate_all = plan.limits.samples_per_second_all;
+        let passed = lot.tenant.passes_samples(count, rate_all, now);
+        passed.map_err(|over| Refused::new(Reason::Quota, over.as_str()))
     }
 
     /// Adds the row of a device that is new or behind.

@@ -108,7 +108,7 @@ pub struct Hand {
 }
 
 /// What is said about messages of a hand, by their place in it.
-type Details = HashMap<usize, String, ahash::RandomState>;
+type Details = HashMap<usize, (String, u32), ahash::RandomState>;
 
 /// Where the answer to a hand goes.
 pub struct Reply(Answer);
@@ -121,6 +121,8 @@ pub struct Ended {
     pub ending: Ending,
     /// What was wrong and what was expected, where the reason alone says too little.
     pub detail: String,
+    /// Its samples that are stored all the same, when it is refused in part.
+    pub stored: u32,
 }
 
 enum Answer {
@@ -136,9 +138,13 @@ impl Reply {
                 drop(to.send(endings.iter().map(|&ending| ending.into()).collect()));
             }
             Answer::Endings(to) => {
-                let ended = endings.iter().enumerate().map(|(index, &ending)| Ended {
-                    ending,
-                    detail: details.remove(&index).unwrap_or_default(),
+                let ended = endings.iter().enumerate().map(|(index, &ending)| {
+                    let (detail, stored) = details.remove(&index).unwrap_or_default();
+                    Ended {
+                        ending,
+                        detail,
+                        stored,
+                    }
                 });
                 drop(to.send(ended.collect()));
             }
@@ -388,6 +394,31 @@ impl Ingest {
         let now = self.core.clock.now();
         let tenant = self.core.tenants.get(tenant.as_str(), &active.plan, now);
         tenant.pass(now)
+    }
+
+    /// Whether so many samples may come in now without a message: they are within the
+    /// rate of their tenant, if they have one, and within that of all.
+    ///
+    /// # Errors
+    /// Which rate they are above, as a sentence.
+    pub fn admit_samples(
+        &self,
+        tenant: Option<&TenantId>,
+        samples: u64,
+    ) -> Result<(), &'static str> {
+        let active = self.core.active();
+        let now = self.core.clock.now();
+        let count = u32::try_from(samples).unwrap_or(u32::MAX);
+        let rate_all = active.plan.limits.samples_per_second_all;
+        let tenants = &self.core.tenants;
+        let passed = match tenant {
+            Some(tenant) => {
+                let tenant = tenants.get(tenant.as_str(), &active.plan, now);
+                tenant.passes_samples(count, rate_all, now)
+            }
+            None => tenants.passes_samples(count, rate_all, now),
+        };
+        passed.map_err(tenants::Over::as_str)
     }
 
     /// Counts samples that were stored for a tenant without a message.

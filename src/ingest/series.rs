@@ -19,7 +19,7 @@ use crate::config::Limits;
 use crate::model::labels::METRIC_NAME;
 use crate::model::tenant::TENANT_LABEL;
 use crate::model::{Labels, LabelsBuilder, TenantId};
-use crate::store::{SeriesId, SeriesKey};
+use crate::store::{SeriesId, SeriesKey, is_own_label};
 use crate::telemetry::metrics::Reason;
 
 /// Fields in each generation, about 100 bytes each.
@@ -90,8 +90,7 @@ impl Cache {
     /// [`Cache::last`] afterwards.
     ///
     /// # Errors
-    /// Reason `parse` when its labels are more or longer than `[limits]` allows,
-    /// or when a field stands twice.
+    /// Reason `parse` when its labels are more or longer than `[limits]` allows.
     pub(super) fn find(
         &mut self,
         source: &Source<'_>,
@@ -193,10 +192,8 @@ impl Known {
                 None => self.add(source, path)?,
             };
             let field = &mut self.fields[at];
-            if field.seen == message {
-                let detail = format!("two values for {path:?}");
-                return Err(Refused::new(Reason::Parse, detail));
-            }
+            // The same path again: two values for one series, as of two paths.
+            self.has_twins |= field.seen == message;
             field.seen = message;
             if let SeriesKey::Labels(labels) = &field.slot
                 && let Some(id) = resolve(labels)
@@ -241,6 +238,10 @@ impl Known {
         let mut name = String::new();
         source.map.metric_name(path, &values, &mut name);
         check_value(METRIC_NAME, &name, source.limits)?;
+        if is_own_label(METRIC_NAME, &name) {
+            let detail = format!("{name} is a name of our own");
+            return Err(Refused::new(Reason::Parse, detail));
+        }
         let labels = self.base.to_builder().set(METRIC_NAME, &name).build();
         let labels_hash = labels.hash64();
         self.has_twins |= self.leads_to(labels_hash);

@@ -303,7 +303,8 @@ impl Worker {
         if let Some(hand) = hand
             && hand.reply.as_ref().is_some_and(Reply::wants_details)
         {
-            hand.details.insert(entry.index, detail.to_owned());
+            let detail = (detail.to_owned(), entry.added);
+            hand.details.insert(entry.index, detail);
         }
     }
 

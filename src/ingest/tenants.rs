@@ -22,6 +22,7 @@ pub(super) struct Tenant {
     /// Its instruments.
     pub(super) meter: Arc<Meter>,
     gate: Mutex<Gate>,
+    all: Arc<Mutex<All>>,
     /// The last commit that was timed for it.
     timed: AtomicU64,
 }
@@ -32,9 +33,32 @@ struct Gate {
     samples: Bucket,
 }
 
+/// The samples of all tenants together: there from the first one on.
+type All = Option<Bucket>;
+
+/// Whose samples per second are too many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Over {
+    /// The tenant's.
+    Tenant,
+    /// Those of all tenants together.
+    All,
+}
+
+impl Over {
+    /// What a sender is told.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Over::Tenant => "the tenant sends more samples per second than it may",
+            Over::All => "all tenants together send more samples per second than they may",
+        }
+    }
+}
+
 /// All tenants seen since the start.
 pub(super) struct Tenants {
     known: RwLock<HashMap<String, Arc<Tenant>>>,
+    all: Arc<Mutex<All>>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +67,7 @@ impl Tenants {
     pub(super) fn new(metrics: Arc<Metrics>) -> Tenants {
         Tenants {
             known: RwLock::default(),
+            all: Arc::default(),
             metrics,
         }
     }
@@ -74,8 +99,14 @@ impl Tenants {
                 bucket,
                 samples,
             }),
+            all: Arc::clone(&self.all),
             timed: AtomicU64::new(0),
         })
+    }
+
+    /// Whether so many samples of nobody in particular are within the rate of all.
+    pub(super) fn passes_samples(&self, count: u32, rate: u32, now: Timestamp) -> Result<(), Over> {
+        take_of_all(&self.all, count, rate, now)
     }
 
     /// Makes what a new plan says hold for everyone. Tokens that were used stay used.
@@ -89,8 +120,21 @@ impl Tenants {
     }
 }
 
+fn take_of_all(all: &Mutex<All>, count: u32, rate: u32, now: Timestamp) -> Result<(), Over> {
+    if rate == 0 {
+        return Ok(());
+    }
+    let burst = samples_burst(rate);
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    let bucket = all.get_or_insert_with(|| Bucket::new(burst, now));
+    match bucket.take(count, rate, burst, now) {
+        true => Ok(()),
+        false => Err(Over::All),
+    }
+}
+
 /// Samples at once above a rate: those of ten seconds.
-pub(super) fn samples_burst(rate: u32) -> u32 {
+fn samples_burst(rate: u32) -> u32 {
     rate.saturating_mul(10)
 }
 
@@ -117,11 +161,21 @@ impl Tenant {
         }
     }
 
-    /// Whether a message with so many samples is within the tenant's rate.
-    pub(super) fn passes_samples(&self, count: u32, now: Timestamp) -> bool {
+    /// Whether so many samples are within the tenant's rate, and within that of all
+    /// tenants. The tenant first: what it may not send, the others may.
+    pub(super) fn passes_samples(
+        &self,
+        count: u32,
+        rate_all: u32,
+        now: Timestamp,
+    ) -> Result<(), Over> {
         let mut gate = self.lock();
         let rate = gate.rule.samples;
-        gate.samples.take(count, rate, samples_burst(rate), now)
+        if !gate.samples.take(count, rate, samples_burst(rate), now) {
+            return Err(Over::Tenant);
+        }
+        drop(gate);
+        take_of_all(&self.all, count, rate_all, now)
     }
 
     /// Whether as many of its messages wait as may.

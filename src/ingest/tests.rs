@@ -188,6 +188,7 @@ macro_rules! desk {
 }
 
 mod conflicts;
+mod limits;
 mod routing;
 
 #[tokio::test]
@@ -215,7 +216,7 @@ async fn hostile_messages_are_kept_as_dead_letters_and_stop_nothing() {
         (TOPIC, deep.as_str(), "parse"),
         (TOPIC, large.as_str(), "size"),
         (TOPIC, "{\"v\":1e999}", "parse"),
-        (TOPIC, "{\"v\":1,\"v\":2}", "parse"),
+        (TOPIC, "{\"v\":1,\"v\":2}", "conflict"),
         (TOPIC, "", "parse"),
         (TOPIC, "\0", "parse"),
         (TOPIC, "{\"v\":1,\"tenant_id\":\"other\"}", "tenant"),
@@ -251,11 +252,11 @@ async fn hostile_messages_are_kept_as_dead_letters_and_stop_nothing() {
         desk.send(vec![bad_bytes]).await,
         [Verdict::Rejected("encoding")]
     );
-    assert_eq!(desk.rejected("parse"), 5);
+    assert_eq!(desk.rejected("parse"), 4);
     assert_eq!(desk.results(), [11, 12, 0, 0]);
     assert_eq!(
         desk.value("messages_failed_total", &["telemetry", "parse"]),
-        5.0
+        4.0
     );
     assert_eq!(desk.value("pulse_delivery_dlq_total", &["acme"]), 12.0);
     desk.close().await;

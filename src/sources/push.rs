@@ -8,7 +8,9 @@
 //!
 //! The answer comes after the durable commit: `{"accepted":N,"duplicates":N,
 //! "rejected":[{"index":N,"reason":"...","error":"..."}]}`, where `error` says what
-//! is wrong and what was expected, with
+//! is wrong and what was expected. A message of which some samples are refused has
+//! the number of the others as `stored` there, and `partial` counts such messages;
+//! both are left out where they are 0. The status is
 //!
 //! | status | when |
 //! | --- | --- |
@@ -17,8 +19,8 @@
 //! | 401, 403 | no credential, or one of another tenant |
 //! | 413 | the body or a message is too large, or too many messages |
 //! | 422 | refused for another reason |
-//! | 429 | refused: `quota` |
-//! | 503 | no room within a second, or the store did not take it: send it again |
+//! | 429 | refused: `quota`, messages or samples per second; `Retry-After` |
+//! | 503 | no room within a second, or the store did not take it: send it again; `Retry-After` |
 //!
 //! Sending again is safe where the objects have a time of their own. Without one
 //! they get the time of their arrival, and a repeated request stores them twice.
@@ -40,7 +42,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
@@ -107,7 +109,17 @@ struct Failure {
 struct Report {
     accepted: usize,
     duplicates: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    partial: usize,
     rejected: Vec<Rejected>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde asks for"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize)]
@@ -115,6 +127,8 @@ struct Rejected {
     index: usize,
     reason: &'static str,
     error: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    stored: usize,
 }
 
 /// What a message without a device hears: the topic that ingest refuses is ours.
@@ -339,17 +353,18 @@ fn report(endings: Vec<Ended>) -> Response {
     let mut report = Report::default();
     let mut again = None;
     let mut refused = None;
-    for (index, Ended { ending, detail }) in endings.into_iter().enumerate() {
-        match ending {
+    for (index, ended) in endings.into_iter().enumerate() {
+        match ended.ending {
             Ending::Accepted => report.accepted += 1,
             Ending::Duplicate => report.duplicates += 1,
             Ending::Rejected(reason) => {
                 refused = refused.or(Some(reason));
-                let reason = reason.as_str();
+                report.partial += usize::from(ended.stored > 0);
                 report.rejected.push(Rejected {
                     index,
-                    reason,
-                    error: detail,
+                    reason: reason.as_str(),
+                    error: ended.detail,
+                    stored: ended.stored as usize,
                 });
             }
             Ending::Retry(reason) => again = Some(reason),
@@ -362,7 +377,16 @@ fn report(endings: Vec<Ended>) -> Response {
     let status = refused
         .filter(|_| is_refused)
         .map_or(StatusCode::OK, status_of);
-    (status, Json(report)).into_response()
+    with_wait(status, (status, Json(report)).into_response())
+}
+
+/// Tells a client that has to come again when.
+fn with_wait(status: StatusCode, mut answer: Response) -> Response {
+    if let StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS = status {
+        let second = HeaderValue::from_static("1");
+        answer.headers_mut().insert(RETRY_AFTER, second);
+    }
+    answer
 }
 
 fn status_of(reason: Reason) -> StatusCode {
@@ -396,10 +420,7 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = Json(serde_json::json!({ "error": self.error, "reason": self.reason }));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            return (self.status, [(RETRY_AFTER, "1")], body).into_response();
-        }
-        (self.status, body).into_response()
+        with_wait(self.status, (self.status, body).into_response())
     }
 }
 

@@ -73,7 +73,7 @@ pub use batch::{
 };
 pub use clock::FUTURE_MAX_MS;
 pub use index::{Cardinality, Count};
-pub use native::rows as histogram_rows;
+pub use native::{is_own_label, rows as histogram_rows};
 pub use state::Table;
 
 use crate::config;

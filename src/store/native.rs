@@ -54,6 +54,12 @@ pub(super) fn is_part_label(name: &str) -> bool {
     name == NAME || name == PART
 }
 
+/// Whether a pair stands for the parts of native histograms in the store, so that
+/// nobody may send it as a label.
+pub fn is_own_label(name: &str, value: &str) -> bool {
+    is_part_label(name) || (name == METRIC_NAME && value == METRIC)
+}
+
 /// The rows that store a histogram; `None` when its buckets are spread too wide.
 pub fn rows(labels: &Labels, sample: &HistogramSample) -> Option<Vec<Row>> {
     let layout = Layout::of(&sample.h)?;

@@ -15,9 +15,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::Progress;
 use super::spill::{Record, Spill};
 use crate::codec::{openmetrics, text};
-use crate::model::tenant::TENANT_LABEL;
+use crate::model::tenant::{TENANT_LABEL, is_valid_name};
 use crate::model::{Labels, TenantId};
 use crate::sources::metadata::Metadata;
+use crate::store::is_own_label;
 
 /// The longest line.
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -285,11 +286,22 @@ impl Reader<'_> {
                 two[0].0
             ));
         }
+        if let Some((name, value)) = pairs.iter().find(|(name, value)| is_own_label(name, value)) {
+            return Err(format!(
+                "expected no name of our own, found {name}={value:?}"
+            ));
+        }
         let labels = Labels::from_pairs(pairs);
+        let said = labels.get(TENANT_LABEL);
+        if let Some(said) = said.filter(|said| !is_valid_name(said)) {
+            return Err(format!(
+                "expected 1 to 128 characters of [A-Za-z0-9._:-] as tenant_id, found {said:?}"
+            ));
+        }
         let Some(tenant) = &self.rules.tenant else {
             return Ok(labels);
         };
-        match labels.get(TENANT_LABEL) {
+        match said {
             None => Ok(labels
                 .to_builder()
                 .set(TENANT_LABEL, tenant.as_str())

@@ -112,18 +112,28 @@ fn fields_in_any_order_and_number_are_told_apart() {
 }
 
 #[test]
-fn two_values_for_one_field_are_refused_and_the_next_message_is_not() {
+fn two_values_for_one_field_are_two_of_one_series() {
     let mut desk = desk(|_| {});
     for payload in [
         r#"{"a":1,"a":2}"#,
-        r#"{"a":1,"b":1,"a":1}"#,
+        r#"{"b":1,"a":1,"a":1}"#,
         r#"{"x":{"y":1},"x.y":1}"#,
     ] {
-        let refused = desk.find(TOPIC, payload).unwrap_err();
-        assert_eq!(refused.reason, Reason::Parse, "{payload}");
-        assert!(refused.detail.contains("two values"), "{}", refused.detail);
+        let found = names(&desk.find(TOPIC, payload).unwrap());
+        assert_eq!(found[found.len() - 2], found[found.len() - 1], "{payload}");
+        assert!(desk.cache.last().has_twins);
     }
     assert_eq!(desk.find(TOPIC, r#"{"a":1,"b":2}"#).unwrap().len(), 2);
+}
+
+#[test]
+fn the_names_of_native_histograms_are_ours() {
+    let mut desk = desk(|_| {});
+    let refused = desk
+        .find(TOPIC, r#"{"__native_histogram__":1}"#)
+        .unwrap_err();
+    assert_eq!(refused.reason, Reason::Parse);
+    assert!(refused.detail.contains("of our own"), "{}", refused.detail);
 }
 
 #[test]

@@ -101,3 +101,19 @@ async fn the_first_of_two_moves_on_without_the_second() {
     assert!(desk.stored().contains(&y), "{:?}", desk.stored());
     desk.close().await;
 }
+
+#[tokio::test]
+async fn one_field_twice_in_a_message_is_a_conflict_and_the_rest_is_stored() {
+    for time in ["", "\"ts\":1700000000000,"] {
+        desk!(_dir, desk, "");
+        let payload = format!("{{{time}\"v\":1,\"w\":5,\"v\":2}}");
+        let conflict = Verdict::Rejected("conflict");
+        assert_eq!(desk.send_one(TOPIC, &payload).await, conflict, "{time}");
+        assert_eq!(desk.stored(), ["v/d1 0=1", "w/d1 0=5"], "{time}");
+        assert_eq!(desk.dead().len(), 1);
+        // The same value twice is no conflict.
+        let same = payload.replace(":2}", ":1}").replace("000,", "001,");
+        assert_eq!(desk.send_one(TOPIC, &same).await, Verdict::Committed);
+        desk.close().await;
+    }
+}

@@ -5,6 +5,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use super::desk::NOW;
 use super::*;
 use crate::sources::Board;
 use crate::store::Store;
@@ -256,4 +257,24 @@ async fn reserved_names_may_not_push() {
         assert!(error.contains("must not begin with __"), "{error}");
     }
     assert_eq!(desk.store.stats().series, 0);
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_in_part_says_what_is_stored() {
+    let desk = desk("", None);
+    let first = format!("{{\"ts\":{NOW},\"v\":1}}");
+    assert_eq!(desk.post("acme?device=d", first).await.0, 200);
+    let other = format!("{{\"ts\":{NOW},\"v\":2,\"w\":3,\"x\":4}}");
+    let (status, answer) = desk.post("acme?device=d", other).await;
+    let conflict = "another value is stored at the same time; the first one is kept";
+    let want = json!({
+        "accepted": 0, "duplicates": 0, "partial": 1,
+        "rejected": [{"index": 0, "reason": "conflict", "error": conflict, "stored": 2}],
+    });
+    assert_eq!((status, answer), (422, want));
+    // Again: now nothing of it is new.
+    let again = format!("{{\"ts\":{NOW},\"v\":2,\"w\":3}}");
+    let (status, answer) = desk.post("acme?device=d", again).await;
+    let rejected = json!([{"index": 0, "reason": "conflict", "error": conflict}]);
+    assert_eq!((status, answer), (422, report(0, 0, rejected)));
 }

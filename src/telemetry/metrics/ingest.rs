@@ -41,7 +41,7 @@ pub enum Reason {
     Topic,
     /// Over the tenant's messages per second.
     Quota,
-    /// Not what the map expects: bad JSON, too deep, no values, two values for one field.
+    /// Not what the map expects: bad JSON, too deep, no values.
     Parse,
     /// Not UTF-8.
     Encoding,

@@ -31,9 +31,11 @@ impl Protocol {
 /// `pulse_push_rejected_total`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PushReason {
-    /// No metric name, a name twice, or more or longer labels than `[limits]` allows.
+    /// No metric name, a name twice, a name of our own, or more or longer labels than
+    /// `[limits]` allows.
     Labels,
-    /// The series names another tenant than the one that the request may write for.
+    /// The series names another tenant than the one that the request may write for, or
+    /// what is no tenant's name.
     Tenant,
     /// Too far in the future, or too old.
     Timestamp,
@@ -41,6 +43,9 @@ pub enum PushReason {
     Conflict,
     /// The tenant or the store has as many series as it may.
     SeriesLimit,
+    /// The request came above its tenant's samples per second, or those of all: nothing
+    /// of it is stored.
+    Quota,
     /// A native histogram whose parts do not fit together, or whose buckets are
     /// spread too wide.
     Histogram,
@@ -50,12 +55,13 @@ pub enum PushReason {
 
 impl PushReason {
     /// All reasons.
-    pub const ALL: [PushReason; 7] = [
+    pub const ALL: [PushReason; 8] = [
         PushReason::Labels,
         PushReason::Tenant,
         PushReason::Timestamp,
         PushReason::Conflict,
         PushReason::SeriesLimit,
+        PushReason::Quota,
         PushReason::Histogram,
         PushReason::Exemplar,
     ];
@@ -68,6 +74,7 @@ impl PushReason {
             PushReason::Timestamp => "timestamp",
             PushReason::Conflict => "conflict",
             PushReason::SeriesLimit => "series_limit",
+            PushReason::Quota => "quota",
             PushReason::Histogram => "histogram",
             PushReason::Exemplar => "exemplar",
         }

@@ -36,6 +36,11 @@ impl Failure {
         Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what)
     }
 
+    /// It came too soon.
+    pub(super) fn too_soon(what: &str) -> Failure {
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, what)
+    }
+
     /// It shall come again.
     pub(super) fn again(what: &str) -> Failure {
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, what)

@@ -9,10 +9,10 @@ use crate::codec::{histogram, text};
 use crate::config::Limits;
 use crate::ingest::Ingest;
 use crate::model::labels::METRIC_NAME;
-use crate::model::tenant::TENANT_LABEL;
+use crate::model::tenant::{TENANT_LABEL, is_valid_name};
 use crate::model::{Labels, Sample, TenantId, is_stale_nan};
 use crate::sources::metadata::Metadata;
-use crate::store::{Row, SeriesId, SeriesKey, Store, histogram_rows};
+use crate::store::{Row, SeriesId, SeriesKey, Store, histogram_rows, is_own_label};
 use crate::telemetry::metrics::PushReason;
 
 use super::known::{Cursor, Key, Keys, Known, Scope};
@@ -287,6 +287,7 @@ impl Judge<'_> {
             || has("").is_ok()
             || pairs.len() > limits.labels_max
             || pairs.iter().any(is_long)
+            || pairs.iter().any(|(name, value)| is_own_label(name, value))
         {
             return Err(PushReason::Labels);
         }
@@ -294,7 +295,9 @@ impl Judge<'_> {
         let said = place.ok().map(|at| pairs[at].1);
         match (&self.writer.tenant, said) {
             (Some(tenant), Some(said)) if said != tenant.as_str() => Err(PushReason::Tenant),
-            (None, Some(said)) if self.writer.is_foreign(said) => Err(PushReason::Tenant),
+            (None, Some(said)) if !is_valid_name(said) || self.writer.is_foreign(said) => {
+                Err(PushReason::Tenant)
+            }
             (Some(tenant), None) => {
                 let at = place.unwrap_or_else(|at| at);
                 pairs.insert(at, (TENANT_LABEL, tenant.as_str()));

@@ -24,13 +24,17 @@
 //! | 408 | the body did not come within 30 s | goes on |
 //! | 413 | the body is too large, as it came or unpacked | goes on |
 //! | 415 | another form of remote_write | goes on |
-//! | 429 | the tenant is over its rate; `Retry-After` | goes on, or sends again if told to |
+//! | 429 | the tenant is over its messages or samples per second, or all tenants are over theirs; nothing is stored; `Retry-After` | goes on, or sends again if told to |
 //! | 503 | no room within a second, or the store did not take it; `Retry-After` | sends again |
 //!
 //! Samples may come in any order, and again: a repeated one has no effect, one
 //! with another value at the same time is refused (`conflict`) and the first is
 //! kept. Staleness markers are values like any other. Exemplars are counted and
 //! left out, as most receivers do, without an error.
+//!
+//! As in Prometheus, any text may be the name of a label, `__` at its beginning
+//! too; only what stands for parts of native histograms in the store is refused.
+//! What `tenant_id` says has to be a tenant's name.
 
 mod answer;
 mod collect;
@@ -53,6 +57,7 @@ use tower_http::decompression::RequestDecompressionLayer;
 use super::caller::{Caller, caller, read_body};
 use crate::codec::remote_write::{self, Unpack};
 use crate::ingest::Ingest;
+use crate::model::tenant::is_reserved;
 use crate::model::{Clock, TenantId};
 use crate::sources::Status;
 use crate::sources::metadata::Metadata;
@@ -85,6 +90,10 @@ const METADATA_MAX: usize = 20_000;
 
 /// The tenant of a request, as other receivers name it.
 const TENANT_HEADER: HeaderName = HeaderName::from_static("x-scope-orgid");
+
+/// What a request hears that names a tenant who cannot be one.
+const NO_TENANT: &str = "not a tenant's name, expected 1 to 128 characters of [A-Za-z0-9._:-] \
+    that do not begin with __: those names are ours";
 
 /// What the routes need.
 pub struct Parts {
@@ -201,7 +210,9 @@ impl Receiver {
             }
             (path, header) => path.or(header).map(TenantId::new).transpose(),
         };
-        let tenant = tenant.map_err(|_| Failure::bad("not a tenant's name"))?;
+        let is_ours = |tenant: &TenantId| is_reserved(tenant.as_str());
+        let tenant = tenant.ok().filter(|t| !t.as_ref().is_some_and(is_ours));
+        let tenant = tenant.ok_or_else(|| Failure::bad(NO_TENANT))?;
         let Parts {
             ingest,
             operator_token,
@@ -323,6 +334,13 @@ impl Request {
         let collected = Arc::clone(&self).collect(Afresh::No).await?;
         let parts = &self.receiver.parts;
         parts.status.received(collected.samples, parts.clock.now());
+        let tenant = self.writer.tenant.as_ref();
+        if let Err(what) = parts.ingest.admit_samples(tenant, collected.samples) {
+            let meter = parts.metrics.push.of(self.protocol);
+            let rejected = meter.rejected(PushReason::Quota);
+            rejected.inc_by(collected.samples);
+            return Err(Failure::too_soon(what));
+        }
         let mut refused = collected.refused;
         let mut stored = self.commit(collected).await?;
         if stored.is_gone() {

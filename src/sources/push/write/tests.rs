@@ -12,6 +12,7 @@ use crate::model::clock::ManualClock;
 use crate::model::{Labels, Matcher, Sample, Timestamp, is_stale_nan, stale_nan};
 use crate::promql::{Queryable as _, SelectHints};
 
+mod limits;
 mod native;
 
 const BODY_MAX: usize = 300_000;
