@@ -17,7 +17,7 @@ use super::sealed::frozen::Frozen;
 /// Opens the bytes of a file, making it when it is missing.
 pub(super) type Backends = Arc<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
 
-/// Real files whose written bytes and syncs are counted.
+/// Real files whose written bytes (in whole blocks) and syncs are counted.
 pub(super) fn counted_files(bytes: IntCounter, syncs: IntCounter) -> Backends {
     Arc::new(move |path| {
         let new = !path.exists();
@@ -128,7 +128,7 @@ impl StorageBackend for Counted {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.bytes.inc_by(data.len() as u64);
+        self.bytes.inc_by(block_bytes(offset, data.len()));
         self.inner.write(offset, data)
     }
 
@@ -136,6 +136,15 @@ impl StorageBackend for Counted {
         self.inner.close()
     }
 }
+
+/// What the file system writes for so many bytes at a place: whole blocks.
+fn block_bytes(offset: u64, len: usize) -> u64 {
+    let first = offset / BLOCK_BYTES;
+    let end = (offset + len as u64).div_ceil(BLOCK_BYTES);
+    (end - first) * BLOCK_BYTES
+}
+
+const BLOCK_BYTES: u64 = 4_096;
 
 /// A boxed backend as a backend: redb takes a concrete type.
 #[derive(Debug)]
@@ -308,8 +317,9 @@ pub(super) fn check_format(dir: &Path) -> Result<(), Error> {
     let write = || write_format(&path).map_err(|err| io_error("write", &path, err));
     match read_format(dir) {
         Ok(Format::Current) => Ok(()),
-        // The first version knows no rewritten days and would overlook them.
-        Ok(Format::First | Format::Missing) => write(),
+        // Former versions would overlook what they do not know: the first one
+        // rewritten days, the second one the appended log.
+        Ok(Format::Former | Format::Missing) => write(),
         Err(err) => Err(err),
     }
 }
@@ -319,8 +329,8 @@ pub(super) fn check_format(dir: &Path) -> Result<(), Error> {
 pub(super) enum Format {
     /// This version's.
     Current,
-    /// The first version's.
-    First,
+    /// A former version's.
+    Former,
     /// There is none.
     Missing,
 }
@@ -333,7 +343,7 @@ pub(super) fn read_format(dir: &Path) -> Result<Format, Error> {
     let path = dir.join("FORMAT");
     match std::fs::read_to_string(&path) {
         Ok(text) if text == FORMAT => Ok(Format::Current),
-        Ok(text) if text == FORMAT_1 => Ok(Format::First),
+        Ok(text) if FORMER.contains(&&*text) => Ok(Format::Former),
         Ok(text) => Err(io_error(
             "open",
             &path,
@@ -348,8 +358,8 @@ pub(super) fn read_format(dir: &Path) -> Result<Format, Error> {
     }
 }
 
-const FORMAT: &str = "pulse data version 2\n";
-const FORMAT_1: &str = "pulse data version 1\n";
+const FORMAT: &str = "pulse data version 3\n";
+const FORMER: [&str; 2] = ["pulse data version 2\n", "pulse data version 1\n"];
 
 fn write_format(path: &Path) -> io::Result<()> {
     let new = path.with_extension("new");
@@ -376,12 +386,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_of_the_first_version_becomes_one_of_this() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("FORMAT");
-        std::fs::write(&path, FORMAT_1).unwrap();
-        check_format(dir.path()).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), FORMAT);
+    fn a_directory_of_a_former_version_becomes_one_of_this() {
+        for former in FORMER {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("FORMAT");
+            std::fs::write(&path, former).unwrap();
+            check_format(dir.path()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), FORMAT);
+        }
+    }
+
+    #[test]
+    fn whole_blocks_are_counted() {
+        let check = |offset: u64, len: usize, blocks: u64| {
+            assert_eq!(block_bytes(offset, len), blocks * BLOCK_BYTES);
+        };
+        check(0, 1, 1);
+        check(4_095, 2, 2);
+        check(512, 3_584, 1);
+        check(8_192, 8_192, 2);
+        check(100, 0, 1);
     }
 
     #[test]
@@ -400,9 +424,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         check_format(dir.path()).unwrap();
         check_format(dir.path()).unwrap();
-        std::fs::write(dir.path().join("FORMAT"), "pulse data version 3\n").unwrap();
+        std::fs::write(dir.path().join("FORMAT"), "pulse data version 4\n").unwrap();
         let err = check_format(dir.path()).unwrap_err();
         let cause = std::error::Error::source(&err).unwrap().to_string();
-        assert!(cause.contains("\"pulse data version 3\""), "{cause}");
+        assert!(cause.contains("\"pulse data version 4\""), "{cause}");
     }
 }

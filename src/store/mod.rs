@@ -8,6 +8,7 @@
 //! out.
 
 mod analyze;
+mod appended;
 pub mod backup;
 pub mod batch;
 mod blocks;
@@ -82,6 +83,7 @@ use crate::promql::queryable::Take;
 use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 use crate::telemetry::Metrics;
 
+use appended::Appended;
 use days::Days;
 pub use disk::DirLock;
 use disk::{Backends, io_error};
@@ -248,31 +250,38 @@ impl Store {
         metrics.store.quarantined.set(aside);
         refuse_days_alone(dir, &days)?;
         let (hot, meta) = if read_only {
-            Hot::open_existing(dir, backends, cache)?
+            Hot::open_existing(dir, Arc::clone(&backends), cache)?
         } else {
-            Hot::open(dir, backends, cache)?
+            Hot::open(dir, Arc::clone(&backends), cache)?
         };
+        let sealed = meta.wal_sealed_seq;
+        let size_max = options.store.size_max.get();
+        let log = Appended::open(dir, backends, sealed, size_max, !read_only)?;
         let db = hot.database()?;
         let fail = |err| io_error("read", hot.path(), err);
-        let replayed = replay::replay(&db, meta, &coverage, &metrics).map_err(fail)?;
+        let appended = log.hold().reader(sealed + 1);
+        let replayed = replay::replay(&db, appended, meta, &coverage, &metrics).map_err(fail)?;
+        let appended = i64::try_from(log.bytes()).unwrap_or(i64::MAX);
+        metrics.store.wal_bytes.add(appended);
         let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;
         let newest = replayed.parts.all().map(|part| part.max_t);
         let newest = newest.max().unwrap_or(i64::MIN).max(coverage.max_t);
         clock.resume(clock::saved(&db, newest).map_err(|err| fail(err.into()))?);
         drop(db);
         let sequence = replayed.sequence.max(last_key);
-        let log = writer::Log {
+        let numbers = writer::Log {
             builder: wal::Builder::after(replayed.resets),
             sequence,
             resets: replayed.reset_seqs,
             first: replayed.first,
-            sealed: meta.wal_sealed_seq,
+            sealed,
         };
         let shared = Arc::new(Shared::new(Opened {
             options,
             clock,
             metrics,
             hot,
+            log,
             index: replayed.index,
             head: replayed.head,
             parts: replayed.parts,
@@ -283,7 +292,7 @@ impl Store {
             lock,
         }));
         delete::load(&shared)?;
-        Store::start(shared, log)
+        Store::start(shared, numbers)
     }
 
     /// Starts the threads.
@@ -583,13 +592,14 @@ impl Store {
         backup::Source {
             dir: &self.shared.dir,
             hot: &self.shared.hot,
+            log: &self.shared.log,
             days: &self.shared.days,
         }
     }
 
     /// Walks every checksum of every file. Blocking; nothing waits for it.
     pub fn verify(&self) -> verify::Checked {
-        verify::verify_open(&self.shared.hot, &self.shared.days)
+        verify::verify_open(&self.shared.hot, &self.shared.log, &self.shared.days)
     }
 
     /// Seals everything in memory, the open window included, and removes what is
@@ -660,14 +670,20 @@ impl Drop for Caller<'_> {
     }
 }
 
-/// Sealed samples are found by numbers that only `hot.redb` keeps: with a new one
-/// they would be taken for other series'.
+/// Samples in sealed files and in the appended log are found by numbers that only
+/// `hot.redb` keeps: with a new one they would be taken for other series'.
 fn refuse_days_alone(dir: &Path, days: &Days) -> Result<(), Error> {
     let hot = dir.join(tables::HOT_FILE);
-    if days.span().is_none() || hot.exists() {
+    if hot.exists() {
         return Ok(());
     }
-    let text = "it is missing beside sealed days: restore it, or move the l0-*.redb files away";
+    let text = if days.span().is_some() {
+        "it is missing beside sealed days: restore it, or move the l0-*.redb files away"
+    } else if appended::is_in(dir)? {
+        "it is missing beside a log: restore it, or move the hot-*.log files away"
+    } else {
+        return Ok(());
+    };
     Err(io_error("open", &hot, std::io::Error::other(text)))
 }
 

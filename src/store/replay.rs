@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
+use super::appended;
 use super::days::Coverage;
 use super::head::{Head, Shard, place_of};
 use super::index::Index;
@@ -32,7 +33,7 @@ pub(super) struct Replayed {
     pub(super) reset_seqs: Vec<u64>,
     /// The first transaction that the table holds, sealed or not.
     pub(super) first: u64,
-    /// Bytes of the log.
+    /// Bytes of the log in `hot.redb`.
     pub(super) bytes: u64,
     freezer: Freezer,
     samples: u64,
@@ -51,6 +52,7 @@ pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// counted and left out, with what depends on it.
 pub(super) fn replay(
     db: &Database,
+    mut appended: appended::Reader,
     meta: Meta,
     sealed: &Coverage,
     metrics: &Metrics,
@@ -64,7 +66,7 @@ pub(super) fn replay(
     // The two do not meet: the log knows series by their numbers only.
     let (catalog, log) = std::thread::scope(|scope| {
         let catalog = scope.spawn(|| read_catalog(db, meta, metrics));
-        let log = replayed.read_log(db, meta.wal_sealed_seq + 1, sealed, metrics);
+        let log = replayed.read_logs(db, &mut appended, sealed, metrics);
         (catalog.join(), log)
     });
     replayed.index = catalog.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -101,29 +103,49 @@ fn read_catalog(db: &Database, meta: Meta, metrics: &Metrics) -> Result<Index, F
 }
 
 impl Replayed {
-    fn read_log(
+    /// Reads both logs behind the last sealed commit, in the order of the commits.
+    fn read_logs(
         &mut self,
         db: &Database,
-        from: u64,
+        appended: &mut appended::Reader,
         sealed: &Coverage,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
         let mut record = Vec::new();
         let mut current = None;
+        let from = self.seq + 1;
         let table = db.begin_read()?.open_table(WAL)?;
-        self.first = table.first()?.map_or(from, |(key, _)| key.value().0);
+        let first = table.first()?.map(|(key, _)| key.value().0);
+        self.first = first.map_or(from, |first| first.min(from));
         for row in table.range((from, 0)..)? {
             let (key, piece) = row?;
             let (seq, _) = key.value();
             if let Some(done) = current.filter(|current| *current != seq) {
+                self.read_appended(appended, done, sealed, metrics)?;
                 self.read_record(done, &record, sealed, metrics)?;
                 record.clear();
             }
             current = Some(seq);
             record.extend_from_slice(piece.value());
+            self.bytes += piece.value().len() as u64;
         }
         if let Some(last) = current {
+            self.read_appended(appended, last, sealed, metrics)?;
             self.read_record(last, &record, sealed, metrics)?;
+        }
+        self.read_appended(appended, u64::MAX, sealed, metrics)
+    }
+
+    /// Reads the appended records up to a commit.
+    fn read_appended(
+        &mut self,
+        appended: &mut appended::Reader,
+        limit: u64,
+        sealed: &Coverage,
+        metrics: &Metrics,
+    ) -> Result<(), Failure> {
+        while let Some((seq, record)) = appended.next_up_to(limit)? {
+            self.read_record(seq, record, sealed, metrics)?;
         }
         Ok(())
     }
@@ -135,8 +157,17 @@ impl Replayed {
         sealed: &Coverage,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
+        if seq <= self.seq {
+            // Both logs have it.
+            return Ok(());
+        }
+        if seq > self.seq + 1 {
+            self.broken = true;
+            metrics.store.checksum_failures.inc();
+            let (first, last) = (self.seq + 1, seq - 1);
+            tracing::error!(first, last, "log records are missing or damaged");
+        }
         self.seq = seq;
-        self.bytes += bytes.len() as u64;
         match Record::parse(bytes) {
             Ok(record) => {
                 self.sequence = self.sequence.max(record.sequence);

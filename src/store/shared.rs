@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use tokio::sync::{Semaphore, watch};
 
+use super::appended::Appended;
 use super::changed::Changed;
 use super::clock::FUTURE_MAX_MS;
 use super::days::Days;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) hot: Hot,
+    pub(super) log: Appended,
     pub(super) head: Head,
     index: RwLock<Index>,
     parts: Mutex<Parts>,
@@ -82,6 +84,7 @@ pub(super) struct Opened {
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) hot: Hot,
+    pub(super) log: Appended,
     pub(super) index: Index,
     pub(super) head: Head,
     pub(super) parts: Parts,
@@ -104,6 +107,7 @@ impl Shared {
             clock: opened.clock,
             metrics: opened.metrics,
             hot: opened.hot,
+            log: opened.log,
             head: opened.head,
             index: RwLock::new(opened.index),
             parts: Mutex::new(opened.parts),

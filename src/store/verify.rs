@@ -12,13 +12,14 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use redb::{ReadTransaction, ReadableDatabase as _, ReadableTable as _};
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 use serde::{Deserialize, Serialize};
 
+use super::appended::{Appended, Broken, Held};
 use super::days::{Days, store_error};
 use super::disk::{self, DirLock, causes, io_error};
 use super::sealed::{BadRow, Kind, SealedFile};
-use super::tables::{self, HOT_FILE, Hot, SERIES, SYMBOLS, WAL, state_table};
+use super::tables::{self, HOT_FILE, Hot, Meta, SERIES, SYMBOLS, WAL, state_table};
 use super::wal::Record;
 use super::{Error, Table, index, transaction};
 
@@ -99,7 +100,6 @@ impl Checked {
 
     /// Everything in `hot.redb` that has a checksum of its own.
     fn hot(&mut self, path: &Path, read: &ReadTransaction) -> Result<(), redb::Error> {
-        self.log(path, read)?;
         for table in Table::ALL {
             for row in read.open_table(state_table(table))?.iter()? {
                 let (_, row) = row?;
@@ -127,23 +127,60 @@ impl Checked {
         Ok(())
     }
 
-    fn log(&mut self, path: &Path, read: &ReadTransaction) -> Result<(), redb::Error> {
+    /// The records of both logs: what is wrong in them, and which are missing of those
+    /// that are not sealed. `before` is what was appended before the snapshot was taken.
+    fn logs(
+        &mut self,
+        path: &Path,
+        read: &ReadTransaction,
+        before: &Held,
+        appended: &Held,
+    ) -> Result<(), Error> {
+        let fail = |err: redb::Error| io_error("read", path, err);
+        let mut there = self.log(path, read).map_err(fail)?;
+        let sealed = Meta::read_in(read).map_err(fail)?.wal_sealed_seq;
+        let last = there.max().unwrap_or(sealed).max(before.last);
+        let mut records = appended.reader(sealed + 1);
+        while let Some((seq, record)) = records.next_up_to(last)? {
+            self.record(path, seq, record);
+            there.insert(seq);
+        }
+        let mut broken = records.take_broken();
+        let mut missing = RoaringTreemap::from_iter(sealed + 1..=last);
+        missing -= there;
+        broken.retain(|broken| missing.contains(broken.seq));
+        for Broken { seq, path, at } in broken {
+            missing.remove(seq);
+            self.fault(
+                &path,
+                format!("log record of commit {seq}: damaged"),
+                Some(at),
+            );
+        }
+        for seq in missing {
+            self.fault(path, format!("log record of commit {seq}: missing"), None);
+        }
+        Ok(())
+    }
+
+    /// The records in redb; gives their commits.
+    fn log(&mut self, path: &Path, read: &ReadTransaction) -> Result<RoaringTreemap, redb::Error> {
+        let mut there = RoaringTreemap::new();
         let mut record = Vec::new();
-        let mut current = None;
         for row in read.open_table(WAL)?.iter()? {
             let (key, piece) = row?;
             let (seq, _) = key.value();
-            if let Some(done) = current.filter(|current| *current != seq) {
+            if let Some(done) = there.max().filter(|done| *done != seq) {
                 self.record(path, done, &record);
                 record.clear();
             }
-            current = Some(seq);
+            there.insert(seq);
             record.extend_from_slice(piece.value());
         }
-        if let Some(last) = current {
+        if let Some(last) = there.max() {
             self.record(path, last, &record);
         }
-        Ok(())
+        Ok(there)
     }
 
     fn record(&mut self, path: &Path, seq: u64, bytes: &[u8]) {
@@ -194,22 +231,29 @@ pub fn verify_offline(dir: &Path) -> Result<Checked, Error> {
 }
 
 fn hot_offline(dir: &Path, path: &Path, checked: &mut Checked) -> Result<(), Error> {
-    let (hot, _) = Hot::open_existing(dir, disk::frozen_files(), CACHE_BYTES)?;
-    let fail = |err: redb::Error| io_error("read", path, err);
-    let read = hot
-        .database()?
-        .begin_read()
-        .map_err(|err| fail(err.into()))?;
-    checked.hot(path, &read).map_err(fail)?;
-    drop(read);
+    let (hot, meta) = Hot::open_existing(dir, disk::frozen_files(), CACHE_BYTES)?;
+    let log = Appended::open(dir, disk::frozen_files(), meta.wal_sealed_seq, 0, false)?;
+    checked.files += log.files();
+    hot_rows(&hot, &log, path, checked)?;
     if !hot.check_integrity()? {
         checked.fault(path, "redb's checksums are wrong".to_owned(), None);
     }
     Ok(())
 }
 
+/// Both logs, catalog and state.
+fn hot_rows(hot: &Hot, log: &Appended, path: &Path, checked: &mut Checked) -> Result<(), Error> {
+    let fail = |err: redb::Error| io_error("read", path, err);
+    let before = log.hold();
+    let read = hot.database()?.begin_read();
+    let read = read.map_err(|err| fail(err.into()))?;
+    checked.logs(path, &read, &before, &log.hold())?;
+    drop(before);
+    checked.hot(path, &read).map_err(fail)
+}
+
 /// Checks the files of an open store.
-pub(super) fn verify_open(hot: &Hot, days: &Days) -> Checked {
+pub(super) fn verify_open(hot: &Hot, log: &Appended, days: &Days) -> Checked {
     let mut checked = Checked::default();
     for day in days.all() {
         checked.file(&day.path, |checked| {
@@ -220,11 +264,9 @@ pub(super) fn verify_open(hot: &Hot, days: &Days) -> Checked {
             }
         });
     }
+    checked.files += log.files();
     checked.file(hot.path(), |checked| {
-        let fail = |err: redb::Error| io_error("read", hot.path(), err);
-        let read = hot.database()?.begin_read();
-        let read = read.map_err(|err| fail(err.into()))?;
-        checked.hot(hot.path(), &read).map_err(fail)
+        hot_rows(hot, log, hot.path(), checked)
     });
     checked
 }

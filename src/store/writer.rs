@@ -2,17 +2,19 @@
 //!
 //! It takes every batch that waits, puts its samples into the head (where queries
 //! see them) and into the open log record, and closes the record with one redb
-//! transaction: durable with one sync, one commit number. Answers go out after
-//! that. A batch that rides along is answered at once and is durable within 10 s.
+//! transaction, or one write to the appended log when it has samples alone: durable
+//! with one sync, one commit number. Answers go out after that. A batch that rides
+//! along is answered at once and is durable within 10 s.
 //!
 //! The record waits for more only when more is expected: a caller stands at the
 //! queue, or the crowd of the commit before (who was answered by it, and who came
 //! while it ran) is not all back. It waits for `[store] linger`, and somewhat longer
-//! for the crowd: a commit costs 26 kB besides its record and a sync, however many
-//! share it. Who is alone never waits.
+//! for the crowd: a commit costs a sync, and 26 kB besides its record if it is one of
+//! redb, however many share it. Who is alone never waits.
 //!
 //! When the disk refuses a transaction, the record is kept, the database is
-//! opened again, and the record is written again unless its number is there.
+//! opened again, and the record is written again unless its number is there. An
+//! appended record is written again in any case, to the same place.
 
 mod commit;
 mod volatile;
@@ -318,6 +320,7 @@ impl Writer {
                 return false;
             }
         }
+        self.shared.log.trim();
         let compacted = self.shared.hot.compact();
         if compacted.is_err()
             && let Err(err) = self.shared.hot.reopen()

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::{ReadableDatabase as _, ReadableTable as _};
+use redb::ReadableDatabase as _;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -14,10 +14,11 @@ use super::super::disk::causes;
 use super::archive::{Base, Contents, File, Head, Listed, PIECE, Writer};
 use super::hot;
 use crate::model::Timestamp;
+use crate::store::appended::{self, Appended};
 use crate::store::days::{DayFile, Days, Pin, store_error};
 use crate::store::disk::{self, io_error};
 use crate::store::sealed::Kind;
-use crate::store::tables::{HOT_FILE, Hot, Meta, WAL};
+use crate::store::tables::{HOT_FILE, Hot};
 use crate::store::{DirLock, Error};
 
 /// Files of the process, not of the data.
@@ -49,7 +50,42 @@ pub struct Done {
 pub(in crate::store) struct Source<'a> {
     pub(in crate::store) dir: &'a Path,
     pub(in crate::store) hot: &'a Hot,
+    pub(in crate::store) log: &'a Appended,
     pub(in crate::store) days: &'a Days,
+}
+
+/// Both logs, catalog and state at one time.
+pub(super) struct Frozen {
+    pub(super) read: redb::ReadTransaction,
+    pub(super) log: appended::Held,
+    /// The first commit that is not sealed.
+    pub(super) first: u64,
+    /// The last commit.
+    pub(super) last: u64,
+}
+
+impl Source<'_> {
+    /// Both logs, catalog and state at one time: what was acknowledged before is in it.
+    ///
+    /// Each log holds all commits before the last one of the other as seen earlier. So
+    /// the appended log is looked at before and after redb's snapshot: nothing is missing
+    /// up to the later of its first look and the snapshot. The first look also keeps the
+    /// files that the snapshot does not call sealed yet.
+    pub(super) fn freeze(&self) -> Result<Frozen, Error> {
+        let before = self.log.hold();
+        let db = self.hot.database()?;
+        let read = db.begin_read();
+        let fail = |err| io_error("read", self.hot.path(), err);
+        let read = read.map_err(|err| fail(redb::Error::from(err)))?;
+        let log = self.log.hold();
+        let (sealed, last) = hot::commits(&read).map_err(fail)?;
+        Ok(Frozen {
+            read,
+            log,
+            first: sealed + 1,
+            last: last.max(before.last),
+        })
+    }
 }
 
 /// Writes a backup of a directory that no process uses. Changes nothing in it.
@@ -66,10 +102,12 @@ pub fn write_offline(
     let _lock = DirLock::take_existing(dir)?;
     let files = disk::frozen_files();
     let days = Days::open(dir, files.clone(), PIECE)?;
-    let (hot, _) = Hot::open_existing(dir, files, hot::CACHE_BYTES)?;
+    let (hot, meta) = Hot::open_existing(dir, files.clone(), hot::CACHE_BYTES)?;
+    let log = Appended::open(dir, files, meta.wal_sealed_seq, 0, false)?;
     let source = Source {
         dir,
         hot: &hot,
+        log: &log,
         days: &days,
     };
     write(&source, plan, now, out)
@@ -150,13 +188,9 @@ impl<'p, W: Write> Copy<'p, W> {
 
     /// `hot.redb`, which has what the files do not have yet; gives the last commit.
     pub(super) fn last(&mut self, source: &Source<'_>, pin: Option<Pin>) -> Result<u64, Error> {
-        let read = {
-            let db = source.hot.database()?;
-            db.begin_read()
-                .map_err(|err| io_error("read", source.hot.path(), redb::Error::from(err)))?
-        };
+        let frozen = source.freeze()?;
         drop(pin);
-        self.hot(source.hot.path(), &read)
+        self.hot(source.hot.path(), &frozen)
     }
 
     pub(super) fn finish(self, commit_seq: u64) -> io::Result<Done> {
@@ -241,14 +275,16 @@ impl<'p, W: Write> Copy<'p, W> {
         Ok(())
     }
 
-    /// The rows of `hot.redb`; gives the last commit.
-    fn hot(&mut self, path: &Path, read: &redb::ReadTransaction) -> Result<u64, Error> {
+    /// The rows of `hot.redb`, and the appended records as if they stood in it; gives
+    /// the last commit.
+    fn hot(&mut self, path: &Path, frozen: &Frozen) -> Result<u64, Error> {
         let fail = |err: redb::Error| io_error("read", path, err);
-        let commit_seq = last_commit(read).map_err(fail)?;
+        let commit_seq = frozen.last;
         let piped = |err: io::Error| redb::Error::from(err);
         self.begin(HOT_FILE, commit_seq)
             .map_err(|err| fail(piped(err)))?;
-        hot::rows(read, |rows| self.writer.rows(rows).map_err(piped)).map_err(fail)?;
+        hot::rows(&frozen.read, |rows| self.writer.rows(rows).map_err(piped)).map_err(fail)?;
+        hot::appended(frozen, |rows| self.writer.rows(rows).map_err(pipe))?;
         self.end(HOT_FILE.to_owned(), commit_seq)
             .map_err(|err| fail(piped(err)))?;
         Ok(commit_seq)
@@ -266,21 +302,14 @@ pub(super) fn other_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         let name = name.to_string_lossy();
         let is_file = entry.file_type().map_err(fail)?.is_file();
         let unfinished = name.ends_with(".new") || name.ends_with(".tmp");
-        let is_own = LEFT_OUT.contains(&&*name) || Kind::parse(&name).is_some();
+        let is_own =
+            LEFT_OUT.contains(&&*name) || Kind::parse(&name).is_some() || appended::is_name(&name);
         if is_file && !unfinished && !is_own {
             paths.push(entry.path());
         }
     }
     paths.sort_unstable();
     Ok(paths)
-}
-
-/// The last commit of a snapshot.
-pub(super) fn last_commit(read: &redb::ReadTransaction) -> Result<u64, redb::Error> {
-    let table = read.open_table(WAL)?;
-    let last = table.last()?.map(|(key, _)| key.value().0);
-    let sealed = Meta::read_in(read)?.wal_sealed_seq;
-    Ok(last.unwrap_or(0).max(sealed))
 }
 
 /// As many bytes as there are, up to a whole piece.

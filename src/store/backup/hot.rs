@@ -1,4 +1,5 @@
-//! `hot.redb` as rows of its tables, out and in.
+//! `hot.redb` as rows of its tables, out and in. The records of the appended log go
+//! into its table of records: what is restored has one log.
 
 use redb::{
     Database, Key, ReadTransaction, ReadableTable as _, TableDefinition, TableHandle as _, Value,
@@ -6,8 +7,10 @@ use redb::{
 };
 
 use super::archive::{PIECE, Rows};
-use crate::store::Table;
-use crate::store::tables::{META, RETIRED, SERIES, SYMBOLS, WAL, state_table};
+use super::copy::Frozen;
+use crate::store::tables::{META, Meta, RETIRED, SERIES, SYMBOLS, WAL, state_table};
+use crate::store::transaction::pieces;
+use crate::store::{Error, Table};
 
 /// Rows are inserted in transactions of at most this size.
 pub(super) const COMMIT_BYTES: usize = 4 << 20;
@@ -36,6 +39,37 @@ pub(super) fn rows<E: From<redb::Error>>(
         table(read, state_table(state), &mut out)?;
     }
     table(read, WAL, &mut out)
+}
+
+/// The last sealed commit, and the last one, of a snapshot of redb.
+pub(super) fn commits(read: &ReadTransaction) -> Result<(u64, u64), redb::Error> {
+    let table = read.open_table(WAL)?;
+    let last = table.last()?.map(|(key, _)| key.value().0);
+    let sealed = Meta::read_in(read)?.wal_sealed_seq;
+    Ok((sealed, last.unwrap_or(0).max(sealed)))
+}
+
+/// Hands the appended records to `out`, as rows of the log's table.
+///
+/// # Errors
+/// When they cannot be read, and the first error of `out`.
+pub(super) fn appended(
+    frozen: &Frozen,
+    mut out: impl FnMut(&Rows) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut records = frozen.log.reader(frozen.first);
+    let mut rows = Rows::of(WAL.name());
+    while let Some((seq, record)) = records.next_up_to(frozen.last)? {
+        for (part, piece) in pieces(record).enumerate() {
+            let part = u16::try_from(part).expect("a record is shorter than its file");
+            rows.push(<(u64, u16)>::as_bytes(&(seq, part)).as_ref(), piece);
+        }
+        if rows.len() >= PIECE {
+            out(&rows)?;
+            rows = Rows::of(WAL.name());
+        }
+    }
+    out(&rows)
 }
 
 fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(

@@ -7,10 +7,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, ReadTransaction, ReadableTable as _};
 
 use super::archive::Rows;
-use super::copy::{Source, last_commit, other_files};
+use super::copy::{Frozen, Source, other_files};
 use super::hot;
 use crate::model::Timestamp;
 use crate::store::Error;
@@ -74,14 +74,10 @@ fn fill(source: &Source<'_>, skip_head: bool, to: &Path) -> Result<(), Error> {
     for path in other_files(source.dir)? {
         copy(&path, to, false)?;
     }
-    let read = {
-        let db = source.hot.database()?;
-        db.begin_read()
-            .map_err(|err| io_error("read", source.hot.path(), redb::Error::from(err)))?
-    };
+    let frozen = source.freeze()?;
     drop(pin);
     let path = to.join(HOT_FILE);
-    copy_hot(&read, &path, skip_head).map_err(|err| io_error("write", &path, err))?;
+    copy_hot(&frozen, &path, skip_head)?;
     sync_dir(to).map_err(|err| io_error("sync", to, err))
 }
 
@@ -98,8 +94,23 @@ fn copy(from: &Path, dir: &Path, link: bool) -> Result<(), Error> {
         .map_err(fail)
 }
 
-fn copy_hot(read: &ReadTransaction, path: &Path, skip_head: bool) -> Result<(), redb::Error> {
-    let mut db = Database::builder()
+fn copy_hot(frozen: &Frozen, path: &Path, skip_head: bool) -> Result<(), Error> {
+    let fail = |err| io_error("write", path, err);
+    let mut db = copy_rows(frozen, path, skip_head).map_err(fail)?;
+    if !skip_head {
+        hot::appended(frozen, |rows| {
+            let (table, rows) = rows.split();
+            hot::insert(&db, &table, &rows).map(drop).map_err(fail)
+        })?;
+    }
+    db.compact().map_err(|err| fail(err.into()))?;
+    Ok(())
+}
+
+/// All that is in redb itself.
+fn copy_rows(frozen: &Frozen, path: &Path, skip_head: bool) -> Result<Database, redb::Error> {
+    let read = &frozen.read;
+    let db = Database::builder()
         .set_cache_size(hot::CACHE_BYTES)
         .create(path)?;
     tables::make_tables(&db, Meta::default())?;
@@ -115,12 +126,11 @@ fn copy_hot(read: &ReadTransaction, path: &Path, skip_head: bool) -> Result<(), 
         let txn = db.begin_write()?;
         let mut meta = Meta::read_in(read)?;
         meta.sequence = meta.sequence.max(last_sequence(read)?);
-        meta.wal_sealed_seq = last_commit(read)?;
+        meta.wal_sealed_seq = frozen.last;
         meta.write(&txn)?;
         txn.commit()?;
     }
-    db.compact()?;
-    Ok(())
+    Ok(db)
 }
 
 /// The last number given to an outbox row or a dead letter.

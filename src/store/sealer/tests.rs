@@ -273,7 +273,9 @@ async fn time_ranges_of_label_questions_reach_into_sealed_days() {
 pub(super) fn names(setup: &Setup) -> Vec<String> {
     let entries = std::fs::read_dir(setup.dir.path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name.contains('-')).collect();
+    let mut names: Vec<String> = names
+        .filter(|name| name.contains('-') && !name.ends_with(".log"))
+        .collect();
     names.sort();
     names
 }

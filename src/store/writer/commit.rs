@@ -1,4 +1,5 @@
-//! The commit: one redb transaction, tried until the disk takes it, then the answers.
+//! The commit: one redb transaction, or one record behind the last one of the
+//! appended log, tried until the disk takes it; then the answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,17 +59,23 @@ impl Writer {
         shared.space.look(planned as u64, &shared.pressure, store);
         let begun = Instant::now();
         let mut wait = RETRY_MIN;
+        let way = self.way();
         let evicted = loop {
-            match self.try_commit() {
+            let tried = match way {
+                Way::Append => self.try_append(),
+                Way::Transact => self.try_commit(),
+            };
+            match tried {
                 Ok(evicted) => break evicted,
                 Err(err) => {
-                    if !self.ride_out(&err, wait, begun) {
+                    if !self.ride_out(&err, way, wait, begun) {
                         return false;
                     }
                     let max = if is_full(&err) { RETRY_FULL } else { RETRY_MAX };
                     wait = (wait * 2).min(max);
-                    if self.is_committed() {
+                    if way == Way::Transact && self.is_committed() {
                         self.count_again();
+                        self.log_grew(self.record.len() as u64);
                         break Evicted::default();
                     }
                 }
@@ -76,6 +83,33 @@ impl Writer {
         };
         self.committed(begun.elapsed(), &evicted);
         true
+    }
+
+    /// Where the open record goes. It stays so until it is there: a record that was
+    /// written half to one log must not be behind in the other.
+    fn way(&mut self) -> Way {
+        let removes = self.wal_first <= self.wal_sealed || !self.removed.series.is_empty();
+        let cuts = removes && !self.shared.days.is_pinned();
+        if cuts || !self.changes.is_empty() || !self.intake.added().is_empty() {
+            return Way::Transact;
+        }
+        self.intake.finish(self.sequence, &mut self.record);
+        match self.shared.log.takes(self.record.len()) {
+            true => Way::Append,
+            false => Way::Transact,
+        }
+    }
+
+    fn try_append(&mut self) -> Result<Evicted, redb::Error> {
+        let grown = self.shared.log.append(self.seq, &self.record)?;
+        self.log_grew(grown);
+        self.shared.metrics.store.log_commits.inc();
+        Ok(Evicted::default())
+    }
+
+    fn log_grew(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.shared.metrics.store.wal_bytes.add(bytes);
     }
 
     fn try_commit(&mut self) -> Result<Evicted, redb::Error> {
@@ -111,11 +145,16 @@ impl Writer {
             Ok((evicted, cut)) => {
                 ledger.keep();
                 self.sequence = sequence;
+                drop(ledger);
                 self.wal_first = cut.next;
+                let mut bytes = cut.bytes;
                 if cut.catalog {
                     self.removed = Removed::default();
+                    let appended = self.shared.log.cut(self.wal_sealed);
+                    bytes += i64::try_from(appended).unwrap_or(i64::MAX);
                 }
-                self.shared.metrics.store.wal_bytes.sub(cut.bytes);
+                self.shared.metrics.store.wal_bytes.sub(bytes);
+                self.log_grew(self.record.len() as u64);
                 Ok(evicted)
             }
             Err(err) => {
@@ -159,7 +198,13 @@ impl Writer {
 
     /// After a refused transaction: waits, and opens the database again. Says
     /// whether to try again; not when the store is closing.
-    fn ride_out(&mut self, err: &redb::Error, wait: Duration, refused_since: Instant) -> bool {
+    fn ride_out(
+        &mut self,
+        err: &redb::Error,
+        way: Way,
+        wait: Duration,
+        refused_since: Instant,
+    ) -> bool {
         let metrics = &self.shared.metrics.store;
         metrics.commit_failures.inc();
         metrics.failing.set(1);
@@ -167,15 +212,23 @@ impl Writer {
         if is_full(err) {
             let pressure = &self.shared.pressure;
             pressure.set(Cause::Disk, Level::Withhold, metrics);
+            self.shared.log.trim();
             let has_room = self.shared.space.release_reserve();
             // The sealer may be waiting for us.
             if !has_room && let Err(err) = shed_one(&self.shared) {
                 tracing::error!(error = %err, "cannot make room on the disk");
             }
         }
-        // At once: what redb refused to write it refuses to read as well.
-        if let Err(err) = self.shared.hot.reopen() {
-            tracing::error!(error = %err, "cannot open the store again");
+        let reopened = match way {
+            Way::Append => self.shared.log.reopen().map_err(|err| err.to_string()),
+            // At once: what redb refused to write it refuses to read as well.
+            Way::Transact => match self.shared.hot.reopen() {
+                Ok(_) => Ok(()),
+                Err(err) => Err(err.to_string()),
+            },
+        };
+        if let Err(error) = reopened {
+            tracing::error!(error, "cannot open the store again");
         }
         let until = Instant::now() + wait;
         while Instant::now() < until {
@@ -247,9 +300,6 @@ impl Writer {
             .service
             .observe(ServiceName::Ingest, "commit")
             .observe(seconds);
-        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let record_bytes = gauge(self.record.len());
-        metrics.store.wal_bytes.add(record_bytes);
         metrics
             .store
             .dead_letters_dropped
@@ -287,6 +337,15 @@ impl Writer {
         std::mem::take(&mut self.load).leave(&metrics.store);
         self.intake.observe();
     }
+}
+
+/// Where a record goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// To the appended log: it has samples alone.
+    Append,
+    /// To redb, with what else the commit changes.
+    Transact,
 }
 
 /// How far sealed records were deleted.

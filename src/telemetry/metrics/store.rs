@@ -89,6 +89,8 @@ pub struct Store {
     pub replay_samples: IntGauge,
     /// Bytes of log records that are not sealed.
     pub wal_bytes: IntGauge,
+    /// Commits that were one record behind the last one of the appended log.
+    pub log_commits: IntCounter,
     /// Stored bytes that did not match their checksum.
     pub checksum_failures: IntCounter,
     /// Rows that were there already.
@@ -208,6 +210,11 @@ impl Store {
                 r,
                 "pulse_store_wal_bytes",
                 "Bytes of log records that are not sealed.",
+            ),
+            log_commits: counter(
+                r,
+                "pulse_store_log_commits_total",
+                "Commits of samples alone: one record behind the last one of the appended log.",
             ),
             checksum_failures: counter(
                 r,
