@@ -11,6 +11,10 @@ use crate::model::TenantId;
 pub struct Store {
     /// How long samples are kept.
     pub retention: Span,
+    /// How long roll-ups of 5 minutes are kept; 0: none are made.
+    pub rollup_5m_retention: Span,
+    /// How long roll-ups of an hour are kept; 0: none are made.
+    pub rollup_1h_retention: Span,
     /// The most bytes of the whole data directory; the oldest days leave before it
     /// is passed. 0 is no limit.
     pub size_max: Size,
@@ -41,6 +45,8 @@ impl Default for Store {
     fn default() -> Store {
         Store {
             retention: Span::secs(30 * 86_400),
+            rollup_5m_retention: Span::secs(0),
+            rollup_1h_retention: Span::secs(0),
             size_max: Size::bytes(0),
             max_late: Span::secs(7 * 86_400),
             linger: Span::ms(2),

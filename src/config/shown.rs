@@ -112,6 +112,8 @@ impl Out {
     fn store(&mut self, table: &Store) {
         let Store {
             retention,
+            rollup_5m_retention,
+            rollup_1h_retention,
             size_max,
             max_late,
             linger,
@@ -126,6 +128,8 @@ impl Out {
         } = table;
         self.head("[store]")
             .set("retention", retention)
+            .set("rollup_5m_retention", rollup_5m_retention)
+            .set("rollup_1h_retention", rollup_1h_retention)
             .set("size_max", size_max)
             .set("max_late", max_late)
             .set("linger", linger)

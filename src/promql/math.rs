@@ -81,7 +81,7 @@ pub(super) fn compare(op: BinaryOp, a: f64, b: f64) -> bool {
 
 /// A Kahan-Neumaier sum: the rounding errors are kept beside the sum.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Kahan {
+pub(crate) struct Kahan {
     /// The plain sum.
     pub(super) sum: f64,
     /// What rounding lost.
@@ -107,7 +107,7 @@ impl Kahan {
 
     /// Adds a number. An infinite sum has lost nothing: else Inf would turn into NaN.
     #[inline]
-    pub(super) fn add(&mut self, v: f64) {
+    pub(crate) fn add(&mut self, v: f64) {
         let t = self.sum + v;
         if t.is_infinite() {
             self.lost = 0.0;
@@ -121,7 +121,7 @@ impl Kahan {
 
     /// The corrected sum.
     #[inline]
-    pub(super) fn value(self) -> f64 {
+    pub(crate) fn value(self) -> f64 {
         self.sum + self.lost
     }
 }

@@ -18,7 +18,7 @@ mod histogram;
 pub mod length;
 mod lexer;
 mod literal;
-mod math;
+pub(crate) mod math;
 pub mod parser;
 mod pretty;
 mod printer;

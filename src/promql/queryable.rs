@@ -48,6 +48,26 @@ impl Default for SelectHints {
     }
 }
 
+/// What stands for the samples of a bucket of time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fold {
+    /// The last sample as it is, and the staleness marker behind it.
+    Last,
+    /// The smallest value, as `min_over_time` finds it.
+    Min,
+    /// The largest value.
+    Max,
+    /// The sum.
+    Sum,
+    /// How many there are.
+    Count,
+}
+
+impl Fold {
+    /// All of them.
+    pub const ALL: [Fold; 5] = [Fold::Last, Fold::Min, Fold::Max, Fold::Sum, Fold::Count];
+}
+
 /// Why a selection gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {

@@ -1,8 +1,9 @@
-//! The sealed files, one or two for each UTC day: which there are, which are open.
+//! The sealed files, some for each UTC day: which there are, which are open.
 //!
 //! The hours of a day are in its file of hours until they are rewritten into the
 //! day's own file. What comes later for the day starts a new file of hours beside
 //! it. A reader who finds a file gone or replaced after it was listed reads again.
+//! Roll-ups of a day that is over stand beside these, and outlive them ([`rolls`]).
 //!
 //! At most 16 files are open at once. A file that somebody still reads when it
 //! makes room is found again through the same handle, and one that is closing is
@@ -12,6 +13,7 @@ mod find;
 pub(super) mod quarantine;
 mod read;
 pub(super) mod rewrite;
+pub(super) mod rolls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ pub(super) use self::find::Coverage;
 use self::quarantine::Aside;
 use super::deleted::Tombstones;
 use super::disk::{Backends, io_error, sync_dir};
-use super::sealed::{Generation, Kind, SealedFile};
+use super::sealed::{Covered, Generation, Kind, SealedFile};
 use super::{Error, sealed};
 
 /// Files that are open at once.
@@ -45,10 +47,12 @@ pub(super) struct Days {
     dir: PathBuf,
     backends: Backends,
     cache_bytes: usize,
-    /// By the second at which the day starts.
-    files: RwLock<BTreeMap<(u32, Kind), Arc<DayFile>>>,
+    /// Those with samples.
+    files: RwLock<Files>,
+    /// Those with roll-ups.
+    rolls: RwLock<Files>,
     /// Files that cannot be read.
-    aside: Vec<Aside>,
+    aside: Mutex<Vec<Aside>>,
     /// The open ones, the last used at the end.
     open: Mutex<Vec<Arc<OpenFile>>>,
     /// What is deleted in the files and not yet gone from them.
@@ -57,7 +61,12 @@ pub(super) struct Days {
     pins: Arc<Mutex<usize>>,
     /// Days in which a reader found damage.
     suspects: Mutex<BTreeSet<u32>>,
+    /// Roll-ups in which one did.
+    suspect_rolls: Mutex<BTreeSet<(u32, Kind)>>,
 }
+
+/// By the second at which the day starts.
+type Files = BTreeMap<(u32, Kind), Arc<DayFile>>;
 
 /// While it lives, no file is replaced or expires, and no log record is deleted.
 pub(super) struct Pin(Arc<Mutex<usize>>);
@@ -93,6 +102,8 @@ pub(super) struct DayFile {
     pub(super) kind: Kind,
     pub(super) path: PathBuf,
     generations: RwLock<Arc<[Generation]>>,
+    /// What it was made of, if it is frozen.
+    rewritten: RwLock<Arc<[Covered]>>,
     file: Mutex<Weak<OpenFile>>,
     is_open: Arc<AtomicBool>,
     /// It was removed or replaced: to be found no more.
@@ -108,6 +119,7 @@ impl DayFile {
             kind,
             path: dir.join(kind.file_name(start_s)),
             generations: RwLock::new(Arc::new([])),
+            rewritten: RwLock::new(Arc::new([])),
             file: Mutex::default(),
             is_open: Arc::default(),
             gone: AtomicBool::new(false),
@@ -127,7 +139,15 @@ impl DayFile {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *generations = file.generations();
+        if self.kind.is_frozen() {
+            self.note_rewritten(&file.covered());
+        }
         *lock(&self.series) = None;
+    }
+
+    fn note_rewritten(&self, covered: &[Covered]) {
+        let mut rewritten = self.rewritten.write();
+        **rewritten.as_mut().unwrap_or_else(PoisonError::get_mut) = covered.into();
     }
 
     fn overlaps(&self, start: i64, end: i64) -> bool {
@@ -204,27 +224,45 @@ impl Days {
 
     fn insert(&self, file: DayFile) -> Arc<DayFile> {
         let file = Arc::new(file);
-        self.write_files()
+        self.write_files(file.kind)
             .insert((file.start_s, file.kind), Arc::clone(&file));
         file
     }
 
-    fn write_files(&self) -> RwLockWriteGuard<'_, BTreeMap<(u32, Kind), Arc<DayFile>>> {
-        self.files.write().unwrap_or_else(PoisonError::into_inner)
+    fn files_of(&self, kind: Kind) -> &RwLock<Files> {
+        if kind.is_roll() {
+            &self.rolls
+        } else {
+            &self.files
+        }
     }
 
-    fn read_files(&self) -> RwLockReadGuard<'_, BTreeMap<(u32, Kind), Arc<DayFile>>> {
-        self.files.read().unwrap_or_else(PoisonError::into_inner)
+    fn write_files(&self, kind: Kind) -> RwLockWriteGuard<'_, Files> {
+        let files = self.files_of(kind).write();
+        files.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All files, those of the oldest day first, and of one day the rewritten one.
+    fn read_files(&self, kind: Kind) -> RwLockReadGuard<'_, Files> {
+        let files = self.files_of(kind).read();
+        files.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All files with samples, those of the oldest day first, and of one day the
+    /// rewritten one.
     pub(super) fn all(&self) -> Vec<Arc<DayFile>> {
-        self.read_files().values().cloned().collect()
+        self.read_files(Kind::Day).values().cloned().collect()
+    }
+
+    /// All files, those with roll-ups at the end.
+    pub(super) fn all_kinds(&self) -> Vec<Arc<DayFile>> {
+        let mut all = self.all();
+        all.extend(self.all_rolls());
+        all
     }
 
     /// One file.
     pub(super) fn get(&self, start_s: u32, kind: Kind) -> Option<Arc<DayFile>> {
-        self.read_files().get(&(start_s, kind)).cloned()
+        self.read_files(kind).get(&(start_s, kind)).cloned()
     }
 
     /// The open file of a day.
@@ -259,7 +297,9 @@ impl Days {
 
     /// Called with the file's slot locked, as it is while the file goes away.
     fn open_file(&self, day: &DayFile) -> Result<SealedFile, sealed::Error> {
-        let newest = self.read_files().keys().next_back() == Some(&(day.start_s, day.kind));
+        let files = self.read_files(Kind::Day);
+        let newest = files.keys().next_back() == Some(&(day.start_s, day.kind));
+        drop(files);
         let cache_bytes = if newest {
             self.cache_bytes
         } else {
@@ -271,11 +311,12 @@ impl Days {
                 what: "removed or replaced".to_owned(),
             });
         }
-        let file = match day.kind {
-            Kind::Day => SealedFile::open_frozen(&day.path, cache_bytes, &self.backends),
-            Kind::Hours => SealedFile::open(&day.path, cache_bytes, &self.backends),
+        let file = if day.kind.is_frozen() {
+            SealedFile::open_frozen(&day.path, cache_bytes, &self.backends)
+        } else {
+            SealedFile::open(&day.path, cache_bytes, &self.backends)
         };
-        file.map(|file| file.hiding(self.tombstones.clone()))
+        file.map(|file| file.hiding(self.tombstones.clone(), day.kind.bucket_ms()))
     }
 
     /// Closes a file, so that the next use opens it anew: after an error in it.
@@ -320,13 +361,14 @@ impl Days {
         })
     }
 
-    /// Removes the files of days that ended before `oldest_ms`; says how many.
+    /// Removes the files of days that ended before what `oldest_ms` says for their
+    /// kind; says how many.
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub(super) fn expire(&self, oldest_ms: i64) -> Result<usize, Error> {
-        let old = |day: &Arc<DayFile>| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms;
-        let old: Vec<Arc<DayFile>> = self.all().into_iter().filter(old).collect();
+    pub(super) fn expire(&self, oldest_ms: impl Fn(Kind) -> i64) -> Result<usize, Error> {
+        let mut old = self.all_kinds();
+        old.retain(|day| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms(day.kind));
         for day in &old {
             self.remove(day)?;
             tracing::info!(path = %day.path.display(), "day expired");
@@ -334,9 +376,14 @@ impl Days {
         Ok(old.len())
     }
 
-    /// The oldest file of a day that is not the newest one.
-    pub(super) fn oldest_but_newest_day(&self) -> Option<Arc<DayFile>> {
-        let files = self.read_files();
+    /// The file that leaves first when there is no room: the oldest with the finest
+    /// roll-ups, and without any the oldest of a day that is not the newest one.
+    pub(super) fn first_to_leave(&self) -> Option<Arc<DayFile>> {
+        let rolls = self.all_rolls();
+        if let Some(roll) = rolls.into_iter().min_by_key(|day| (day.kind, day.start_s)) {
+            return Some(roll);
+        }
+        let files = self.read_files(Kind::Day);
         let newest = files.values().next_back()?.start_s;
         let oldest = files.values().next()?;
         (oldest.start_s < newest).then(|| Arc::clone(oldest))
@@ -352,7 +399,7 @@ impl Days {
         let slot = lock(&day.file);
         std::fs::remove_file(&day.path).map_err(|err| io_error("remove", &day.path, err))?;
         day.gone.store(true, Ordering::Release);
-        self.write_files().remove(&key);
+        self.write_files(day.kind).remove(&key);
         drop(slot);
         self.close(day);
         sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))

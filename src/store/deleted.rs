@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use roaring::RoaringBitmap;
 
+use super::sealed::bucket_end;
 use crate::model::Sample;
 
 const VERSION: u8 = 1;
@@ -74,7 +75,28 @@ impl Tombstone {
     /// Whether samples of a generation can fall under it: one whose last transaction
     /// is this, and whose times are these.
     pub(super) fn reaches(&self, last_seq: u64, min_time: i64, max_time: i64) -> bool {
-        last_seq <= self.before && self.start <= max_time && self.end >= min_time
+        self.reaches_buckets(last_seq, (min_time, max_time), 1)
+    }
+
+    /// The same of buckets of this length, of which one that it touches falls under
+    /// it whole.
+    pub(super) fn reaches_buckets(
+        &self,
+        last_seq: u64,
+        (min_time, max_time): (i64, i64),
+        bucket_ms: i64,
+    ) -> bool {
+        let (start, end) = self.times(bucket_ms);
+        last_seq <= self.before && start <= max_time && end >= min_time
+    }
+
+    /// From the beginning of the first bucket that it touches to the end of the last.
+    fn times(&self, bucket_ms: i64) -> (i64, i64) {
+        let end_of = |t: i64| bucket_end(t, bucket_ms);
+        (
+            end_of(self.start).saturating_sub(bucket_ms - 1),
+            end_of(self.end),
+        )
     }
 
     /// Whether it hides everything of its series in such a generation.
@@ -106,16 +128,20 @@ impl Tombstones {
 pub(super) struct Hidden(Vec<(i64, i64, Arc<[Tombstone]>, usize)>);
 
 impl Hidden {
-    /// Of these, those that reach it.
+    /// Of these, those that reach it: its last transaction, its first and last time and
+    /// the length of its buckets (1 when it holds samples).
     pub(super) fn of(
         all: &Arc<[Tombstone]>,
         last_seq: u64,
-        min_time: i64,
-        max_time: i64,
+        times: (i64, i64),
+        bucket_ms: i64,
     ) -> Hidden {
         let reaching = all.iter().enumerate();
-        let reaching = reaching.filter(|(_, t)| t.reaches(last_seq, min_time, max_time));
-        let kept = reaching.map(|(at, t)| (t.start, t.end, Arc::clone(all), at));
+        let reaching = reaching.filter(|(_, t)| t.reaches_buckets(last_seq, times, bucket_ms));
+        let kept = reaching.map(|(at, t)| {
+            let (start, end) = t.times(bucket_ms);
+            (start, end, Arc::clone(all), at)
+        });
         Hidden(kept.collect())
     }
 
@@ -166,12 +192,34 @@ mod tests {
             hidden.trim(series, &mut samples);
             samples.iter().map(|s| s.t.as_ms()).collect::<Vec<_>>()
         };
-        let hidden = Hidden::of(&all, 10, 0, 100);
+        let hidden = Hidden::of(&all, 10, (0, 100), 1);
         assert_eq!(times(&hidden, 5), [10, 31]);
         assert_eq!(times(&hidden, 6), [10, 20, 30, 31]);
-        assert_eq!(times(&Hidden::of(&all, 11, 0, 100), 5), [10, 20, 30, 31]);
-        assert_eq!(times(&Hidden::of(&all, 10, 31, 100), 5), [10, 20, 30, 31]);
+        assert_eq!(
+            times(&Hidden::of(&all, 11, (0, 100), 1), 5),
+            [10, 20, 30, 31]
+        );
+        assert_eq!(
+            times(&Hidden::of(&all, 10, (31, 100), 1), 5),
+            [10, 20, 30, 31]
+        );
         assert!(all[0].covers(3, 20, 30) && !all[0].covers(3, 19, 30));
+    }
+
+    #[test]
+    fn a_bucket_of_which_something_is_deleted_is_hidden_whole() {
+        let all: Arc<[Tombstone]> = vec![tombstone(10, 20, 30, &[5])].into();
+        // Buckets end at 16, 24, 32, 40 and leave their start out.
+        let hidden = Hidden::of(&all, 10, (0, 100), 8);
+        let mut rolled: Vec<_> = [16, 17, 24, 32, 33].map(|t| Sample::new(t, 1.0)).into();
+        hidden.trim(5, &mut rolled);
+        assert_eq!(
+            rolled.iter().map(|s| s.t.as_ms()).collect::<Vec<_>>(),
+            [16, 33]
+        );
+        assert!(Hidden::of(&all, 10, (33, 100), 8).is_empty());
+        let whole = tombstone(10, i64::MIN, i64::MAX, &[5]);
+        assert!(whole.reaches_buckets(10, (-5, 5), 300_000));
     }
 
     proptest! {

@@ -13,12 +13,13 @@
 //!
 //! The writer is asked twice and never waits. Days older than the retention are
 //! unlinked, and series that no day and no memory holds leave the index
-//! ([`retention`]). Days that are over are rewritten ([`rewrite`]); a seal that
-//! becomes due goes first.
+//! ([`retention`]). Days that are over are rewritten ([`rewrite`]) and rolled up
+//! ([`rolls`]); a seal that becomes due goes first.
 
 mod clean;
 mod retention;
 mod rewrite;
+mod rolls;
 pub(super) mod room;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ use super::clock::{FUTURE_MAX_MS, Witness};
 use super::disk::causes;
 use super::parts::{Part, WINDOW_MS, window_of};
 use super::pressure::{Cause, Level};
-use super::sealed::SealedSeries;
+use super::sealed::{Kind, SealedSeries};
 use super::series::PartId;
 use super::shared::Shared;
 use super::writer::Job;
@@ -94,6 +95,10 @@ pub(super) struct Sealer {
     sealed_for_memory: Option<Instant>,
     /// Days with samples that their tenant does not keep any more.
     to_trim: BTreeSet<u32>,
+    /// Roll-ups with some.
+    rolls_to_trim: BTreeSet<(u32, Kind)>,
+    /// After something went wrong, or there was no room.
+    no_rolls_until: Option<Instant>,
     /// Came while a day was rewritten.
     waiting: Vec<Command>,
 }
@@ -112,6 +117,8 @@ impl Sealer {
             quiet: rewrite::QUIET,
             sealed_for_memory: None,
             to_trim: BTreeSet::new(),
+            rolls_to_trim: BTreeSet::new(),
+            no_rolls_until: None,
             waiting: Vec::new(),
         }
     }
@@ -132,7 +139,7 @@ impl Sealer {
                 Some(Command::Seal(reply)) => self.seal_all(reply),
                 Some(Command::Compact(reply)) => self.compact(reply, commands),
                 Some(Command::Clean(reply)) => self.clean(reply, commands),
-                None => self.tick().and_then(|()| self.rewrite_due(commands)),
+                None => self.idle(commands),
             });
             match std::panic::catch_unwind(work) {
                 Ok(Ok(())) => {}
@@ -143,6 +150,14 @@ impl Sealer {
                 }
             }
         }
+    }
+
+    /// What is done when nobody wants anything.
+    fn idle(&mut self, commands: &Receiver<Command>) -> Result<(), Gone> {
+        self.tick()?;
+        self.rewrite_due(commands)?;
+        self.roll_due(commands)?;
+        self.trim_rolls(commands)
     }
 
     fn seal_all(&mut self, reply: oneshot::Sender<Result<(), Error>>) -> Result<(), Gone> {

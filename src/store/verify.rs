@@ -255,7 +255,7 @@ fn hot_rows(hot: &Hot, log: &Appended, path: &Path, checked: &mut Checked) -> Re
 /// Checks the files of an open store.
 pub(super) fn verify_open(hot: &Hot, log: &Appended, days: &Days) -> Checked {
     let mut checked = Checked::default();
-    for day in days.all() {
+    for day in days.all_kinds() {
         checked.file(&day.path, |checked| {
             match days.with_file(&day, |file| checked.sealed(file, &day.path)) {
                 Ok(done) => done,

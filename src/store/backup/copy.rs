@@ -180,7 +180,7 @@ impl<'p, W: Write> Copy<'p, W> {
 
     /// Everything but `hot.redb`.
     pub(super) fn files(&mut self, source: &Source<'_>) -> Result<(), Error> {
-        for day in source.days.all() {
+        for day in source.days.all_kinds() {
             self.sealed(source.days, &day)?;
         }
         self.others(source.dir)

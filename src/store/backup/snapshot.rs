@@ -16,7 +16,6 @@ use crate::model::Timestamp;
 use crate::store::Error;
 use crate::store::days::store_error;
 use crate::store::disk::{io_error, sync_dir};
-use crate::store::sealed::Kind;
 use crate::store::tables::{self, HOT_FILE, Meta, WAL};
 use crate::store::wal::Record;
 
@@ -61,9 +60,9 @@ fn name(dir: &Path, now: Timestamp) -> String {
 
 fn fill(source: &Source<'_>, skip_head: bool, to: &Path) -> Result<(), Error> {
     let pin = source.days.pin();
-    for day in source.days.all() {
+    for day in source.days.all_kinds() {
         let copied = source.days.with_file(&day, |file| {
-            file.while_still(|| copy(&day.path, to, day.kind == Kind::Day))
+            file.while_still(|| copy(&day.path, to, day.kind.is_frozen()))
         });
         match copied {
             Ok(done) => done?,

@@ -56,11 +56,13 @@ impl Days {
             backends,
             cache_bytes,
             files: RwLock::default(),
-            aside: quarantine::all(dir),
+            rolls: RwLock::default(),
+            aside: Mutex::new(quarantine::all(dir)),
             open: Mutex::default(),
             tombstones: Tombstones::default(),
             pins: Arc::default(),
             suspects: Mutex::default(),
+            suspect_rolls: Mutex::default(),
         };
         let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
         for entry in entries {
@@ -111,9 +113,9 @@ impl Days {
         Ok(coverage)
     }
 
-    /// The earliest and the latest sealed time.
+    /// The earliest and the latest sealed time, that of roll-ups too.
     pub(in crate::store) fn span(&self) -> Option<(i64, i64)> {
-        let days = self.all();
+        let days = self.all_kinds();
         let generations = days.iter().flat_map(|day| day.generations().to_vec());
         generations
             .filter(|g| g.samples > 0)

@@ -26,10 +26,19 @@ const SALVAGED: &str = "salvaged";
 #[derive(Clone, Debug)]
 pub(super) struct Aside {
     start_s: u32,
+    kind: Kind,
     path: PathBuf,
 }
 
 impl Aside {
+    pub(super) fn new(start_s: u32, kind: Kind, path: PathBuf) -> Aside {
+        Aside {
+            start_s,
+            kind,
+            path,
+        }
+    }
+
     fn overlaps(&self, start: i64, end: i64) -> bool {
         let from = i64::from(self.start_s) * 1_000;
         from <= end && from + DAY_MS > start
@@ -50,13 +59,14 @@ pub(in crate::store) fn is_damage(err: &SealedError) -> bool {
 ///
 /// # Errors
 /// When it cannot be moved; it is where it was then.
-pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<(), Error> {
+pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
     let folder = dir.join(FOLDER);
     let to = place_in(&folder, path)?;
     std::fs::rename(path, &to)
         .and_then(|()| sync_dir(&folder))
         .and_then(|()| sync_dir(dir))
-        .map_err(|err| io_error("move", path, err))
+        .map_err(|err| io_error("move", path, err))?;
+    Ok(to)
 }
 
 /// Keeps a file whose rest is rewritten: a second name for it, or a copy where
@@ -94,8 +104,8 @@ pub(super) fn all(dir: &Path) -> Vec<Aside> {
         let name = entry.file_name();
         // A number behind the name tells files of one day apart.
         let (name, _) = name.to_str()?.split_once(".redb")?;
-        let (_, start_s) = Kind::parse(&format!("{name}.redb"))?;
-        Some(Aside { start_s, path })
+        let (kind, start_s) = Kind::parse(&format!("{name}.redb"))?;
+        Some(Aside::new(start_s, kind, path))
     });
     files.collect()
 }
@@ -114,12 +124,20 @@ pub(in crate::store) fn count(dir: &Path) -> usize {
     files.count()
 }
 
-/// Says that a day in the closed range is not whole.
+/// Says that a day in the closed range is not whole. Roll-ups do not matter where
+/// something of the day has what they had.
 ///
 /// # Errors
 /// When one of the files is of such a day.
-pub(super) fn check(aside: &[Aside], start: i64, end: i64) -> Result<(), sealed::Error> {
-    match aside.iter().find(|file| file.overlaps(start, end)) {
+pub(super) fn check(
+    aside: &[Aside],
+    (start, end): (i64, i64),
+    needs_rolls: impl Fn(u32) -> bool,
+) -> Result<(), sealed::Error> {
+    let matters = |file: &&Aside| {
+        file.overlaps(start, end) && (!file.kind.is_roll() || needs_rolls(file.start_s))
+    };
+    match aside.iter().find(matters) {
         None => Ok(()),
         Some(file) => Err(sealed::Error::Damaged {
             path: file.path.clone(),

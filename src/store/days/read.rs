@@ -5,7 +5,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::super::deleted::Tombstone;
-use super::super::sealed::{self, Generation};
+use super::super::sealed::{self, Generation, Kind};
 use super::{DayFile, Days, lock, quarantine};
 use crate::model::Sample;
 
@@ -63,7 +63,7 @@ impl Days {
         samples_max: usize,
         out: &mut [Vec<Sample>],
     ) -> Result<(), sealed::Error> {
-        quarantine::check(&self.aside, start, end)?;
+        quarantine::check(&lock(&self.aside), (start, end), |_| false)?;
         self.read_whole(targets, start, end, samples_max, out)
     }
 
@@ -124,7 +124,8 @@ impl Days {
         loop {
             let mut all = RoaringBitmap::new();
             let mut again = false;
-            for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+            for day in self.with_all_series(start, end) {
+                let day = &day;
                 match self.series_of(day) {
                     Ok(series) => all |= &*series - &self.hidden_series(day),
                     Err(_) if day.is_gone() => again = true,
@@ -138,6 +139,17 @@ impl Days {
                 return Ok(all);
             }
         }
+    }
+
+    /// The files that overlap the closed range, without roll-ups of days that have
+    /// their samples.
+    fn with_all_series(&self, start: i64, end: i64) -> Vec<Arc<DayFile>> {
+        let mut files = self.all();
+        let days: Vec<u32> = files.iter().map(|day| day.start_s).collect();
+        let rolls = self.all_rolls().into_iter();
+        files.extend(rolls.filter(|roll| days.binary_search(&roll.start_s).is_err()));
+        files.retain(|day| day.overlaps(start, end));
+        files
     }
 
     /// The series that have a row in a file.
@@ -158,9 +170,13 @@ impl Days {
     }
 
     /// Notes the day, if an error in it says that its bytes are wrong.
-    fn suspect(&self, day: &DayFile, err: &sealed::Error) {
+    pub(super) fn suspect(&self, day: &DayFile, err: &sealed::Error) {
         if quarantine::is_damage(err) {
-            lock(&self.suspects).insert(day.start_s);
+            if day.kind.is_roll() {
+                lock(&self.suspect_rolls).insert((day.start_s, day.kind));
+            } else {
+                lock(&self.suspects).insert(day.start_s);
+            }
             // What redb has in memory of it is as doubtful.
             self.close(day);
         }
@@ -171,8 +187,13 @@ impl Days {
         lock(&self.suspects).pop_first()
     }
 
+    /// Roll-ups in which a reader found damage; each is given once.
+    pub(in crate::store) fn take_suspect_roll(&self) -> Option<(u32, Kind)> {
+        lock(&self.suspect_rolls).pop_first()
+    }
+
     /// Whether files lie aside that cannot be read.
     pub(in crate::store) fn has_damage(&self) -> bool {
-        !self.aside.is_empty()
+        !lock(&self.aside).is_empty()
     }
 }

@@ -66,7 +66,7 @@ impl Days {
         pause: impl FnMut() -> ControlFlow<B>,
     ) -> Result<u64, NotRewritten<B>> {
         let failed = NotRewritten::Failed;
-        let mut old: Vec<_> = Kind::ALL
+        let mut old: Vec<_> = Kind::RAW
             .iter()
             .filter_map(|kind| self.get(start_s, *kind))
             .collect();
@@ -84,7 +84,8 @@ impl Days {
         }
         let new = DayFile::new(&self.dir, start_s, Kind::Day);
         let lost = Cell::new(0);
-        let generation = self.write_day(&new, &files, salvage, &lost, series, pause)?;
+        let covered: Vec<Covered> = files.iter().flat_map(|f| f.get().covered()).collect();
+        let generation = self.write_day((&new, &covered), &files, salvage, &lost, series, pause)?;
         drop(files);
         let pins = lock(&self.pins);
         if *pins > 0 {
@@ -104,7 +105,7 @@ impl Days {
         }
         let samples = generation.samples;
         if samples > 0 {
-            self.replace(new, generation).map_err(failed)?;
+            self.replace(new, generation, &covered).map_err(failed)?;
         } else {
             // Nothing of the day is kept.
             let unused = new.path.with_extension("new");
@@ -123,7 +124,7 @@ impl Days {
     /// Writes the new file under its other name.
     fn write_day<B>(
         &self,
-        new: &DayFile,
+        (new, covered): (&DayFile, &[Covered]),
         files: &[std::sync::Arc<OpenFile>],
         salvage: Option<Vec<(u32, u32)>>,
         lost: &Cell<u64>,
@@ -135,7 +136,6 @@ impl Days {
         pause: impl FnMut() -> ControlFlow<B>,
     ) -> Result<Generation, NotRewritten<B>> {
         let files: Vec<&SealedFile> = files.iter().map(|file| file.get()).collect();
-        let covered: Vec<Covered> = files.iter().flat_map(|file| file.covered()).collect();
         let mut trim = series.trim;
         let write = || -> Result<Generation, Ended<B>> {
             let merged = match salvage {
@@ -153,7 +153,7 @@ impl Days {
                 self.cache_bytes,
                 &self.backends,
                 new.start_s,
-                &covered,
+                covered,
                 kept,
                 series.labels_of,
             )
@@ -165,13 +165,19 @@ impl Days {
         })
     }
 
-    /// Gives the new file its name, in place of the day's former file.
-    fn replace(&self, new: DayFile, generation: Generation) -> Result<(), Error> {
+    /// Gives the new file its name, in place of the former file of its day and kind.
+    pub(super) fn replace(
+        &self,
+        new: DayFile,
+        generation: Generation,
+        covered: &[Covered],
+    ) -> Result<(), Error> {
         let from = new.path.with_extension("new");
         *new.generations
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = [generation].into();
-        let old = self.get(new.start_s, Kind::Day);
+        new.note_rewritten(covered);
+        let old = self.get(new.start_s, new.kind);
         // Nobody opens the old one meanwhile: under its name is the new one then.
         let slot = old.as_ref().map(|old| lock(&old.file));
         std::fs::rename(&from, &new.path).map_err(|err| io_error("rename", &from, err))?;

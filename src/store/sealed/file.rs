@@ -151,6 +151,8 @@ pub struct SealedFile {
     writing: Mutex<()>,
     /// What reads leave out.
     pub(super) tombstones: Tombstones,
+    /// The length of its buckets, 1 when it holds samples.
+    pub(super) bucket_ms: i64,
 }
 
 /// What went wrong, before it is known on which file.
@@ -247,27 +249,44 @@ impl SealedFile {
         series: impl IntoIterator<Item = Result<SealedSeries, E>>,
         labels_of: impl FnMut(u32) -> Labels,
     ) -> Result<Generation, E> {
-        let fail = |trouble| locate(path, "write", trouble);
-        let io = |err: io::Error| fail(redb::Error::from(err).into());
-        match std::fs::remove_file(path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(io(err).into()),
-            _ => {}
-        }
-        let format = tables::FORMAT_DAY;
-        let mut file = SealedFile::make(path, cache_bytes, backends, format).map_err(fail)?;
+        let file = SealedFile::make_anew(path, cache_bytes, backends, tables::FORMAT_DAY)?;
         let seal = Seal::begin(&file, start_s, 0, Layout::DAY)?;
         let generation = seal.write(covered_span(rewritten), rewritten, series, labels_of)?;
+        file.complete(backends)?;
+        Ok(generation)
+    }
+
+    /// A new file, in place of an unfinished one of that name.
+    pub(super) fn make_anew(
+        path: &Path,
+        cache_bytes: usize,
+        backends: &Backends,
+        format: u64,
+    ) -> Result<SealedFile, Error> {
+        let fail = |trouble| locate(path, "write", trouble);
+        match std::fs::remove_file(path) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                return Err(fail(redb::Error::from(err).into()));
+            }
+            _ => {}
+        }
+        SealedFile::make(path, cache_bytes, backends, format).map_err(fail)
+    }
+
+    /// Closes a file that is not changed any more, and syncs it.
+    pub(super) fn complete(mut self, backends: &Backends) -> Result<(), Error> {
         // Frees what the copies of the tree's upper pages left behind.
-        file.db.compact().map_err(|err| fail(err.into()))?;
-        drop(file);
+        let compacted = self.db.compact();
+        compacted.map_err(|err| self.trouble("write", err.into()))?;
+        let path = self.path.clone();
+        drop(self);
         // Closing wrote the allocator's state.
-        backends(path)
+        backends(&path)
             .and_then(|file| {
                 file.sync_data()?;
                 file.close()
             })
-            .map_err(io)?;
-        Ok(generation)
+            .map_err(|err| locate(&path, "write", redb::Error::from(err).into()))
     }
 
     fn load(
@@ -289,12 +308,18 @@ impl SealedFile {
             generations: RwLock::new(generations),
             writing: Mutex::new(()),
             tombstones: Tombstones::default(),
+            bucket_ms: 1,
         })
     }
 
-    /// From now on reads leave out what these say.
-    pub(in crate::store) fn hiding(self, tombstones: Tombstones) -> SealedFile {
-        SealedFile { tombstones, ..self }
+    /// From now on reads leave out what these say: every bucket of this length that
+    /// they touch.
+    pub(in crate::store) fn hiding(self, tombstones: Tombstones, bucket_ms: i64) -> SealedFile {
+        SealedFile {
+            tombstones,
+            bucket_ms,
+            ..self
+        }
     }
 
     /// Where the file is.
@@ -559,7 +584,7 @@ fn database(
 }
 
 /// From the first to the last of all transactions.
-fn covered_span(all: &[Covered]) -> RangeInclusive<CommitSeq> {
+pub(super) fn covered_span(all: &[Covered]) -> RangeInclusive<CommitSeq> {
     let first = all.iter().map(|(_, seqs)| *seqs.start()).min();
     let last = all.iter().map(|(_, seqs)| *seqs.end()).max();
     first.unwrap_or_default()..=last.unwrap_or_default()

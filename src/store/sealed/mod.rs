@@ -1,7 +1,8 @@
 //! Sealed data: the files that hold the samples of past windows, by UTC day.
 //!
-//! Owns the format of `l0-YYYYMMDD.redb` (hours as they were sealed) and
-//! `day-YYYYMMDD.redb` (a day rewritten once), and everything in it: value columns,
+//! Owns the format of `l0-YYYYMMDD.redb` (hours as they were sealed),
+//! `day-YYYYMMDD.redb` (a day rewritten once) and `roll5m-`, `roll1h-YYYYMMDD.redb`
+//! (what the day's buckets come to), and everything in it: value columns,
 //! timestamp columns, pages with their own checksums, generations. The sealer
 //! thread writes here, queries read here; the two never block each other.
 //!
@@ -19,6 +20,7 @@ mod name;
 pub mod page;
 mod pco;
 mod read;
+mod rolled;
 mod seal;
 mod tables;
 pub mod times;
@@ -30,6 +32,7 @@ pub use column::Malformed;
 pub use file::{Covered, Error, Generation, SealedFile, SealedSeries};
 pub use merged::{Ended, Merged};
 pub use name::Kind;
+pub use rolled::{RolledSeries, Rolls, bucket_end};
 #[cfg(test)]
 pub(crate) use tables::{flip_stat, flip_window};
 pub use walk::BadRow;

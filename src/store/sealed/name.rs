@@ -8,16 +8,47 @@ pub enum Kind {
     /// The hours of the day as they were sealed, and what came late for a day that
     /// has been rewritten already: `l0-YYYYMMDD.redb`.
     Hours,
+    /// What each 5 minutes of the day come to: `roll5m-YYYYMMDD.redb`.
+    Roll5m,
+    /// What each hour of the day comes to: `roll1h-YYYYMMDD.redb`.
+    Roll1h,
 }
 
 impl Kind {
-    /// All of them, in the order in which a read merges their samples.
-    pub const ALL: [Kind; 2] = [Kind::Day, Kind::Hours];
+    /// All of them.
+    pub const ALL: [Kind; 4] = [Kind::Day, Kind::Hours, Kind::Roll5m, Kind::Roll1h];
+
+    /// Those with the samples themselves, in the order in which a read merges them.
+    pub const RAW: [Kind; 2] = [Kind::Day, Kind::Hours];
+
+    /// The roll-ups, the finer one first.
+    pub const ROLLS: [Kind; 2] = [Kind::Roll5m, Kind::Roll1h];
+
+    /// The length of a roll-up's buckets; of samples, that of their times.
+    pub fn bucket_ms(self) -> i64 {
+        match self {
+            Kind::Day | Kind::Hours => 1,
+            Kind::Roll5m => 300_000,
+            Kind::Roll1h => 3_600_000,
+        }
+    }
+
+    /// Whether it holds roll-ups.
+    pub fn is_roll(self) -> bool {
+        matches!(self, Kind::Roll5m | Kind::Roll1h)
+    }
+
+    /// Whether its files are written once and never changed.
+    pub fn is_frozen(self) -> bool {
+        self != Kind::Hours
+    }
 
     fn prefix(self) -> &'static str {
         match self {
             Kind::Day => "day-",
             Kind::Hours => "l0-",
+            Kind::Roll5m => "roll5m-",
+            Kind::Roll1h => "roll1h-",
         }
     }
 
@@ -54,6 +85,8 @@ mod tests {
         for (kind, name) in [
             (Kind::Hours, "l0-20260101.redb"),
             (Kind::Day, "day-20260101.redb"),
+            (Kind::Roll5m, "roll5m-20260101.redb"),
+            (Kind::Roll1h, "roll1h-20260101.redb"),
         ] {
             assert_eq!(kind.file_name(DAY_S), name);
             assert_eq!(kind.file_name(DAY_S + 86_399), name);

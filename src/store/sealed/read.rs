@@ -8,7 +8,7 @@
 
 mod times;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -42,6 +42,18 @@ impl SealedFile {
         samples_max: usize,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
+        self.read_parts(0..=u16::MAX, targets, (start, end), samples_max, out)
+    }
+
+    /// As [`SealedFile::read`], of the entries with these parts.
+    pub(super) fn read_parts(
+        &self,
+        parts: RangeInclusive<u16>,
+        targets: &[(u32, u32)],
+        (start, end): (i64, i64),
+        samples_max: usize,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), Error> {
         assert_eq!(targets.len(), out.len(), "BUG: one vector for each target");
         debug_assert!(targets.windows(2).all(|pair| pair[0] < pair[1]));
         // The list first, then the snapshot: every listed generation is in it.
@@ -65,7 +77,8 @@ impl SealedFile {
                 Walk {
                     pages,
                     generation,
-                    hidden: hidden_in(&tombstones, generation),
+                    hidden: hidden_in(&tombstones, generation, self.bucket_ms),
+                    parts: parts.clone(),
                     times: Times::new(times, generation),
                     range: (start, end),
                     values: Vec::new(),
@@ -118,6 +131,8 @@ struct Walk<'a> {
     pages: &'a Pages,
     generation: &'a Generation,
     hidden: Hidden,
+    /// The entries that are wanted.
+    parts: RangeInclusive<u16>,
     times: Times<'a>,
     range: (i64, i64),
     values: Vec<f64>,
@@ -207,6 +222,9 @@ impl Walk<'_> {
             match targets.get(at) {
                 None => return Ok(at),
                 Some(target) if *target == series => {
+                    if !self.parts.contains(&entry.key.part) {
+                        continue;
+                    }
                     self.read_entry(&entry, key, budget, &mut out[at])?;
                 }
                 // Nothing that is wanted can follow here.
@@ -269,10 +287,10 @@ fn within(times: &[i64], (start, end): (i64, i64)) -> Range<usize> {
 }
 
 /// What is deleted in a generation.
-fn hidden_in(tombstones: &Arc<[Tombstone]>, generation: &Generation) -> Hidden {
+fn hidden_in(tombstones: &Arc<[Tombstone]>, generation: &Generation, bucket_ms: i64) -> Hidden {
     let last_seq = generation.commit_seqs.end().0;
-    let (first, last) = (generation.min_time, generation.max_time);
-    Hidden::of(tombstones, last_seq, first, last)
+    let times = (generation.min_time, generation.max_time);
+    Hidden::of(tombstones, last_seq, times, bucket_ms)
 }
 
 /// The key of the first entry of a series.

@@ -21,6 +21,7 @@ use self::times::{Place, TimesTable};
 use super::column::{Effort, Encoder};
 use super::file::{Covered, Error, Generation, SealedFile, SealedSeries, Trouble};
 use super::page::{Builder, Entry, EntryKey, LONG_PAGE_MAX, PAGE_MAX};
+use super::rolled::RolledSeries;
 use super::tables::{self, PAGE, PageKey, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
 use crate::store::CommitSeq;
@@ -35,6 +36,8 @@ pub(super) struct Layout {
     entry_samples: usize,
     /// Timestamp columns are packed.
     packed: bool,
+    /// An entry that does not fit any more is split to fill the page.
+    fills: bool,
 }
 
 /// Columns are cut at multiples of this many samples, of which pco's pages are.
@@ -47,6 +50,7 @@ impl Layout {
         page_max: PAGE_MAX,
         entry_samples: 2_000,
         packed: false,
+        fills: true,
     };
 
     /// For the rewrite of a day: a sample each 15 s makes one entry.
@@ -55,6 +59,13 @@ impl Layout {
         page_max: LONG_PAGE_MAX,
         entry_samples: 8_000,
         packed: true,
+        fills: true,
+    };
+
+    /// For roll-ups: a day has some hundred buckets.
+    pub(super) const ROLLS: Layout = Layout {
+        fills: false,
+        ..Layout::DAY
     };
 }
 
@@ -144,39 +155,89 @@ impl<'a> Seal<'a> {
         Ok(self.finish(commit_seqs, rewritten)?)
     }
 
+    /// As [`Seal::write`], of roll-ups: a series' tracks stand one after the other.
+    pub(super) fn write_rolled<E: From<Error>>(
+        mut self,
+        commit_seqs: RangeInclusive<CommitSeq>,
+        rewritten: &[Covered],
+        series: &mut dyn Iterator<Item = Result<RolledSeries, E>>,
+        labels_of: &mut dyn FnMut(u32) -> Labels,
+    ) -> Result<Generation, E> {
+        for series in series {
+            let series = series?;
+            if self.begin_series((series.metric_sym, series.ref_id), labels_of, || {
+                series.rolls.is_empty()
+            }) {
+                for (part, samples) in series.rolls.tracks() {
+                    self.add_run(series.key(part), series.group, samples)?;
+                }
+                self.flush_if_large()?;
+            }
+        }
+        Ok(self.finish(commit_seqs, rewritten)?)
+    }
+
     /// Adds a series. Commits when enough has come together.
     fn add(
         &mut self,
         series: &SealedSeries,
-        labels_of: &mut impl FnMut(u32) -> Labels,
+        labels_of: &mut dyn FnMut(u32) -> Labels,
     ) -> Result<(), Error> {
-        let key = (series.metric_sym, series.ref_id);
+        let key = EntryKey {
+            metric_sym: series.metric_sym,
+            ref_id: series.ref_id,
+            part: 0,
+        };
+        if self.begin_series((series.metric_sym, series.ref_id), labels_of, || {
+            series.samples.is_empty()
+        }) {
+            self.add_run(key, series.group, &series.samples)?;
+            self.flush_if_large()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the series has something to add; it is known from then on.
+    fn begin_series(
+        &mut self,
+        (metric_sym, ref_id): (u32, u32),
+        labels_of: &mut dyn FnMut(u32) -> Labels,
+        is_empty: impl FnOnce() -> bool,
+    ) -> bool {
+        let key = (metric_sym, ref_id);
         assert!(
             key > self.last_key || self.row.samples == 0,
             "BUG: series do not ascend"
         );
         self.last_key = key;
-        if series.samples.is_empty() {
+        if is_empty() {
+            return false;
+        }
+        self.known.add(key, labels_of, &mut self.batch);
+        true
+    }
+
+    /// Adds a run of samples as entries from this key on.
+    fn add_run(&mut self, mut key: EntryKey, group: u32, samples: &[Sample]) -> Result<(), Error> {
+        if samples.is_empty() {
             return Ok(());
         }
-        self.count(&series.samples);
-        self.known.add(series, labels_of, &mut self.batch);
-        let mut key = EntryKey {
-            metric_sym: series.metric_sym,
-            ref_id: series.ref_id,
-            part: 0,
-        };
-        for samples in series.samples.chunks(self.layout.entry_samples) {
+        self.count(samples);
+        for samples in samples.chunks(self.layout.entry_samples) {
             self.millis.clear();
             self.millis.extend(samples.iter().map(|s| s.t.as_ms()));
             let place = self.times.place(
-                series.group,
+                group,
                 &self.millis,
                 (self.window, self.generation),
                 &mut self.batch,
             );
             self.add_entry(&mut key, samples, place)?;
         }
+        Ok(())
+    }
+
+    fn flush_if_large(&mut self) -> Result<(), Error> {
         if self.batch.page_bytes >= self.file.commit_bytes() {
             self.flush()?;
         }
@@ -253,7 +314,7 @@ impl<'a> Seal<'a> {
     /// rest of the page. None when little would be won: a column has a head.
     fn part_for_rest(&self, samples: usize) -> Option<usize> {
         let room = self.page.room();
-        if room < self.layout.page_max / 16 || self.column.len() < 1_024 {
+        if !self.layout.fills || room < self.layout.page_max / 16 || self.column.len() < 1_024 {
             return None;
         }
         let share = samples * (room - room / 16) / self.column.len();
@@ -458,21 +519,21 @@ impl Known {
     /// Adds the series' row, and those of its new texts, when it is new.
     fn add(
         &mut self,
-        series: &SealedSeries,
-        labels_of: &mut impl FnMut(u32) -> Labels,
+        (metric_sym, ref_id): (u32, u32),
+        labels_of: &mut dyn FnMut(u32) -> Labels,
         batch: &mut Batch,
     ) {
-        if !self.refs.insert(series.ref_id) {
+        if !self.refs.insert(ref_id) {
             return;
         }
         let mut numbers = Vec::new();
-        for (name, value) in labels_of(series.ref_id).iter() {
+        for (name, value) in labels_of(ref_id).iter() {
             numbers.push(self.symbol(name, batch));
             numbers.push(self.symbol(value, batch));
         }
-        let row = tables::encode_series(series.ref_id, series.metric_sym, &numbers);
+        let row = tables::encode_series(ref_id, metric_sym, &numbers);
         batch.row_bytes += row.len();
-        batch.series.push((series.ref_id, row));
+        batch.series.push((ref_id, row));
     }
 
     fn symbol(&mut self, text: &str, batch: &mut Batch) -> u32 {

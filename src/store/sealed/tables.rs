@@ -7,10 +7,10 @@
 //! | `window` | window u32, generation u16 | [`WindowRow`] |
 //! | `series` | ref u32 | `metric symbol varint, (name, value) symbol varints` sorted by name |
 //! | `sym` | number u32 | the text |
-//! | `stat` | `format` | [`FORMAT_HOURS`] or [`FORMAT_DAY`] |
+//! | `stat` | `format` | [`FORMAT_HOURS`], [`FORMAT_DAY`] or [`FORMAT_ROLL`] |
 //! | | `open` | the generation being written |
 //! | | `totals` | how many generations are complete |
-//! | | `rewritten` | of a day's file: which transactions of which hours are in it |
+//! | | `rewritten` | of a day's file and of roll-ups: which transactions of which hours are in it |
 //!
 //! redb checks no checksum when it reads, so every row ends in its own xxh3-64,
 //! seeded with the row's key: a row under a wrong key is as wrong as a wrong bit.
@@ -48,8 +48,12 @@ pub(super) const FORMAT_HOURS: u64 = 1;
 /// this version after its next rewrite.
 pub(super) const FORMAT_DAY: u64 = 3;
 
+/// The version of a file of roll-ups: as that of a day's file, where the part of an
+/// entry says which track it is.
+pub(super) const FORMAT_ROLL: u64 = 4;
+
 /// The newest version that is known.
-pub(super) const FORMAT_MAX: u64 = FORMAT_DAY;
+pub(super) const FORMAT_MAX: u64 = FORMAT_ROLL;
 
 pub(super) type PageKey = (u32, u16, u32, u32, u16);
 

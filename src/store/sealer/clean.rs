@@ -23,6 +23,9 @@ impl Sealer {
     ) -> Result<(), Gone> {
         let mut done = self.rewrite_reached(commands)?;
         if done.is_ok() {
+            done = self.clean_rolls(commands)?;
+        }
+        if done.is_ok() {
             done = self.forget_unheld()?;
         }
         // A caller that went away wants no answer.

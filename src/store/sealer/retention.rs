@@ -41,18 +41,22 @@ impl Sealer {
         if today == self.expired_at_day || fitted.is_err() || shared.days.is_pinned() {
             return Ok(fitted);
         }
-        let oldest = now.minus_ms(shared.options.store.retention.as_ms()).as_ms();
+        let oldest = |kind| now.minus_ms(self.roll_retention_ms(kind)).as_ms();
         let expired = match shared.days.expire(oldest) {
             Ok(expired) => expired,
             Err(err) => return Ok(Err(err)),
         };
         self.expired_at_day = today;
-        if let Err(err) = self.find_trims(now) {
+        if let Err(err) = self
+            .find_trims(now)
+            .and_then(|()| self.find_roll_trims(now))
+        {
             return Ok(Err(store_error(err)));
         }
         if expired > 0 {
             shared.changed.note_all();
             shared.metrics.store.expired_files.inc_by(expired as u64);
+            shared.measure_rolls();
             if let Err(err) = self.forget_unheld()? {
                 return Ok(Err(err));
             }
@@ -65,8 +69,8 @@ impl Sealer {
         Ok(Ok(()))
     }
 
-    /// Removes the oldest files until `bytes` more fit into the budget of the data
-    /// directory. The newest day stays: what is above the budget then is not ours
+    /// Removes roll-ups and then the oldest files until `bytes` more fit into the
+    /// budget of the data directory. The newest day stays: what is above the budget then is not ours
     /// to remove.
     pub(super) fn fit_budget(&mut self, bytes: u64) -> Result<Result<(), Error>, Gone> {
         let shared = Arc::clone(&self.shared);
@@ -76,9 +80,12 @@ impl Sealer {
         }
         let mut removed = 0;
         while disk_bytes(&shared.dir) + bytes > budget {
-            let Some(oldest) = shared.days.oldest_but_newest_day() else {
+            let Some(oldest) = shared.days.first_to_leave() else {
                 break;
             };
+            if oldest.kind.is_roll() {
+                self.pause_rolls();
+            }
             if let Err(err) = shared.days.remove(&oldest) {
                 return Ok(Err(err));
             }
@@ -90,6 +97,7 @@ impl Sealer {
         }
         shared.changed.note_all();
         shared.metrics.store.expired_files.inc_by(removed);
+        shared.measure_rolls();
         self.forget_unheld()
     }
 
@@ -114,10 +122,15 @@ impl Sealer {
 
     /// The series of tenants with a retention shorter than the common one.
     pub(super) fn limits(&self, now: Timestamp) -> Vec<Limit> {
+        self.limits_below(now, self.shared.options.store.retention.as_ms())
+    }
+
+    /// The series of tenants with a retention shorter than this.
+    pub(super) fn limits_below(&self, now: Timestamp, retention_ms: i64) -> Vec<Limit> {
         let options = &self.shared.options;
         let tenants = options.tenants.iter().filter_map(|tenant| {
             let own = tenant.retention?;
-            (own < options.store.retention).then_some((&tenant.id, own))
+            (own.as_ms() < retention_ms).then_some((&tenant.id, own))
         });
         let limit = |(id, own): (&crate::model::TenantId, crate::config::Span)| {
             let matcher = Matcher::equal(TENANT_LABEL, id.as_str());

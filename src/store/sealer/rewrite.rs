@@ -58,6 +58,7 @@ impl Sealer {
         for day in days.iter().filter(|day| day.kind == Kind::Hours) {
             done = done.and(self.rewrite(day.start_s, commands)?);
         }
+        done = done.and(self.roll_all(commands)?);
         if let Err(err) = self.expire()? {
             done = done.and(Err(err));
         }
@@ -141,7 +142,7 @@ impl Sealer {
         let shared = Arc::clone(&self.shared);
         // A time that nobody confirmed makes nothing old.
         let limits = self.limits(shared.clock.earliest());
-        let files = Kind::ALL
+        let files = Kind::RAW
             .iter()
             .filter_map(|kind| shared.days.get(start_s, *kind));
         let bytes = files.map(|file| file.disk_bytes()).sum();
@@ -187,7 +188,11 @@ impl Sealer {
     }
 
     /// Does what must not wait for a rewrite.
-    fn pause(&mut self, commands: &Receiver<Command>, looked: &mut Instant) -> ControlFlow<Gone> {
+    pub(super) fn pause(
+        &mut self,
+        commands: &Receiver<Command>,
+        looked: &mut Instant,
+    ) -> ControlFlow<Gone> {
         let done = match commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => Err(Gone),
             Ok(Command::Seal(reply)) => self.seal_all(reply),

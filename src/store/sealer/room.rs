@@ -1,7 +1,8 @@
 //! What the sealer does when disk or memory run short.
 //!
-//! On the disk the oldest sealed file goes first, one at each look, as a reader may
-//! hold the blocks of the last one for a while; files of the newest day stay. In
+//! On the disk roll-ups go first, those of 5 minutes before those of an hour, then the
+//! oldest sealed file, one at each look, as a reader may hold the blocks of the last one
+//! for a while; samples of the newest day stay. In
 //! memory the open hour is sealed early. Only when sealing fails as well, and the
 //! head is a quarter above `[store] head_max`, are samples withheld.
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::super::Error;
 use super::super::disk::causes;
 use super::super::pressure::{Cause, Level};
+use super::super::sealed::Kind;
 use super::super::shared::Shared;
 use super::{Gone, Sealer, gauge};
 
@@ -77,8 +79,9 @@ impl Sealer {
             return Ok(());
         }
         match shed_one(shared) {
-            Ok(false) => return Ok(()),
-            Ok(true) => {}
+            Ok(None) => return Ok(()),
+            Ok(Some(kind)) if kind.is_roll() => self.pause_rolls(),
+            Ok(Some(_)) => {}
             Err(err) => {
                 tracing::error!(error = %causes(&err), "cannot make room on the disk");
                 return Ok(());
@@ -91,20 +94,18 @@ impl Sealer {
     }
 }
 
-/// Removes the oldest sealed file that is not of the newest day; says whether there
-/// was one.
+/// Removes the sealed file that leaves first; says what it was, if there was one.
 ///
 /// # Errors
 /// When it cannot be removed.
-pub(in crate::store) fn shed_one(shared: &Shared) -> Result<bool, Error> {
-    let files = shared.days.all();
-    let newest = files.iter().map(|file| file.start_s).max();
-    let Some(oldest) = files.iter().find(|file| Some(file.start_s) < newest) else {
-        return Ok(false);
+pub(in crate::store) fn shed_one(shared: &Shared) -> Result<Option<Kind>, Error> {
+    let Some(oldest) = shared.days.first_to_leave() else {
+        return Ok(None);
     };
-    shared.days.remove(oldest)?;
+    shared.days.remove(&oldest)?;
     shared.changed.note_all();
     shared.metrics.store.shed_files.inc();
+    shared.measure_rolls();
     tracing::warn!(path = %oldest.path.display(), "removed to make room on the disk");
-    Ok(true)
+    Ok(Some(oldest.kind))
 }

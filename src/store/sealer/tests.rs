@@ -280,6 +280,8 @@ pub(super) fn names(setup: &Setup) -> Vec<String> {
     names
 }
 
+mod rolls;
+
 const DAY_FILE: &str = "day-20231114.redb";
 const HOURS_FILE: &str = "l0-20231114.redb";
 

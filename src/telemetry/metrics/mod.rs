@@ -35,6 +35,7 @@ pub use relay::{Kind, Relay};
 pub use rules::Rules;
 pub use service::{Service, ServiceName};
 pub use sources::{Consumer, Mqtt, Nats, Sources};
+pub(crate) use store::ROLLUPS as STORE_ROLLUPS;
 pub use store::Store;
 #[cfg(test)]
 pub(crate) use store::TABLES as STORE_TABLES;

@@ -45,6 +45,9 @@ pub(crate) const REFUSALS: [&str; 9] = [
 /// What may run out: `cause` of `pulse_store_pressure`.
 pub(crate) const CAUSES: [&str; 3] = ["disk", "head", "memory"];
 
+/// Lengths of the buckets of roll-ups: `resolution` of `pulse_store_rollup_bytes`.
+pub(crate) const ROLLUPS: [&str; 2] = ["5m", "1h"];
+
 /// Rows of one table in one transaction.
 const BATCH_BUCKETS: [f64; 9] = [
     1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0,
@@ -126,6 +129,16 @@ pub struct Store {
     pub rewrite_failures: IntCounter,
     /// Time of rewriting one day.
     pub rewrite_seconds: Histogram,
+    /// Files of roll-ups that were made.
+    pub rollups: IntCounter,
+    /// Those that could not be made; each is tried again.
+    pub rollup_failures: IntCounter,
+    /// Time of making the roll-ups of one day.
+    pub rollup_seconds: Histogram,
+    /// Bytes of roll-ups on disk, by `resolution`.
+    pub rollup_bytes: IntGaugeVec,
+    /// Selections of queries that read roll-ups.
+    pub rollup_reads: IntCounter,
     /// Files in the quarantine directory.
     pub quarantined: IntGauge,
     /// Days that retention removed.
@@ -298,6 +311,32 @@ impl Store {
                 "pulse_store_rewrite_seconds",
                 "Time of rewriting one day.",
             ),
+            rollups: counter(
+                r,
+                "pulse_store_rollups_total",
+                "Files of roll-ups that were made.",
+            ),
+            rollup_failures: counter(
+                r,
+                "pulse_store_rollup_failures_total",
+                "Files of roll-ups that could not be made. Each is tried again.",
+            ),
+            rollup_seconds: histogram(
+                r,
+                "pulse_store_rollup_seconds",
+                "Time of making the roll-ups of one day.",
+            ),
+            rollup_bytes: gauges(
+                r,
+                "pulse_store_rollup_bytes",
+                "Bytes of roll-ups on disk.",
+                &["resolution"],
+            ),
+            rollup_reads: counter(
+                r,
+                "pulse_store_rollup_reads_total",
+                "Selections of queries that read roll-ups.",
+            ),
             quarantined: gauge(
                 r,
                 "pulse_store_quarantined_files",
@@ -332,6 +371,9 @@ impl Store {
         };
         for reason in REFUSALS {
             store.refused.with_label_values(&[reason]);
+        }
+        for resolution in ROLLUPS {
+            store.rollup_bytes.with_label_values(&[resolution]);
         }
         for cause in CAUSES {
             store.pressure.with_label_values(&[cause]);
