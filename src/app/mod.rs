@@ -82,6 +82,7 @@ struct Inner {
     started_with: Arc<Config>,
     ready: watch::Sender<bool>,
     reloading: Mutex<()>,
+    metrics: Arc<Metrics>,
     clean_marker: PathBuf,
     data_dir: PathBuf,
     clock: Clock,

@@ -20,6 +20,13 @@ impl App {
     /// # Errors
     /// With all mistakes; then nothing has changed.
     pub async fn try_reload(&self) -> anyhow::Result<()> {
+        let outcome = self.read_and_apply().await;
+        let now = self.0.clock.now().as_secs_f64();
+        self.0.metrics.reload.tried(outcome.is_ok(), now);
+        outcome
+    }
+
+    async fn read_and_apply(&self) -> anyhow::Result<()> {
         let app = &self.0;
         let _one_at_a_time = app.reloading.lock().await;
         // Reading and checking large files may take seconds.

@@ -122,12 +122,15 @@ impl App {
             config,
             ready,
             reloading: Mutex::default(),
+            metrics: Arc::clone(&base.metrics),
             clean_marker,
             data_dir,
             clock: base.clock,
         }));
         let answering = app.clone().answer_reloads(reload_requests);
         app.0.layers.web.tasks.spawn_once(answering);
+        let now = app.0.clock.now().as_secs_f64();
+        app.0.metrics.reload.tried(true, now);
         app.0.ready.send_replace(true);
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");
@@ -199,6 +202,7 @@ impl Base {
                 samples_max: self.config.query.samples_max,
                 series_max: self.config.query.series_max,
                 features: Features::of(&self.config.query.features),
+                step_stats: false,
                 threads: query_threads(),
             },
             cache: Arc::new(RangeCache::new(self.config.query.cache.as_usize())),

@@ -29,6 +29,9 @@ pub struct Options {
     pub series_max: usize,
     /// The parts of the language that are on.
     pub features: Features,
+    /// Whether the samples that each step looks at are counted. Such a query is always
+    /// evaluated whole.
+    pub step_stats: bool,
     /// How many threads may read and evaluate the series of one selector.
     pub threads: usize,
 }
@@ -42,6 +45,7 @@ impl Default for Options {
             samples_max: 50_000_000,
             series_max: 1_000_000,
             features: Features::default(),
+            step_stats: false,
             threads: 1,
         }
     }
@@ -91,6 +95,7 @@ impl Engine {
     ) -> Result<Output, EvalError> {
         let steps = Steps::one(t);
         let mut evaluator = Evaluator::new(data, &self.options, cancel, (t, t), None);
+        evaluator.count_steps(steps);
         let value = if expr.value_type() == Type::Matrix {
             Value::Matrix(evaluator.raw(expr, steps)?)
         } else {
@@ -130,7 +135,8 @@ impl Engine {
         if steps.count > self.options.samples_max {
             return Err(QueryError::TooManySamples.into());
         }
-        let known = data.version().and_then(|version| {
+        let version = data.version().filter(|_| !self.options.step_stats);
+        let known = version.and_then(|version| {
             let changed = |since| data.changed_since(since);
             let (cache, options) = (&self.cache, &self.options);
             cache.look_up(expr, options, steps, version, changed)
@@ -157,6 +163,7 @@ impl Engine {
     ) -> Result<Output, EvalError> {
         let (times, steps) = (query.times, query.steps);
         let mut evaluator = Evaluator::new(data, &self.options, cancel, times, Some(query.step));
+        evaluator.count_steps(steps);
         if steps.count == 0 {
             return Ok(evaluator.output(Value::Matrix(Vec::new())));
         }

@@ -65,6 +65,8 @@ pub struct Output {
     pub infos: Vec<String>,
     /// How many samples were read.
     pub samples_read: u64,
+    /// How many samples each step looked at; empty unless that was asked for.
+    pub step_samples: Vec<u64>,
     /// How many values were held at once, at most.
     pub samples_peak: usize,
 }

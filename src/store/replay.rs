@@ -82,6 +82,14 @@ pub(super) fn replay(
     Ok(replayed)
 }
 
+fn at_transaction(metrics: &Metrics, position: &str, seq: u64) {
+    let gauge = metrics
+        .store
+        .replay_transaction
+        .with_label_values(&[position]);
+    gauge.set(i64::try_from(seq).unwrap_or(i64::MAX));
+}
+
 /// Reads symbols and series.
 fn read_catalog(db: &Database, meta: Meta, metrics: &Metrics) -> Result<Index, Failure> {
     let mut index = Index::default();
@@ -117,6 +125,9 @@ impl Replayed {
         let table = db.begin_read()?.open_table(WAL)?;
         let first = table.first()?.map(|(key, _)| key.value().0);
         self.first = first.map_or(from, |first| first.min(from));
+        let last = table.last()?.map_or(self.seq, |(key, _)| key.value().0);
+        at_transaction(metrics, "first", from.min(last));
+        at_transaction(metrics, "last", last);
         for row in table.range((from, 0)..)? {
             let (key, piece) = row?;
             let (seq, _) = key.value();
@@ -133,7 +144,10 @@ impl Replayed {
             self.read_appended(appended, last, sealed, metrics)?;
             self.read_record(last, &record, sealed, metrics)?;
         }
-        self.read_appended(appended, u64::MAX, sealed, metrics)
+        self.read_appended(appended, u64::MAX, sealed, metrics)?;
+        // How far the appended log reaches shows only now.
+        at_transaction(metrics, "last", self.seq);
+        Ok(())
     }
 
     /// Reads the appended records up to a commit.
@@ -168,6 +182,7 @@ impl Replayed {
             tracing::error!(first, last, "log records are missing or damaged");
         }
         self.seq = seq;
+        at_transaction(metrics, "current", seq);
         match Record::parse(bytes) {
             Ok(record) => {
                 self.sequence = self.sequence.max(record.sequence);

@@ -416,6 +416,30 @@ async fn panels_say_what_they_are() {
 }
 
 #[tokio::test]
+async fn explore_says_why_there_is_nothing() {
+    let world = World::with_data().await;
+    let ask = |query: &str| {
+        let query = pulse::web::dashboard::interpolate::percent_encode(query);
+        format!("/graph?g0.expr={query}")
+    };
+    let html = world.page(&ask("sum(nothing_here) + 1")).await;
+    assert!(html.contains("<code>nothing_here</code> selects nothing"));
+    let sum = "sum(pulse_delivery_dlq_depth)";
+    let query = format!("{sum} / on (a) label_replace({sum}, \"a\", \"x\", \"\", \"\")");
+    let html = world.page(&ask(&query)).await;
+    for mark in [
+        "<code>/ on (a)</code> finds no two that belong together.",
+        "on both sides: a.",
+        "Left: 1",
+        "<pre class=\"codebox\">{}</pre>",
+        "Right: 1",
+    ] {
+        assert!(html.contains(mark), "{mark} not in {html}");
+    }
+    assert!(!world.page(&ask(sum)).await.contains("belong together"));
+}
+
+#[tokio::test]
 async fn a_panel_comes_alone_with_its_exact_values_and_its_tag() {
     let world = World::with_data().await;
     let path = "/d/tenant-overview/panels/6?from=now-30m&to=now";

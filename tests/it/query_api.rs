@@ -116,6 +116,13 @@ async fn statistics_come_when_they_are_asked_for() {
     let with = data(&server, "/api/v1/query?query=temperature&stats=all").await;
     let stats = &with["stats"];
     assert_eq!(stats["samples"]["totalQueryableSamples"], 1, "{stats}");
+    let steps = &stats["samples"]["totalQueryableSamplesPerStep"];
+    assert_eq!(steps.as_array().unwrap().len(), 1, "{stats}");
+    assert_eq!(steps[0][1], 1, "{stats}");
+    let short = data(&server, "/api/v1/query?query=temperature&stats=1").await;
+    let short = &short["stats"]["samples"];
+    assert_eq!(short.get("totalQueryableSamplesPerStep"), None);
+    assert_eq!(short["totalQueryableSamples"], 1);
     assert_eq!(stats["samples"]["peakSamples"], 1, "{stats}");
     let timings = &stats["timings"];
     let seconds = |name: &str| timings[name].as_f64().unwrap();
@@ -124,6 +131,40 @@ async fn statistics_come_when_they_are_asked_for() {
         "{timings}"
     );
     assert!(seconds("evalTotalTime") > 0.0, "{timings}");
+}
+
+#[tokio::test]
+async fn the_state_of_the_process_is_true() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pulse.toml");
+    std::fs::write(&file, "[server]\n").unwrap();
+    let mut server = with_device_series(dir.path()).await;
+    let first = data(&server, "/api/v1/status/walreplay").await;
+    assert_eq!(first["current"], first["max"]);
+    let info = data(&server, "/api/v1/status/runtimeinfo").await;
+    assert_eq!(info["reloadConfigSuccess"], true);
+    assert!(info["goroutineCount"].as_i64().unwrap() > 0, "{info}");
+    assert_eq!(info["corruptionCount"], 0);
+    let read = info["lastConfigTime"].as_str().unwrap().to_owned();
+    assert!(
+        read.as_str() >= info["startTime"].as_str().unwrap(),
+        "{info}"
+    );
+    // A reload that fails is told, and the time is that of the last that did not.
+    std::fs::write(&file, "[nonsense]\n").unwrap();
+    let url = server.url("/-/reload");
+    assert_eq!(Http::new().post(&url, "text/plain", "").await.status, 500);
+    let info = data(&server, "/api/v1/status/runtimeinfo").await;
+    assert_eq!(info["reloadConfigSuccess"], false);
+    assert_eq!(info["lastConfigTime"], read.as_str());
+    std::fs::write(&file, "[server]\n").unwrap();
+    server.kill();
+    let server = Server::start(dir.path(), free_port()).await;
+    let replayed = data(&server, "/api/v1/status/walreplay").await;
+    let at = |name: &str| replayed[name].as_i64().unwrap();
+    assert!(at("max") > first["max"].as_i64().unwrap(), "{replayed}");
+    assert!(at("max") >= at("min"), "{replayed}");
+    assert_eq!(at("current"), at("max"));
 }
 
 #[tokio::test]

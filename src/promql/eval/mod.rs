@@ -24,6 +24,7 @@ mod relabel;
 mod select;
 mod sets;
 mod sort;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,7 @@ use super::length::{Length, QueryLengths};
 use super::queryable::{QueryError, Queryable};
 use super::value::{Output, Value};
 use crate::model::Timestamp;
+use tally::Tally;
 
 type Result<T> = std::result::Result<T, EvalError>;
 
@@ -70,6 +72,7 @@ pub(super) struct Evaluator<'a> {
     step: Option<Duration>,
     annotations: Annotations,
     samples_read: u64,
+    tally: Tally,
     /// Values held by finished nodes whose result is still needed.
     held: usize,
     /// The most that was held so far.
@@ -92,8 +95,16 @@ impl<'a> Evaluator<'a> {
             step,
             annotations: Annotations::default(),
             samples_read: 0,
+            tally: Tally::default(),
             held: 0,
             peak: 0,
+        }
+    }
+
+    /// Counts the samples that each of the query's steps looks at, if it is to be told.
+    pub(super) fn count_steps(&mut self, steps: Steps) {
+        if self.options.step_stats {
+            self.tally = Tally::of(steps.count);
         }
     }
 
@@ -104,6 +115,7 @@ impl<'a> Evaluator<'a> {
             warnings: self.annotations.warnings,
             infos: self.annotations.infos,
             samples_read: self.samples_read,
+            step_samples: self.tally.finished(),
             samples_peak: self.peak,
         }
     }

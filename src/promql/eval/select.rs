@@ -65,11 +65,13 @@ impl Evaluator<'_> {
                 }
             });
         })?;
-        Ok(if fixed.is_some() {
+        let grid = if fixed.is_some() {
             grid.repeat(steps.count)
         } else {
             grid
-        })
+        };
+        self.tally.found(&grid, steps);
+        Ok(grid)
     }
 
     /// A function of the windows of a range selector or subquery. Names stay.
@@ -103,8 +105,10 @@ impl Evaluator<'_> {
         windows: &Windows,
     ) -> Result<Grid> {
         let wanted = Wanted::all(selector, windows);
-        self.rows(&wanted, &|part, labels, samples, native| {
+        let tally = std::mem::take(&mut self.tally);
+        let grid = self.rows(&wanted, &|part, labels, samples, native| {
             let samples = without_stale(samples, &mut part.buffer);
+            tally.windows(windows, samples, native);
             if !native.is_empty() && windows.bounds == Bounds::Inside {
                 let series = call.on(samples, native, labels.value(METRIC_NAME));
                 let elements = call.elements(windows, &series, &mut part.notes);
@@ -114,7 +118,9 @@ impl Evaluator<'_> {
             part.grid.push(Cow::Borrowed(labels), 0, |cells| {
                 window::apply(call.function, call.params, windows, samples, cells);
             });
-        })
+        });
+        self.tally = tally;
+        grid
     }
 
     fn windowed_subquery(
@@ -130,6 +136,7 @@ impl Evaluator<'_> {
             self.check_cancel()?;
             let samples = samples(&inner, i, steps);
             let native = histograms(&inner, i, steps);
+            self.tally.windows(windows, &samples, &native);
             if !native.is_empty() {
                 let series = call.on(&samples, &native, row.value(METRIC_NAME));
                 let elements = call.elements(windows, &series, &mut self.annotations);
@@ -168,7 +175,11 @@ impl Evaluator<'_> {
         if count == 0 {
             return Ok((Grid::default(), steps));
         }
-        Ok((self.vector(&subquery.expr, steps)?, steps))
+        // Its own steps are not those of the query.
+        let tally = std::mem::take(&mut self.tally);
+        let inner = self.vector(&subquery.expr, steps);
+        self.tally = tally;
+        Ok((inner?, steps))
     }
 
     /// The samples of a range expression at one time, for an instant query of it.
@@ -193,6 +204,9 @@ impl Evaluator<'_> {
                     held
                 };
                 self.visit(&Wanted::all(selector, &windows), &mut [&mut take])?;
+                for one in &series {
+                    self.tally.windows(&windows, &one.samples, &one.histograms);
+                }
             }
             ExprKind::Subquery(subquery) => {
                 let windows = self.subquery_windows(subquery, steps)?;
@@ -204,6 +218,9 @@ impl Evaluator<'_> {
                     samples: samples(&grid, i, steps),
                     histograms: histograms(&grid, i, steps),
                 }));
+                for one in &series {
+                    self.tally.windows(&windows, &one.samples, &one.histograms);
+                }
             }
             _ => return Err(super::EvalError::execution("expected a range vector")),
         }

@@ -12,6 +12,7 @@ mod onboarding;
 mod process;
 mod push;
 mod relay;
+mod reload;
 mod rules;
 mod service;
 mod sources;
@@ -32,6 +33,7 @@ pub use ingest::{Ending, Ingest, Meter, Reason, UNKNOWN_TENANT};
 pub use onboarding::{Onboarding, Registered, Registrations};
 pub use push::{Protocol, Push, PushMeter, PushReason};
 pub use relay::{Kind, Relay};
+pub use reload::Reload;
 pub use rules::Rules;
 pub use service::{Service, ServiceName};
 pub use sources::{Consumer, Mqtt, Nats, Sources};
@@ -67,6 +69,8 @@ pub struct Metrics {
     pub rules: Rules,
     /// Queues, cycles and permits by service (document 4).
     pub service: Service,
+    /// How the configuration was read last.
+    pub reload: Reload,
     /// Our own HTTP server.
     pub http: Http,
     /// Which tenants are counted by name.
@@ -90,6 +94,7 @@ impl Metrics {
             sources,
             rules: Rules::new(r),
             service: Service::new(r),
+            reload: Reload::new(r),
             http: Http::new(r),
             tenants: Tenants::new(),
             task_restarts: counters(

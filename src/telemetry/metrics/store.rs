@@ -90,6 +90,9 @@ pub struct Store {
     pub replay_seconds: prometheus::Gauge,
     /// Samples that the last replay read.
     pub replay_samples: IntGauge,
+    /// The transactions of the log that the last replay reads, by `position`: the
+    /// `first`, the `last`, and the `current` one, which is the last when it is done.
+    pub replay_transaction: IntGaugeVec,
     /// Bytes of log records that are not sealed.
     pub wal_bytes: IntGauge,
     /// Commits that were one record behind the last one of the appended log.
@@ -218,6 +221,12 @@ impl Store {
                 r,
                 "pulse_store_replay_samples",
                 "Samples that the last start read from the log.",
+            ),
+            replay_transaction: gauges(
+                r,
+                "pulse_store_replay_transaction",
+                "Transactions of the log that a start reads: first, last and where it is.",
+                &["position"],
             ),
             wal_bytes: gauge(
                 r,

@@ -123,9 +123,29 @@ impl Params {
     pub fn limit(&self) -> Result<usize, ApiError> {
         match self.get("limit") {
             "" | "0" => Ok(usize::MAX),
-            text => text.parse().map_err(|_| {
-                ApiError::parameter("limit", format!("cannot parse {text:?} to a valid limit"))
-            }),
+            text => match text.parse::<i64>() {
+                Ok(limit) => usize::try_from(limit)
+                    .map_err(|_| ApiError::parameter("limit", "limit must be non-negative")),
+                Err(_) => {
+                    let message = format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+                    Err(ApiError::parameter("limit", message))
+                }
+            },
+        }
+    }
+
+    /// `limit` of the lists of metadata: no limit when it is not there or negative,
+    /// nothing when it is 0.
+    ///
+    /// # Errors
+    /// When it is not a number.
+    pub fn entries(&self) -> Result<usize, ApiError> {
+        match self.get("limit") {
+            "" => Ok(usize::MAX),
+            text => match text.parse::<i64>() {
+                Ok(limit) => Ok(usize::try_from(limit).unwrap_or(usize::MAX)),
+                Err(_) => Err(ApiError::bad_data("limit must be a number")),
+            },
         }
     }
 
@@ -248,6 +268,29 @@ mod tests {
             "invalid parameter \"time\": Invalid time value for 'time': \
              cannot parse \"bar\" to a valid timestamp"
         );
-        assert!(params.limit().is_err());
+        assert_eq!(
+            params.limit().unwrap_err().message,
+            "invalid parameter \"limit\": strconv.Atoi: parsing \"x\": invalid syntax"
+        );
+        assert_eq!(
+            params.entries().unwrap_err().message,
+            "limit must be a number"
+        );
+    }
+
+    #[test]
+    fn a_limit_is_not_negative_and_nothing_is_no_limit() {
+        let limit = |text| params_of_limit(text).limit().ok();
+        assert_eq!(limit("0"), Some(usize::MAX));
+        assert_eq!(limit("2"), Some(2));
+        assert_eq!(limit("-1"), None);
+        // Lists of metadata have their own way.
+        let entries = |text| params_of_limit(text).entries().ok();
+        assert_eq!(entries("0"), Some(0));
+        assert_eq!(entries("-1"), Some(usize::MAX));
+    }
+
+    fn params_of_limit(text: &str) -> Params {
+        params(&[("limit", text)])
     }
 }

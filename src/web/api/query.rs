@@ -24,13 +24,27 @@ struct Asked {
     engine: Engine,
     timeout: Duration,
     limit: usize,
-    /// Whether the answer tells what it took.
-    stats: bool,
+    /// Whether the answer tells what it took, and for each step.
+    stats: Detail,
     began: Instant,
+    parsed: Duration,
+}
+
+/// How much an answer tells of what it took, by the parameter `stats`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Nothing,
+    Total,
+    Steps,
 }
 
 /// What a query took.
 struct Stats {
+    /// The times of the steps in milliseconds, if each is to be told: the first, and
+    /// the distance.
+    steps: Option<(i64, i64)>,
+    /// Reading the query's text.
+    parsed: Duration,
     /// From the request until the query had a permit.
     queued: Duration,
     /// The evaluation itself.
@@ -46,7 +60,8 @@ pub async fn instant(State(context): State<Context>, params: Params) -> Result<R
     let run = context.gate.run(asked.timeout, move |cancel| {
         let started = Instant::now();
         let output = asked.engine.instant(&store, &asked.expr, t, cancel)?;
-        Ok(encoded(output, asked.limit, asked.stats(started)))
+        let stats = asked.stats(started, (t, Duration::ZERO));
+        Ok(encoded(output, asked.limit, stats))
     });
     run.await?.map(json::respond)
 }
@@ -75,7 +90,8 @@ pub async fn range(State(context): State<Context>, params: Params) -> Result<Res
     let run = context.gate.run(asked.timeout, move |cancel| {
         let (engine, started) = (&asked.engine, Instant::now());
         let output = engine.range(&store, &asked.expr, start, end, step, cancel)?;
-        Ok(encoded(output, asked.limit, asked.stats(started)))
+        let stats = asked.stats(started, (start, step));
+        Ok(encoded(output, asked.limit, stats))
     });
     run.await?.map(json::respond)
 }
@@ -96,6 +112,12 @@ impl Asked {
         let lookback = params.duration_ms("lookback_delta").map_err(|err| {
             ApiError::bad_data(format!("error parsing lookback delta duration: {err}"))
         })?;
+        let stats = match params.get("stats") {
+            "" => Detail::Nothing,
+            "all" => Detail::Steps,
+            _ => Detail::Total,
+        };
+        engine.options.step_stats = stats != Detail::Nothing;
         if let Some(lookback) = lookback.and_then(positive) {
             engine.options.lookback = lookback;
         }
@@ -104,14 +126,18 @@ impl Asked {
             engine,
             timeout,
             limit,
-            stats: !params.get("stats").is_empty(),
+            stats,
+            parsed: began.elapsed(),
             began,
         })
     }
 
     /// What the query took that is done now, if anybody wants to know.
-    fn stats(&self, started: Instant) -> Option<Stats> {
-        self.stats.then(|| Stats {
+    fn stats(&self, started: Instant, (start, step): (Timestamp, Duration)) -> Option<Stats> {
+        let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX);
+        (self.stats != Detail::Nothing).then(|| Stats {
+            steps: (self.stats == Detail::Steps).then_some((start.as_ms(), step)),
+            parsed: self.parsed,
             queued: started.duration_since(self.began),
             evaluated: started.elapsed(),
         })
@@ -176,8 +202,9 @@ fn encoded(mut output: Output, limit: usize, stats: Option<Stats>) -> Vec<u8> {
     })
 }
 
-/// Statistics under Prometheus' names. Samples are counted as they are read from the
-/// store, each once, however many steps look at it.
+/// Statistics under Prometheus' names. A sample counts at every step that looks at it.
+/// Series are found while they are evaluated and sorted as they come, so that
+/// preparing is reading the query, and sorting takes no time of its own.
 fn write_stats(out: &mut Vec<u8>, output: &Output, stats: &Stats) {
     let mut object = Object::new(out);
     let mut timings = Object::new(object.field("timings"));
@@ -185,7 +212,7 @@ fn write_stats(out: &mut Vec<u8>, output: &Output, stats: &Stats) {
     for (name, seconds) in [
         ("evalTotalTime", evaluated),
         ("resultSortTime", 0.0),
-        ("queryPreparationTime", 0.0),
+        ("queryPreparationTime", stats.parsed.as_secs_f64()),
         ("innerEvalTime", evaluated),
         ("execQueueTime", queued),
         ("execTotalTime", queued + evaluated),
@@ -193,8 +220,23 @@ fn write_stats(out: &mut Vec<u8>, output: &Output, stats: &Stats) {
         timings.number(name, seconds);
     }
     timings.end();
-    Object::new(object.field("samples"))
-        .integer("totalQueryableSamples", output.samples_read)
+    let mut samples = Object::new(object.field("samples"));
+    let counts = &output.step_samples;
+    if let Some((start, step)) = stats.steps {
+        let times = (0..).map(|i| start.saturating_add(step.saturating_mul(i)));
+        let steps = times.zip(counts);
+        json::array(
+            samples.field("totalQueryableSamplesPerStep"),
+            steps,
+            |out, (t, count)| {
+                out.push(b'[');
+                json::time(out, Timestamp::from_ms(t));
+                json::raw(out, &format!(",{count}]"));
+            },
+        );
+    }
+    samples
+        .integer("totalQueryableSamples", counts.iter().sum::<u64>())
         .integer(
             "peakSamples",
             i128::try_from(output.samples_peak).unwrap_or(i128::MAX),
@@ -258,6 +300,7 @@ mod tests {
             warnings: Vec::new(),
             infos: Vec::new(),
             samples_read: 0,
+            step_samples: Vec::new(),
             samples_peak: 0,
         };
         let text = String::from_utf8(encoded(output, limit, None)).unwrap();

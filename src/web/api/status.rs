@@ -10,10 +10,11 @@ use super::json::{self, Object};
 use super::params::Params;
 use crate::model::Timestamp;
 use crate::model::duration;
+use crate::promql;
 use crate::sources::metadata::Metadata;
 use crate::store::{Cardinality, Store, Table};
-use crate::web::Context;
 use crate::web::error::ApiError;
+use crate::web::{Context, Front};
 
 /// How long those lists are, as in Prometheus.
 const CARDINALITY_ENTRIES: usize = 10;
@@ -32,19 +33,29 @@ pub async fn buildinfo() -> Response {
     }))
 }
 
-/// Start time, working folder, retention.
+/// Start time, working folder, the last reload, retention. A task of ours stands for a
+/// goroutine.
 pub async fn runtimeinfo(State(context): State<Context>) -> Response {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let folder = std::env::current_dir().unwrap_or_default();
+    let reload = &context.metrics.reload;
+    let read = Timestamp::from_secs_f64(reload.success_seconds());
+    let host = rustix::system::uname();
+    let tasks = tokio::runtime::Handle::current().metrics();
     let retention = duration::format(context.config().store.retention.get());
     json::respond(json::success(&[], &[], |out| {
         Object::new(out)
             .text("startTime", &context.started.to_rfc3339())
             .text("CWD", &folder.display().to_string())
-            .boolean("reloadConfigSuccess", true)
-            .text("lastConfigTime", &context.started.to_rfc3339())
-            .integer("corruptionCount", 0)
-            .integer("goroutineCount", 0)
+            .text("hostname", &host.nodename().to_string_lossy())
+            .text("serverTime", &context.clock.now().to_rfc3339())
+            .boolean("reloadConfigSuccess", reload.succeeded())
+            .text("lastConfigTime", &read.to_rfc3339())
+            .integer(
+                "corruptionCount",
+                context.metrics.store.checksum_failures.get(),
+            )
+            .integer("goroutineCount", tasks.num_alive_tasks() as i128)
             .integer("GOMAXPROCS", i64::try_from(cpus).unwrap_or(i64::MAX))
             .text("GOGC", "")
             .text("GODEBUG", "")
@@ -92,8 +103,10 @@ pub async fn flags(State(context): State<Context>) -> Response {
         .iter()
         .map(ToString::to_string)
         .collect();
+    let features: Vec<&str> = config.query.features.iter().map(|f| f.as_str()).collect();
     let span = |span: crate::config::Span| duration::format(span.get());
     let flags = BTreeMap::from([
+        ("enable-feature", features.join(",")),
         ("log.level", config.server.log_level.clone()),
         ("query.lookback-delta", span(config.query.lookback_delta)),
         (
@@ -136,14 +149,16 @@ pub async fn config(State(context): State<Context>) -> Response {
     }))
 }
 
-/// The log is replayed before this can be asked; so it is done.
-pub async fn walreplay() -> Response {
+/// How far the start has read the log: its first and last transaction, and the one
+/// that was read last.
+pub async fn walreplay(State(front): State<Front>) -> Response {
+    let at = &front.metrics().store.replay_transaction;
     json::respond(json::success(&[], &[], |out| {
-        Object::new(out)
-            .integer("min", 0)
-            .integer("max", 0)
-            .integer("current", 0)
-            .end();
+        let mut data = Object::new(out);
+        for (name, position) in [("min", "first"), ("max", "last"), ("current", "current")] {
+            data.integer(name, at.with_label_values(&[position]).get());
+        }
+        data.end();
     }))
 }
 
@@ -202,7 +217,7 @@ pub async fn metadata(
     State(context): State<Context>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.limit()?;
+    let limit = params.entries()?;
     let wanted = params.get("metric").to_owned();
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();
@@ -243,9 +258,22 @@ pub(super) fn known_metadata(
         .collect())
 }
 
-/// Exemplars are not stored; Grafana asks all the same.
-pub async fn exemplars() -> Response {
-    json::respond(json::success(&[], &[], |out| json::raw(out, "[]")))
+/// Exemplars are not stored; Grafana asks all the same, and hears of its mistakes.
+pub async fn exemplars(
+    State(context): State<Context>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let start = params.time("start")?.unwrap_or(Timestamp::MIN);
+    let end = params.time("end")?.unwrap_or(Timestamp::MAX);
+    if end < start {
+        let message = "end timestamp must not be before start timestamp";
+        return Err(ApiError::bad_data(message));
+    }
+    promql::parse_with(params.get("query"), context.engine.options.features)
+        .map_err(|err| ApiError::bad_data(err.to_string()))?;
+    Ok(json::respond(json::success(&[], &[], |out| {
+        json::raw(out, "[]");
+    })))
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub async fn metadata(
     State(context): State<Context>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.limit()?;
+    let limit = params.entries()?;
     let wanted = params.get("metric").to_owned();
     let target = Labels::from_pairs([("job", "pulse")]);
     let matchers = match params.get("match_target") {

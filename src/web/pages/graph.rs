@@ -12,6 +12,7 @@ use serde_json::json;
 use super::ask;
 use super::frame::{Frame, respond, respond_with};
 use super::request::Request;
+use super::why;
 use crate::model::Timestamp;
 use crate::web::context::Context;
 use crate::web::dashboard::data::{Answer, Job};
@@ -43,6 +44,8 @@ struct QueryView {
 /// Queries on one page; more are left out.
 const QUERIES_MAX: usize = 8;
 const BUDGET: Duration = Duration::from_secs(30);
+/// Saying why there is nothing may take no longer than this.
+const WHY_BUDGET: Duration = Duration::from_secs(5);
 
 /// What all queries of a page share.
 struct View {
@@ -166,7 +169,14 @@ async fn query_view(
         .map(|a| a.warnings.clone())
         .unwrap_or_default();
     let panel = PanelView::new(&panel, &job, answer.as_ref(), &view.page(&shown.expr)).render();
-    shown.body = format!("<div class=\"grid\">{}</div>", panel.unwrap_or_default());
+    let is_empty = |a: &Answer| a.frames.is_empty() && a.faults.is_empty();
+    let why = if answer.as_ref().is_some_and(is_empty) {
+        why::explained(context, &shown.expr, view.range.to, WHY_BUDGET).await
+    } else {
+        String::new()
+    };
+    let panel = panel.unwrap_or_default();
+    shown.body = format!("{why}<div class=\"grid\">{panel}</div>");
     shown
 }
 

@@ -21,6 +21,7 @@ mod silences;
 mod status;
 mod targets;
 mod time;
+mod why;
 
 use std::sync::Arc;
 

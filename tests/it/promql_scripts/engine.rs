@@ -361,6 +361,44 @@ fn elements(value: Value) -> Vec<(String, i64, u64)> {
     all
 }
 
+/// Two series with a sample every 15 s; counted by hand as Prometheus counts.
+#[test]
+fn each_step_counts_the_samples_that_it_looks_at() {
+    let mut memory = Memory::default();
+    for a in ["1", "2"] {
+        memory.add(series(&format!("foo{{a=\"{a}\"}}"), (0..40).map(f64::from)));
+    }
+    let mut engine = Engine::default();
+    engine.options.step_stats = true;
+    let cancel = Arc::new(AtomicBool::new(false));
+    let (start, step) = (Timestamp::from_ms(60_000), Duration::from_secs(60));
+    for (query, want) in [
+        ("foo", [2, 2, 2]),
+        ("-foo + foo", [4, 4, 4]),
+        ("foo offset 2m", [0, 2, 2]),
+        ("foo @ 60", [2, 2, 2]),
+        // (15 s, 1 m], (1 m 15 s, 2 m], ...: 3 samples each.
+        ("rate(foo[45s])", [6, 6, 6]),
+        ("rate(foo{a=\"1\"}[5m])", [5, 9, 13]),
+        ("sum(rate(foo[45s] @ 60))", [6, 6, 6]),
+        // The window of the subquery has four steps, whatever is read for them.
+        ("max_over_time(foo[1m:15s])", [8, 8, 8]),
+        ("max_over_time(rate(foo[45s])[1m:15s])", [8, 8, 8]),
+        ("time()", [0, 0, 0]),
+    ] {
+        let expr = parse(query).unwrap();
+        let end = start.plus_ms(120_000);
+        let output = engine.range(&memory, &expr, start, end, step, &cancel);
+        assert_eq!(output.unwrap().step_samples, want, "{query}");
+        let output = engine.instant(&memory, &expr, start, &cancel).unwrap();
+        assert_eq!(output.step_samples, want[..1], "{query}");
+    }
+    for (query, want) in [("foo[1m]", 8), ("foo[1m:30s]", 4)] {
+        let output = engine.instant(&memory, &parse(query).unwrap(), start, &cancel);
+        assert_eq!(output.unwrap().step_samples, [want], "{query}");
+    }
+}
+
 fn named(labels: &pulse::model::Labels, histogram: Option<&str>) -> String {
     format!("{labels}{}", histogram.unwrap_or_default())
 }
