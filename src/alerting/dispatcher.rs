@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::alerts::{Alert, Current, ROWS_MAX};
+use super::alerts::{Current, ROWS_MAX};
 use super::explain::{Explanation, Subject, Teller};
 use super::flush::{Flush, Flusher};
 use super::group::{Group, Row, as_ms, row_key};
@@ -71,9 +71,13 @@ impl Dispatcher {
         self.is_loaded = is_loaded;
         let mut ops = Vec::new();
         for (id, group) in groups {
-            let timing = (group.next_flush, group.has_flushed);
-            let members = group.members.into_values().collect();
-            ops.extend(self.regroup(&id, members, timing, now));
+            let row = Row {
+                next_flush: group.next_flush,
+                has_flushed: group.has_flushed,
+                members: group.members.into_values().collect(),
+                fired: group.fired,
+            };
+            ops.extend(self.regroup(&id, row, now));
         }
         ops
     }
@@ -105,6 +109,7 @@ impl Dispatcher {
         let current = Current::read(&self.store, &settings.outside, now)?;
         self.sync(tree, &current, now);
         self.notice_clock(tree, now);
+        flushes.extend(Flush::housekeeping(self.unsaved_digests(tree)));
         if !handed_over {
             self.take_back(now);
         }
@@ -125,11 +130,26 @@ impl Dispatcher {
         Ok(flushes)
     }
 
+    /// The rows of digests that have changed: alerts that ended are forgotten elsewhere
+    /// long before they are told.
+    fn unsaved_digests(&mut self, tree: &Tree) -> Vec<StateOp> {
+        let mut ops = Vec::new();
+        for group in self.groups.values_mut() {
+            if tree.routes[group.route].digest.is_some() {
+                let mark = group.mark();
+                if std::mem::replace(&mut group.saved, mark) != mark {
+                    ops.push(group.put());
+                }
+            }
+        }
+        ops
+    }
+
     /// A clock that was set back must not silence a group until it catches up.
     fn notice_clock(&mut self, tree: &Tree, now: Timestamp) {
         for group in self.groups.values_mut() {
             let route = &tree.routes[group.route];
-            let longest = as_ms(route.group_interval.max(route.group_wait));
+            let longest = as_ms(route.longest_wait());
             group.next_flush = group.next_flush.min(now.plus_ms(longest));
         }
         self.next_sweep = self.next_sweep.min(now.plus_ms(SWEEP_INTERVAL_MS));
@@ -214,30 +234,24 @@ impl Dispatcher {
                 tracing::error!(group = %group_id, "a notification group is lost");
                 continue;
             };
-            let timing = (row.next_flush, row.has_flushed);
-            ops.extend(self.regroup(&group_id, row.members, timing, now));
+            ops.extend(self.regroup(&group_id, row, now));
         }
         Ok(Flush::housekeeping(ops))
     }
 
     /// Puts the members of a group into the groups that they belong to now.
-    fn regroup(
-        &mut self,
-        id: &str,
-        members: Vec<Alert>,
-        (next_flush, has_flushed): (Timestamp, bool),
-        now: Timestamp,
-    ) -> Option<StateOp> {
+    fn regroup(&mut self, id: &str, row: Row, now: Timestamp) -> Option<StateOp> {
         let settings = Arc::clone(&self.settings);
         let mut is_same = false;
         if let Some(tree) = &settings.tree {
-            for alert in members {
+            for alert in row.members {
                 for at in tree.matching(&alert.labels) {
                     let group = self.group_of(at, &tree.routes[at], &alert.labels, now);
                     if group.id == id {
                         is_same = true;
-                        group.has_flushed = has_flushed;
-                        group.next_flush = next_flush;
+                        group.has_flushed = row.has_flushed;
+                        group.next_flush = row.next_flush;
+                        group.fired.clone_from(&row.fired);
                     }
                     group.members.insert(alert.labels.clone(), alert.clone());
                 }

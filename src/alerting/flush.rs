@@ -19,7 +19,7 @@ use super::told::{self, Told};
 use super::verdict::{Decision, Hold, Verdict};
 use crate::config::receivers::Integration;
 use crate::model::tenant::TENANT_LABEL;
-use crate::model::{Delivery, DeliveryKind, StateRow, TenantId};
+use crate::model::{Delivery, DeliveryKind, StateRow, TenantId, Timestamp};
 use crate::store::{self, StateOp, Store, Table};
 
 /// An evaluation is fresh for this time, however often a dead man's switch is told:
@@ -97,7 +97,8 @@ impl Flusher<'_> {
         let is_changed = verdicts.values().any(is_noted) || group.members.len() < before;
         group.verdicts = verdicts;
         group.has_flushed = true;
-        group.next_flush = now.plus_ms(as_ms(route.group_interval));
+        group.next_flush = route.next_flush(now);
+        group.fired.clear();
         if !told.is_empty() || is_changed {
             ops.push(group.put());
         }
@@ -151,15 +152,20 @@ impl Flusher<'_> {
             .map_or(now, |told| now.max(told.at.plus_ms(1)));
         let content = group::content(&shown, route, now, at);
         let resolved_wanted = integration.send_resolved;
-        if !told::is_news(
-            last.as_ref(),
-            &content,
-            resolved_wanted,
-            // Each flush is due when the interval has passed, not after it.
-            integration
-                .every
-                .map_or(route.repeat_interval, |every| every.saturating_sub(TICK)),
-        ) {
+        // Each flush is due when the interval has passed, not after it.
+        let repeat = integration
+            .every
+            .map_or(route.repeat_interval, |every| every.saturating_sub(TICK));
+        let is_news = match route.digest {
+            None => told::is_news(last.as_ref(), &content, resolved_wanted, repeat),
+            Some(_) => {
+                let since = last.as_ref().map_or(Timestamp::MIN, |told| told.at);
+                let begins = |alert: &&Alert| alert.fires_at(now) && alert.starts_at > since;
+                shown.iter().any(begins)
+                    || told::is_digest_news(last.as_ref(), &content, resolved_wanted, repeat)
+            }
+        };
+        if !is_news {
             let decision = match &last {
                 None => Decision::EndedUntold,
                 Some(_) => Decision::KnownAlready,
@@ -305,7 +311,14 @@ impl Telling<'_> {
         }
         let fingerprints = carried.iter().map(|alert| alert.labels.fingerprint());
         content.resolved.extend(fingerprints);
-        let mut members: Vec<&Alert> = shown;
+        let counted = match self.route.digest {
+            Some(_) => self.group.counted(&shown),
+            None => Vec::new(),
+        };
+        let mut members: Vec<&Alert> = match self.route.digest {
+            Some(_) => counted.iter().collect(),
+            None => shown,
+        };
         members.extend(&carried);
         members.retain(|alert| self.integration.send_resolved || alert.fires_at(now));
         let about = About {

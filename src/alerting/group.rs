@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::alerts::Alert;
 use super::route::Route;
@@ -14,6 +15,9 @@ use super::told::Told;
 use super::verdict::{Hold, Verdict};
 use crate::model::{Labels, Timestamp};
 use crate::store::{StateOp, Table};
+
+/// The annotation that a digest adds to an alert that fired more than once.
+const TIMES_FIRED: &str = "times_fired";
 
 /// A group of alerts with the time of its next flush.
 #[derive(Clone, Debug)]
@@ -34,6 +38,10 @@ pub(super) struct Group {
     pub(super) verdicts: BTreeMap<String, Verdict>,
     /// Which alerts it held back, by fingerprint.
     pub(super) holds: BTreeMap<u64, Hold>,
+    /// Of a digest: how often alerts began to fire since the last one, by fingerprint.
+    pub(super) fired: BTreeMap<u64, u32>,
+    /// Of a digest: what its row says, see [`Group::mark`].
+    pub(super) saved: u64,
 }
 
 impl Group {
@@ -45,11 +53,13 @@ impl Group {
             route: at,
             labels,
             members: BTreeMap::new(),
-            next_flush: now.plus_ms(as_ms(route.group_wait)),
+            next_flush: route.first_flush(now),
             has_flushed: false,
             told: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             holds: BTreeMap::new(),
+            fired: BTreeMap::new(),
+            saved: 0,
         }
     }
 
@@ -57,10 +67,44 @@ impl Group {
     pub(super) fn insert(&mut self, alert: Alert, route: &Route, now: Timestamp) {
         let due = alert.starts_at.plus_ms(as_ms(route.group_wait));
         // As Alertmanager: who waited long enough elsewhere does not wait here.
-        if !self.has_flushed && due < now {
+        if !self.has_flushed && due < now && route.digest.is_none() {
             self.next_flush = self.next_flush.min(now);
         }
+        if route.digest.is_some() {
+            let old = self.members.get(&alert.labels);
+            let begins = old.is_none_or(|old| old.starts_at != alert.starts_at);
+            let fired = self.fired.entry(alert.labels.fingerprint()).or_default();
+            *fired = fired.saturating_add(u32::from(begins));
+        }
         self.members.insert(alert.labels.clone(), alert);
+    }
+
+    /// A number that changes with what a digest will say: what ended long before it is
+    /// found nowhere else.
+    pub(super) fn mark(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        for member in self.members.values() {
+            let end = member.ends_at.map_or(i64::MAX, Timestamp::as_ms);
+            hash.update(&member.labels.fingerprint().to_le_bytes());
+            hash.update(&member.starts_at.as_ms().to_le_bytes());
+            hash.update(&end.to_le_bytes());
+        }
+        hash.digest()
+    }
+
+    /// The alerts as a digest tells of them: with how often they fired, if repeatedly.
+    pub(super) fn counted(&self, alerts: &[&Alert]) -> Vec<Alert> {
+        let counted = |alert: &&Alert| {
+            let mut alert = (*alert).clone();
+            let fired = self.fired.get(&alert.labels.fingerprint()).copied();
+            if let Some(fired) = fired.filter(|fired| *fired > 1) {
+                alert
+                    .annotations
+                    .insert(TIMES_FIRED.to_owned(), fired.to_string());
+            }
+            alert
+        };
+        alerts.iter().map(counted).collect()
     }
 
     /// Alerts that fire.
@@ -94,6 +138,7 @@ impl Group {
             next_flush: self.next_flush,
             has_flushed: self.has_flushed,
             members: self.members.values().cloned().collect(),
+            fired: self.fired.clone(),
         };
         StateOp::Put {
             table: Table::AggGroup,
@@ -132,6 +177,8 @@ pub(super) struct Row {
     pub(super) next_flush: Timestamp,
     pub(super) has_flushed: bool,
     pub(super) members: Vec<Alert>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) fired: BTreeMap<u64, u32>,
 }
 
 impl Row {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::group::as_ms;
 use crate::config::Alertmanager;
 use crate::config::intervals::TimeInterval;
 use crate::config::receivers::Integration;
@@ -15,7 +16,7 @@ use crate::config::routing::{ALL_LABELS, RouteNode};
 use crate::config::{self};
 use crate::model::labels::Quoted;
 use crate::model::matchers::Braced;
-use crate::model::{Labels, Matcher};
+use crate::model::{Labels, Matcher, Timestamp};
 
 /// Alertmanager's times for a root that says nothing.
 const GROUP_WAIT: Duration = Duration::from_secs(30);
@@ -46,6 +47,8 @@ pub(super) struct Route {
     pub(super) group_wait: Duration,
     pub(super) group_interval: Duration,
     pub(super) repeat_interval: Duration,
+    /// See [`RouteNode::digest_interval`].
+    pub(super) digest: Option<Duration>,
     pub(super) mute: Vec<String>,
     pub(super) active: Vec<String>,
     children: Vec<usize>,
@@ -177,10 +180,37 @@ impl Route {
             group_wait: span(node.group_wait, |p| p.group_wait, GROUP_WAIT),
             group_interval: span(node.group_interval, |p| p.group_interval, GROUP_INTERVAL),
             repeat_interval: span(node.repeat_interval, |p| p.repeat_interval, REPEAT_INTERVAL),
+            digest: match node.digest_interval {
+                Some(own) => Some(own.get()),
+                None => parent.and_then(|parent| parent.digest),
+            },
             mute: node.mute_time_intervals.clone(),
             active: node.active_time_intervals.clone(),
             children: Vec::new(),
         }
+    }
+
+    /// When a group whose first alert comes now is looked at.
+    pub(super) fn first_flush(&self, now: Timestamp) -> Timestamp {
+        let wait = now.plus_ms(as_ms(self.group_wait));
+        self.next_digest(now).unwrap_or(wait)
+    }
+
+    /// When a group that was looked at now is looked at again.
+    pub(super) fn next_flush(&self, now: Timestamp) -> Timestamp {
+        let wait = now.plus_ms(as_ms(self.group_interval));
+        self.next_digest(now).unwrap_or(wait)
+    }
+
+    fn next_digest(&self, now: Timestamp) -> Option<Timestamp> {
+        let period = as_ms(self.digest?).max(1);
+        Some(now.floor_to(period).plus_ms(period))
+    }
+
+    /// The longest time until a group is looked at again.
+    pub(super) fn longest_wait(&self) -> Duration {
+        let usual = self.group_interval.max(self.group_wait);
+        self.digest.unwrap_or(usual)
     }
 
     /// The labels that the alert shares with all others of its group.
@@ -222,6 +252,19 @@ mod tests {
         config.alerting.receiver = Some("ops".to_owned());
         config.alerting.group_by = group_by.iter().map(|&l| l.to_owned()).collect();
         Tree::from_config(&config).unwrap()
+    }
+
+    #[test]
+    fn a_digest_is_due_at_the_multiples_of_its_time_and_inherited() {
+        let text = "[alerting.route]\nreceiver = \"a\"\ndigest_interval = \"1h\"\n\
+                    [[alerting.route.routes]]\nmatchers = [\"x=y\"]\n\
+                    [[alerting.receivers]]\nname = \"a\"\n";
+        let tree = Tree::from_config(&Config::parse(text, "c.toml").unwrap()).unwrap();
+        let at = |secs: i64| Timestamp::from_ms(secs * 1_000);
+        for route in &tree.routes {
+            assert_eq!(route.first_flush(at(10)), at(3_600));
+            assert_eq!(route.next_flush(at(3_600)), at(7_200));
+        }
     }
 
     fn check(group_by: &[&str], want: &str) {

@@ -91,6 +91,23 @@ pub(super) fn is_news(
     now.at.ms_since(last.at) > repeat
 }
 
+/// As [`is_news`], of what is told once in a while: also of what came and went since,
+/// any number of times.
+pub(super) fn is_digest_news(
+    last: Option<&Told>,
+    now: &Told,
+    send_resolved: bool,
+    repeat_interval: Duration,
+) -> bool {
+    let any_ended = send_resolved && !now.resolved.is_empty();
+    let Some(last) = last else {
+        return any_ended || !now.firing.is_empty();
+    };
+    let repeat = i64::try_from(repeat_interval.as_millis()).unwrap_or(i64::MAX);
+    let is_old = !now.firing.is_empty() && now.at.ms_since(last.at) > repeat;
+    any_ended || is_old || !now.firing.is_subset(&last.firing)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,7 @@ impl Known<'_> {
         for (field, span) in [
             ("group_interval", route.group_interval),
             ("repeat_interval", route.repeat_interval),
+            ("digest_interval", route.digest_interval),
         ] {
             if span.is_some_and(|span| span.get().is_zero()) {
                 found.push((format!("{path}.{field}"), format!("{field} cannot be zero")));

@@ -107,6 +107,9 @@ pub struct RouteNode {
     pub group_interval: Option<Span>,
     /// How long until an unchanged group is told again.
     pub repeat_interval: Option<Span>,
+    /// Ours: people are told once in this time, at its multiples since 1970, of all that
+    /// fired or ended meanwhile; the two times of groups do not count then.
+    pub digest_interval: Option<Span>,
     /// Nobody is told while one of these holds.
     pub mute_time_intervals: Vec<String>,
     /// With any of these, nobody is told but while one of them holds.

@@ -167,18 +167,18 @@ pub fn run(
             is_blind: false,
             cancel,
         };
-        let evaluation = running[at].evaluate(ts, &world);
+        let mut evaluation = running[at].evaluate(ts, &world);
         evaluated += evaluation.evaluated;
         failed += evaluation.failed;
-        for moved in evaluation.moved {
+        for moved in std::mem::take(&mut evaluation.moved) {
             turnings.extend(turning(ts, &moved));
             records.entry(moved.rule_id).or_default().take(ts, moved);
         }
-        samples += evaluation.batch.rows.len();
+        samples += evaluation.batch.rows.len() + evaluation.histograms.len();
         if samples > SAMPLES_MAX {
             return Err(BacktestError::TooMuch);
         }
-        past.recorded.take(evaluation.batch);
+        past.recorded.take(evaluation);
         due.insert((ts.plus_ms(groups[at].interval_ms()), at));
     }
     let rules = running
@@ -358,6 +358,20 @@ impl Queryable for Past<'_> {
         matchers: &[Matcher],
         hints: &SelectHints,
     ) -> Result<Vec<HistogramSeries>, QueryError> {
-        self.stored.histograms(start, end, matchers, hints)
+        let mut series = self.stored.histograms(start, end, matchers, hints)?;
+        for old in &mut series {
+            if self.hidden.holds(&old.labels) {
+                let kept = old.samples.partition_point(|s| s.t < self.start);
+                old.samples.truncate(kept);
+            }
+        }
+        for new in self.recorded.histograms(start, end, matchers, hints)? {
+            match series.iter_mut().find(|old| old.labels == new.labels) {
+                Some(old) => old.samples.extend(new.samples),
+                None => series.push(new),
+            }
+        }
+        series.retain(|old| !old.samples.is_empty());
+        Ok(series)
     }
 }

@@ -13,9 +13,9 @@ use super::spec::{GroupSpec, Kind, RuleSpec};
 use super::turn::Turn;
 use super::view::{AlertState, AlertView, GroupView, RuleKind, RuleView};
 use crate::model::alert::{AlertPhase, AlertRow, RuleGroupRow};
-use crate::model::{Labels, Timestamp, stale_nan};
+use crate::model::{HistogramSample, Labels, Timestamp, stale_nan};
 use crate::promql::Queryable;
-use crate::store::{Item, Row, SeriesKey, StateOp, Urgency, WriteBatch};
+use crate::store::{Item, Row, SeriesKey, StateOp, Urgency, WriteBatch, histogram_rows};
 
 /// The state of a group between evaluations.
 #[derive(Debug)]
@@ -58,8 +58,10 @@ pub(super) struct World<'a> {
 /// What an evaluation gave.
 #[derive(Debug, Default)]
 pub(super) struct Evaluation {
-    /// To be written in one transaction.
+    /// To be written in one transaction, together with the histograms.
     pub(super) batch: WriteBatch,
+    /// Native histograms that were recorded.
+    pub(super) histograms: Vec<(Labels, HistogramSample)>,
     /// Series that the queries selected.
     pub(super) selected: u64,
     pub(super) evaluated: u64,
@@ -81,6 +83,27 @@ pub(super) struct Moved {
     pub(super) labels: Labels,
     pub(super) from: Option<AlertPhase>,
     pub(super) to: Option<AlertPhase>,
+}
+
+impl Evaluation {
+    /// The transaction with everything in it.
+    pub(super) fn into_batch(self) -> WriteBatch {
+        let mut batch = self.batch;
+        let mut rows = Vec::new();
+        for (labels, sample) in &self.histograms {
+            match histogram_rows(labels, sample) {
+                Some(parts) => rows.extend(parts),
+                None => tracing::warn!(
+                    name = labels.metric_name(),
+                    "a recorded histogram has its buckets too far apart to be stored"
+                ),
+            }
+        }
+        if !rows.is_empty() {
+            batch.push(rows, Item::default());
+        }
+        batch
+    }
 }
 
 impl Group {

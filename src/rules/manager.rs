@@ -375,7 +375,7 @@ impl Inner {
 
     async fn write(&self, seat: &Seat, evaluation: Evaluation) {
         let group = seat.spec.name.as_str();
-        match self.store.write(evaluation.batch).await {
+        match self.store.write(evaluation.into_batch()).await {
             Ok(committed) => {
                 let refused: u32 = committed.outcomes.iter().map(|o| o.refused).sum();
                 if refused > 0 {

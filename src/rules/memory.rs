@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::group::Evaluation;
 use crate::model::labels::METRIC_NAME;
-use crate::model::{Labels, MatchOp, Matcher, Sample, Timestamp};
-use crate::promql::{QueryError, Queryable, SelectHints, Series};
-use crate::store::{SeriesKey, WriteBatch};
+use crate::model::{HistogramSample, Labels, MatchOp, Matcher, Sample, Timestamp};
+use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
+use crate::store::SeriesKey;
 
 /// Series in memory, by metric name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     names: HashMap<String, BTreeMap<Labels, Vec<Sample>>>,
+    histograms: BTreeMap<Labels, Vec<HistogramSample>>,
     /// Samples after this time are not there yet.
     till: Option<Timestamp>,
 }
@@ -30,9 +32,20 @@ impl Memory {
         }
     }
 
+    /// Adds a native histogram, later than those before.
+    pub(super) fn push_histogram(&mut self, labels: &Labels, sample: HistogramSample) {
+        let samples = self.histograms.entry(labels.clone()).or_default();
+        if samples.last().is_none_or(|last| last.t < sample.t) {
+            samples.push(sample);
+        }
+    }
+
     /// Takes what an evaluation wrote.
-    pub(super) fn take(&mut self, batch: WriteBatch) {
-        for row in batch.rows {
+    pub(super) fn take(&mut self, evaluation: Evaluation) {
+        for (labels, sample) in evaluation.histograms {
+            self.push_histogram(&labels, sample);
+        }
+        for row in evaluation.batch.rows {
             if let SeriesKey::Labels(labels) = &row.series {
                 self.push(labels, Sample { t: row.t, v: row.v });
             }
@@ -96,4 +109,36 @@ impl Queryable for Memory {
         }
         Ok(selected)
     }
+
+    fn histograms(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        _: &SelectHints,
+    ) -> Result<Vec<HistogramSeries>, QueryError> {
+        let end = self.till.map_or(end, |till| end.min(till));
+        Ok(histograms_in(&self.histograms, start, end, matchers))
+    }
+}
+
+/// The histograms that matchers select in a range of time.
+pub(super) fn histograms_in(
+    all: &BTreeMap<Labels, Vec<HistogramSample>>,
+    start: Timestamp,
+    end: Timestamp,
+    matchers: &[Matcher],
+) -> Vec<HistogramSeries> {
+    let matching = all
+        .iter()
+        .filter(|(labels, _)| matchers.iter().all(|m| m.matches_labels(labels)));
+    let series = matching.map(|(labels, samples)| HistogramSeries {
+        labels: labels.clone(),
+        samples: samples
+            .iter()
+            .filter(|s| s.t >= start && s.t <= end)
+            .cloned()
+            .collect(),
+    });
+    series.filter(|series| !series.samples.is_empty()).collect()
 }

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::model::{Labels, Matcher, Sample, Timestamp};
+use super::memory::histograms_in;
+use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp};
 use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 
 /// A store with pending samples on top.
 pub(super) struct Overlay<'a> {
     base: &'a dyn Queryable,
     pending: BTreeMap<Labels, Vec<Sample>>,
+    histograms: BTreeMap<Labels, Vec<HistogramSample>>,
     selected: AtomicU64,
 }
 
@@ -22,6 +24,7 @@ impl<'a> Overlay<'a> {
         Overlay {
             base,
             pending: BTreeMap::new(),
+            histograms: BTreeMap::new(),
             selected: AtomicU64::new(0),
         }
     }
@@ -30,6 +33,13 @@ impl<'a> Overlay<'a> {
     /// a series must not go back.
     pub(super) fn push(&mut self, labels: &Labels, sample: Sample) {
         let samples = self.pending.entry(labels.clone()).or_default();
+        samples.retain(|old| old.t != sample.t);
+        samples.push(sample);
+    }
+
+    /// As [`Overlay::push`], a native histogram.
+    pub(super) fn push_histogram(&mut self, labels: &Labels, sample: HistogramSample) {
+        let samples = self.histograms.entry(labels.clone()).or_default();
         samples.retain(|old| old.t != sample.t);
         samples.push(sample);
     }
@@ -86,7 +96,19 @@ impl Queryable for Overlay<'_> {
         matchers: &[Matcher],
         hints: &SelectHints,
     ) -> Result<Vec<HistogramSeries>, QueryError> {
-        self.base.histograms(start, end, matchers, hints)
+        let mut series = self.base.histograms(start, end, matchers, hints)?;
+        for new in histograms_in(&self.histograms, start, end, matchers) {
+            match series.iter_mut().find(|old| old.labels == new.labels) {
+                // Of two at one time the stored one stays.
+                Some(old) => {
+                    let last = old.samples.last().map(|s| s.t);
+                    let later = new.samples.into_iter().filter(|s| Some(s.t) > last);
+                    old.samples.extend(later);
+                }
+                None => series.push(new),
+            }
+        }
+        Ok(series)
     }
 }
 

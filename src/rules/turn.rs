@@ -14,12 +14,15 @@ use crate::gotmpl::{Env, Limits, prometheus};
 use crate::model::alert::{AlertPhase, AlertRow, alert_key};
 use crate::model::history::Transition;
 use crate::model::tenant::{DEFAULT_TENANT, TENANT_LABEL};
-use crate::model::{Labels, Sample, Timestamp, stale_nan};
+use crate::model::{HistogramSample, Labels, Sample, Timestamp, stale_nan};
 use crate::promql::{self, Queryable, Value, VectorSample};
 use crate::store::{StateOp, Table, Urgency};
 
 const METRIC_NAME: &str = "__name__";
 const ALERT_NAME: &str = "alertname";
+
+/// The floats and the histograms that a recording rule gave.
+type Recorded = (Vec<(Labels, f64)>, Vec<(Labels, HistogramSample)>);
 
 /// The evaluation of one rule.
 pub(super) struct Turn<'a, 'w> {
@@ -38,13 +41,16 @@ impl Turn<'_, '_> {
         let mut ops = Vec::new();
         let outcome = match &self.rule.kind {
             Kind::Recording => self.record(),
-            Kind::Alerting(alerting) => self.raise(alerting, &mut state.alerts, &mut ops),
+            Kind::Alerting(alerting) => self
+                .raise(alerting, &mut state.alerts, &mut ops)
+                .map(|samples| (samples, Vec::new())),
         };
         let mut samples = Vec::new();
         match outcome {
-            Ok(given) => {
-                self.show(&given, &mut state.series);
+            Ok((given, histograms)) => {
+                self.show(&given, &histograms, &mut state.series);
                 samples = given;
+                self.out.histograms.extend(histograms);
                 state.healthy = Some(true);
                 state.last_error = None;
             }
@@ -69,9 +75,18 @@ impl Turn<'_, '_> {
 
     /// Shows what the rule gave, and what it gave before and does not give any more,
     /// to the rules after it.
-    fn show(&mut self, given: &[(Labels, f64)], before: &mut BTreeSet<Labels>) {
+    fn show(
+        &mut self,
+        given: &[(Labels, f64)],
+        histograms: &[(Labels, HistogramSample)],
+        before: &mut BTreeSet<Labels>,
+    ) {
         let t = sample_time(self.group, self.ts);
         let mut series = BTreeSet::new();
+        for (labels, sample) in histograms {
+            self.overlay.push_histogram(labels, sample.clone());
+            series.insert(labels.clone());
+        }
         for (labels, v) in given {
             self.overlay.push(labels, Sample { t, v: *v });
             series.insert(labels.clone());
@@ -93,17 +108,12 @@ impl Turn<'_, '_> {
         instant(self.world, self.overlay, &self.rule.expr, at)
     }
 
-    fn record(&mut self) -> Result<Vec<(Labels, f64)>, String> {
+    fn record(&mut self) -> Result<Recorded, String> {
         let mut seen = BTreeSet::new();
-        let mut samples = Vec::new();
+        let (mut samples, mut histograms) = (Vec::new(), Vec::new());
         let at = sample_time(self.group, self.ts);
         for sample in elements(self.world, self.overlay, &self.rule.expr, at)? {
-            // A series of numbers is what is recorded.
-            let (labels, v) = match sample.histogram {
-                Some(_) => continue,
-                None => (sample.labels, sample.v),
-            };
-            let mut builder = labels.to_builder();
+            let mut builder = sample.labels.to_builder();
             builder.set(METRIC_NAME, &self.rule.name);
             for (name, value) in &self.rule.labels {
                 builder.set(name, value);
@@ -115,13 +125,16 @@ impl Turn<'_, '_> {
                         .to_owned(),
                 );
             }
-            samples.push((labels, v));
+            match sample.histogram {
+                Some(h) => histograms.push((labels, HistogramSample { t: at, h })),
+                None => samples.push((labels, sample.v)),
+            }
         }
-        let (limit, count) = (self.group.limit, samples.len());
+        let (limit, count) = (self.group.limit, samples.len() + histograms.len());
         if limit > 0 && count > limit {
             return Err(format!("exceeded limit of {limit} with {count} series"));
         }
-        Ok(samples)
+        Ok((samples, histograms))
     }
 
     fn raise(
@@ -303,7 +316,7 @@ pub(super) fn instant(
 ///
 /// # Errors
 /// With the error's text, and when the result is neither vector nor scalar.
-fn elements(
+pub(super) fn elements(
     world: &World<'_>,
     data: &dyn Queryable,
     expr: &promql::Expr,

@@ -18,7 +18,6 @@
 mod coverage;
 mod engine;
 pub(crate) mod memory;
-mod native;
 pub(crate) mod script;
 
 use std::path::Path;

@@ -97,6 +97,9 @@ pub(super) struct ExpSample {
     pub(super) labels: String,
     #[serde(default)]
     pub(super) value: f64,
+    /// In the notation, instead of a value.
+    #[serde(default)]
+    pub(super) histogram: String,
 }
 
 /// A duration; none at all is zero.

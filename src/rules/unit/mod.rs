@@ -7,6 +7,7 @@
 //! nothing; it must never touch a store.
 
 mod file;
+pub mod notation;
 mod report;
 mod series;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use file::{AlertTest, ExprTest, Span, TestFile, TestGroup};
 use report::{Fired, Point};
+use series::Value;
 
 use super::file::Defaults;
 use super::group::{Group, World};
@@ -25,8 +27,8 @@ use super::load::{self, Settings};
 use super::memory::Memory;
 use super::spec::GroupSpec;
 use super::{file as rule_file, glob, turn};
-use crate::model::{Sample, Timestamp};
-use crate::promql::{self, Engine, engine};
+use crate::model::{HistogramSample, Sample, Timestamp};
+use crate::promql::{self, Engine, VectorSample, engine};
 
 /// The evaluation interval of a file that names none.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -186,8 +188,14 @@ impl Test<'_> {
             let labels = series::labels(&input.series)?;
             let mut ms = 0;
             for value in series::values(&input.values)? {
-                if let Some(v) = value {
-                    memory.push(&labels, Sample::new(ms, v));
+                match value {
+                    Some(Value::Float(v)) => memory.push(&labels, Sample::new(ms, v)),
+                    Some(Value::Native(h)) => {
+                        let t = Timestamp::from_ms(ms);
+                        let sample = HistogramSample { t, h: Arc::new(h) };
+                        memory.push_histogram(&labels, sample);
+                    }
+                    None => {}
                 }
                 ms += interval;
             }
@@ -283,10 +291,21 @@ impl Test<'_> {
         let mut expected = Vec::new();
         for sample in &test.exp_samples {
             match series::labels(&sample.labels) {
-                Ok(labels) => expected.push(Point {
-                    labels,
-                    v: sample.value,
-                }),
+                Ok(labels) => match sample.histogram.as_str() {
+                    "" => expected.push(Point {
+                        labels,
+                        v: sample.value,
+                        histogram: None,
+                    }),
+                    text => match notation::histogram(text) {
+                        Some(h) => expected.push(Point {
+                            labels,
+                            v: 0.0,
+                            histogram: Some(Arc::new(h)),
+                        }),
+                        None => return failed(&format!("not a histogram: {text}")),
+                    },
+                },
                 Err(error) => {
                     let labels = report::quoted(&sample.labels);
                     return failed(&format!("labels {labels}: {error}"));
@@ -322,7 +341,7 @@ fn evaluate(
             cancel: &cancel,
         };
         let evaluation = group.evaluate(ts, &world);
-        memory.take(evaluation.batch);
+        memory.take(evaluation);
         errors.extend(group.errors().map(|(name, error)| {
             let at = report::go_duration(ts.as_ms());
             format!("    rule: {name}, time: {at}, err: {error}")
@@ -343,7 +362,11 @@ fn ask(test: &ExprTest, settings: &Settings, memory: &Memory) -> Result<Vec<Poin
         cancel: &cancel,
     };
     let at = Timestamp::from_ms(test.eval_time.ms());
-    let elements = turn::instant(&world, memory, &expr, at)?;
-    let point = |(labels, v)| Point { labels, v };
+    let elements = turn::elements(&world, memory, &expr, at)?;
+    let point = |element: VectorSample| Point {
+        labels: element.labels,
+        v: element.v,
+        histogram: element.histogram,
+    };
     Ok(elements.into_iter().map(point).collect())
 }

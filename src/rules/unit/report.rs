@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::file::{AlertTest, ExprTest};
-use crate::model::Labels;
+use super::notation;
 use crate::model::labels::Quoted;
+use crate::model::{Histogram, Labels};
 
 /// How far two values may be apart with `fuzzy_compare`, relative to the larger.
 const TOLERANCE: f64 = 1e-13;
@@ -24,6 +26,7 @@ pub(super) struct Fired {
 pub(super) struct Point {
     pub(super) labels: Labels,
     pub(super) v: f64,
+    pub(super) histogram: Option<Arc<Histogram>>,
 }
 
 impl Point {
@@ -31,7 +34,9 @@ impl Point {
     pub(super) fn equals(&self, other: &Point, fuzzy: bool) -> bool {
         let (a, b) = (self.v, other.v);
         let near = fuzzy && (a - b).abs() <= TOLERANCE * a.abs().max(b.abs());
-        self.labels == other.labels && (a == b || near)
+        // Of histograms promtool compares the texts.
+        let text = |point: &Point| point.histogram.as_deref().map(notation::text);
+        self.labels == other.labels && (a == b || near) && text(self) == text(other)
     }
 }
 
@@ -87,7 +92,11 @@ fn points(points: &[Point]) -> String {
     }
     let one = |point: &Point| {
         let labels = point.labels.iter();
-        format!("{} {}", braces(labels), go_exponent(point.v))
+        let value = match &point.histogram {
+            Some(h) => notation::text(h),
+            None => go_exponent(point.v),
+        };
+        format!("{} {value}", braces(labels))
     };
     points.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,8 @@
 //! The series notation of promtool's test files: `metric{a="b"}` and
 //! `1 2+3x4 _ _x5 stale`.
 
-use crate::model::{Labels, MatchOp, stale_nan};
+use super::notation;
+use crate::model::{Histogram, Labels, MatchOp, stale_nan};
 use crate::promql::parse_selector;
 
 /// Values that one series may have.
@@ -25,13 +26,28 @@ pub(super) fn labels(text: &str) -> Result<Labels, String> {
     ))
 }
 
+/// A value of a series.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Value {
+    /// A number, or a staleness marker.
+    Float(f64),
+    /// A native histogram.
+    Native(Histogram),
+}
+
 /// The values of a series; `None` is a gap.
 ///
 /// # Errors
 /// When an item is not of the notation, and above a million values.
-pub(super) fn values(text: &str) -> Result<Vec<Option<f64>>, String> {
+pub(super) fn values(text: &str) -> Result<Vec<Option<Value>>, String> {
     let mut values = Vec::new();
-    for item in text.split_whitespace() {
+    for item in notation::items(text) {
+        if item.starts_with("{{") {
+            let all = notation::repeated(item);
+            let all = all.ok_or_else(|| format!("not a histogram of a series: {item:?}"))?;
+            values.extend(all.into_iter().map(|h| Some(Value::Native(h))));
+            continue;
+        }
         let (first, change, count) =
             parts(item).ok_or_else(|| format!("not a value of a series: {item:?}"))?;
         if values.len() + count >= VALUES_MAX {
@@ -42,11 +58,11 @@ pub(super) fn values(text: &str) -> Result<Vec<Option<f64>>, String> {
             None => values.extend(std::iter::repeat_n(None, count.max(1))),
             Some(first) => {
                 let mut v = first;
-                values.push(Some(v));
+                values.push(Some(Value::Float(v)));
                 for _ in 0..count {
                     // Added up step by step, as Prometheus does: rounding shows.
                     v += change;
-                    values.push(Some(v));
+                    values.push(Some(Value::Float(v)));
                 }
             }
         }
@@ -95,8 +111,17 @@ fn number(text: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn floats(text: &str) -> Vec<Option<f64>> {
+        let values = values(text).unwrap().into_iter();
+        let float = |value| match value {
+            Value::Float(v) => v,
+            Value::Native(h) => panic!("{h:?}"),
+        };
+        values.map(|value| value.map(float)).collect()
+    }
+
     fn check(text: &str, want: &[Option<f64>]) {
-        assert_eq!(values(text).unwrap(), want, "{text}");
+        assert_eq!(floats(text), want, "{text}");
     }
 
     #[test]
@@ -111,11 +136,17 @@ mod tests {
         );
         check("_x2", &[None, None]);
         check("0x2", &[Some(0.0); 3]);
-        assert!(values("NaN").unwrap()[0].unwrap().is_nan());
-        assert!(crate::model::is_stale_nan(
-            values("stale").unwrap()[0].unwrap()
-        ));
-        for bad in ["a", "1+x3", "1x", "x3", "1+1x99999999999", "1x9999999"] {
+        assert!(floats("NaN")[0].unwrap().is_nan());
+        assert!(crate::model::is_stale_nan(floats("stale")[0].unwrap()));
+        for bad in [
+            "a",
+            "1+x3",
+            "1x",
+            "x3",
+            "1+1x99999999999",
+            "1x9999999",
+            "{{a:1}}",
+        ] {
             assert!(values(bad).is_err(), "{bad}");
         }
     }

@@ -10,7 +10,7 @@ use pulse::model::{
 use pulse::promql::{Engine, HistogramSeries, Output, RangeSeries, Series, Value, parse};
 
 use super::memory::{Memory, labels};
-use super::native;
+use pulse::rules::unit::notation as native;
 
 /// Values may differ by this much, relative to the larger.
 const TOLERANCE: f64 = 1e-6;

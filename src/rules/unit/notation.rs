@@ -1,11 +1,16 @@
-//! The notation of native histograms, as in Prometheus' own query tests:
-//! `{{schema:0 sum:5 count:4 buckets:[1 2 1]}}`.
+//! The notation of native histograms, as in Prometheus' own query tests and in
+//! promtool's unit tests: `{{schema:0 sum:5 count:4 buckets:[1 2 1]}}`.
 
-use pulse::model::Histogram;
-use pulse::model::histogram::{Bucket, ResetHint};
+use std::fmt::Write as _;
 
-/// Reads what stands between the double braces.
-pub(super) fn histogram(text: &str) -> Option<Histogram> {
+use crate::model::Histogram;
+use crate::model::histogram::{Bucket, ResetHint};
+
+/// Histograms that one item may stand for.
+const REPEATS_MAX: usize = 100_000;
+
+/// Reads what stands between the double braces; `None` when it is no histogram.
+pub fn histogram(text: &str) -> Option<Histogram> {
     let inner = text.strip_prefix("{{")?.strip_suffix("}}")?;
     let mut h = Histogram::default();
     let (mut offset, mut n_offset) = (0, 0);
@@ -61,7 +66,7 @@ fn buckets(first: i32, counts: &[f64]) -> Vec<Bucket> {
 }
 
 /// `{{..}}`, `{{..}}x3` (four times), `{{..}}+{{..}}x3`, `{{..}}-{{..}}x3`.
-pub(super) fn repeated(item: &str) -> Option<Vec<Histogram>> {
+pub fn repeated(item: &str) -> Option<Vec<Histogram>> {
     let end = item.find("}}")? + 2;
     let mut h = histogram(&item[..end])?;
     let rest = &item[end..];
@@ -82,6 +87,9 @@ pub(super) fn repeated(item: &str) -> Option<Vec<Histogram>> {
         Some(_) => return None,
         None => None,
     };
+    if count >= REPEATS_MAX {
+        return None;
+    }
     let mut all = vec![h.clone()];
     for _ in 0..count {
         if let Some(step) = &step {
@@ -93,7 +101,7 @@ pub(super) fn repeated(item: &str) -> Option<Vec<Histogram>> {
 }
 
 /// Splits at white space outside of braces.
-pub(super) fn items(text: &str) -> Vec<&str> {
+pub fn items(text: &str) -> Vec<&str> {
     let (mut items, mut depth, mut start) = (Vec::new(), 0, None);
     for (at, c) in text.char_indices() {
         match c {
@@ -115,7 +123,7 @@ pub(super) fn items(text: &str) -> Vec<&str> {
 }
 
 /// Equal but for rounding; a hint counts when the expectation has one.
-pub(super) fn same(want: &Histogram, got: &Histogram) -> bool {
+pub fn same(want: &Histogram, got: &Histogram) -> bool {
     let near = |a: f64, b: f64| {
         a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
     };
@@ -132,4 +140,85 @@ pub(super) fn same(want: &Histogram, got: &Histogram) -> bool {
         && buckets(&want.positive, &got.positive)
         && buckets(&want.negative, &got.negative)
         && want.bounds == got.bounds
+}
+
+/// A histogram in the notation, as promtool prints it.
+pub fn text(h: &Histogram) -> String {
+    let mut out = format!("{{{{schema:{} count:{} sum:{}", h.schema, h.count, h.sum);
+    let mut put = |name: &str, value: String| {
+        write!(out, " {name}:{value}").expect("a text takes everything");
+    };
+    if h.hint != ResetHint::Unknown {
+        let hint = match h.hint {
+            ResetHint::Reset => "reset",
+            ResetHint::NotReset => "not_reset",
+            _ => "gauge",
+        };
+        put("counter_reset_hint", hint.to_owned());
+    }
+    if h.zero_count != 0.0 {
+        put("z_bucket", h.zero_count.to_string());
+    }
+    if h.zero_threshold != 0.0 {
+        put("z_bucket_w", h.zero_threshold.to_string());
+    }
+    if !h.bounds.is_empty() {
+        put("custom_values", list(&h.bounds));
+    }
+    for (offset, name, buckets) in [
+        ("offset", "buckets", &h.positive),
+        ("n_offset", "n_buckets", &h.negative),
+    ] {
+        let (Some(first), Some(last)) = (buckets.first(), buckets.last()) else {
+            continue;
+        };
+        if first.index != 0 {
+            put(offset, first.index.to_string());
+        }
+        let count = |index| {
+            let at = buckets.binary_search_by_key(&index, |b| b.index);
+            at.map_or(0.0, |at| buckets[at].count)
+        };
+        let counts: Vec<f64> = (first.index..=last.index).map(count).collect();
+        put(name, list(&counts));
+    }
+    out + "}}"
+}
+
+fn list(numbers: &[f64]) -> String {
+    let texts: Vec<String> = numbers.iter().map(f64::to_string).collect();
+    format!("[{}]", texts.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_read_again() {
+        for text_ in [
+            "{{schema:0 count:0 sum:0}}",
+            "{{schema:3 count:7 sum:-2.5 counter_reset_hint:gauge z_bucket:1 z_bucket_w:0.001 \
+             offset:-2 buckets:[1 0 2] n_buckets:[3]}}",
+            "{{schema:-53 count:3 sum:4 custom_values:[0.5 1] buckets:[1 2]}}",
+        ] {
+            let h = histogram(text_).unwrap();
+            assert_eq!(text(&h), text_);
+            assert!(same(&h, &histogram(&text(&h)).unwrap()));
+        }
+        assert!(histogram("{{count:x}}").is_none());
+        assert!(repeated("{{count:1}}x9999999999").is_none());
+    }
+
+    #[test]
+    fn repetitions_add_up_and_items_end_at_white_space_outside_of_braces() {
+        let items_ = items("{{count:1 sum:2}}+{{count:1}}x2 _ {{count:4}}");
+        assert_eq!(items_.len(), 3);
+        let counts: Vec<f64> = repeated(items_[0])
+            .unwrap()
+            .iter()
+            .map(|h| h.count)
+            .collect();
+        assert_eq!(counts, [1.0, 2.0, 3.0]);
+    }
 }
