@@ -29,6 +29,7 @@ pub(super) use self::find::Coverage;
 use self::quarantine::Aside;
 use super::deleted::Tombstones;
 use super::disk::{Backends, io_error, sync_dir};
+use super::sealed::kept::Pages;
 use super::sealed::{Covered, Generation, Kind, SealedFile};
 use super::{Error, sealed};
 
@@ -47,6 +48,8 @@ pub(super) struct Days {
     dir: PathBuf,
     backends: Backends,
     cache_bytes: usize,
+    /// Checked pages of all files.
+    pages: Arc<Pages>,
     /// Those with samples.
     files: RwLock<Files>,
     /// Those with roll-ups.
@@ -316,7 +319,11 @@ impl Days {
         } else {
             SealedFile::open(&day.path, cache_bytes, &self.backends)
         };
-        file.map(|file| file.hiding(self.tombstones.clone(), day.kind.bucket_ms()))
+        let bucket_ms = day.kind.bucket_ms();
+        file.map(|file| {
+            let file = file.hiding(self.tombstones.clone(), bucket_ms);
+            file.keeping(&self.pages)
+        })
     }
 
     /// Closes a file, so that the next use opens it anew: after an error in it.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use super::super::Error;
 use super::super::deleted::Tombstones;
 use super::super::disk::{Backends, causes, io_error};
+use super::super::sealed::kept::Pages;
 use super::super::sealed::{self, Kind};
 use super::{DayFile, Days, OpenFile, WINDOW_S, quarantine, store_error};
 
@@ -55,6 +56,7 @@ impl Days {
             dir: dir.to_owned(),
             backends,
             cache_bytes,
+            pages: Arc::new(Pages::new(cache_bytes)),
             files: RwLock::default(),
             rolls: RwLock::default(),
             aside: Mutex::new(quarantine::all(dir)),

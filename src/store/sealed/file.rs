@@ -25,6 +25,7 @@ use redb::{
 
 use super::Malformed;
 use super::frozen::Frozen;
+use super::kept::Pages;
 use super::seal::{Layout, Seal};
 use super::tables::{self, FORMAT_MAX, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
 use crate::model::{Labels, Sample};
@@ -153,6 +154,8 @@ pub struct SealedFile {
     pub(super) tombstones: Tombstones,
     /// The length of its buckets, 1 when it holds samples.
     pub(super) bucket_ms: i64,
+    /// Where checked pages are kept, and the number of this file there.
+    pub(super) kept: (Arc<Pages>, u64),
 }
 
 /// What went wrong, before it is known on which file.
@@ -309,6 +312,7 @@ impl SealedFile {
             writing: Mutex::new(()),
             tombstones: Tombstones::default(),
             bucket_ms: 1,
+            kept: (Arc::default(), 0),
         })
     }
 
@@ -320,6 +324,12 @@ impl SealedFile {
             bucket_ms,
             ..self
         }
+    }
+
+    /// From now on checked pages are kept there.
+    pub(in crate::store) fn keeping(self, pages: &Arc<Pages>) -> SealedFile {
+        let kept = (Arc::clone(pages), pages.number());
+        SealedFile { kept, ..self }
     }
 
     /// Where the file is.

@@ -197,35 +197,80 @@ impl Head {
     }
 }
 
-/// Bytes behind the packed ones, so that every read is a whole word.
-const PADDING: usize = 16;
-
 fn unpack(packed: &[u8], width: u8, reference: i64, out: &mut [i64]) {
-    if width == 0 {
-        out.fill(reference);
-        return;
+    match width {
+        0 => out.fill(reference),
+        1..=56 => UNPACK[usize::from(width) - 1](packed, reference, out),
+        _ => unpack_wide(packed, width, reference, out),
     }
-    let mut padded = [0u8; BLOCK * 8 + PADDING];
-    padded[..packed.len()].copy_from_slice(packed);
+}
+
+/// Integers that end at a whole byte whatever their width is.
+const GROUP: usize = 8;
+const WORD: usize = 8;
+
+type Unpack = fn(&[u8], i64, &mut [i64]);
+
+macro_rules! unpack_of {
+    ($($width:literal),*) => { [$(unpack_narrow::<$width>),*] };
+}
+
+/// One function for each width from 1 to 56: all their shifts are constants.
+#[rustfmt::skip]
+const UNPACK: [Unpack; 56] = unpack_of!(
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+        15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
+        29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42,
+        43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56
+);
+
+fn unpack_narrow<const WIDTH: usize>(packed: &[u8], reference: i64, out: &mut [i64]) {
+    let mut at = 0;
+    let mut next = |group: &mut [i64; GROUP]| {
+        // A group and a word behind its last integer's first byte.
+        if let Some(bytes) = packed.get(at..at + WIDTH + WORD) {
+            unpack_group::<WIDTH>(bytes, reference, group);
+        } else {
+            let mut padded = [0; 56 + WORD];
+            let rest = packed.get(at..).unwrap_or_default();
+            padded[..rest.len()].copy_from_slice(rest);
+            unpack_group::<WIDTH>(&padded[..WIDTH + WORD], reference, group);
+        }
+        at += WIDTH;
+    };
+    let (groups, rest) = out.as_chunks_mut::<GROUP>();
+    groups.iter_mut().for_each(&mut next);
+    if !rest.is_empty() {
+        let mut group = [0; GROUP];
+        next(&mut group);
+        rest.copy_from_slice(&group[..rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn unpack_group<const WIDTH: usize>(bytes: &[u8], reference: i64, group: &mut [i64; GROUP]) {
+    let bytes = &bytes[..WIDTH + WORD];
+    let mask = u64::MAX >> (64 - WIDTH);
+    for (i, value) in group.iter_mut().enumerate() {
+        let bit = i * WIDTH;
+        let word = bytes[bit / 8..].first_chunk::<WORD>().expect("a word");
+        let distance = (u64::from_le_bytes(*word) >> (bit % 8)) & mask;
+        *value = reference.wrapping_add(distance.cast_signed());
+    }
+}
+
+/// For widths above 56, with which an integer may touch nine bytes.
+fn unpack_wide(packed: &[u8], width: u8, reference: i64, out: &mut [i64]) {
     let mask = u64::MAX >> (64 - width);
-    let mut bit = 0usize;
-    if width <= 56 {
-        for value in out {
-            let at = bit >> 3;
-            let word: [u8; 8] = padded[at..at + 8].try_into().expect("8 bytes");
-            let distance = (u64::from_le_bytes(word) >> (bit & 7)) & mask;
-            *value = reference.wrapping_add(distance.cast_signed());
-            bit += usize::from(width);
-        }
-    } else {
-        for value in out {
-            let at = bit >> 3;
-            let word: [u8; 16] = padded[at..at + 16].try_into().expect("16 bytes");
-            let wide = u128::from_le_bytes(word) >> (bit & 7);
-            let distance = low_word(wide) & mask;
-            *value = reference.wrapping_add(distance.cast_signed());
-            bit += usize::from(width);
-        }
+    let mut bit = 0;
+    for value in out {
+        let rest = &packed[bit / 8..];
+        let mut word = [0u8; 16];
+        let len = rest.len().min(word.len());
+        word[..len].copy_from_slice(&rest[..len]);
+        let distance = low_word(u128::from_le_bytes(word) >> (bit % 8)) & mask;
+        *value = reference.wrapping_add(distance.cast_signed());
+        bit += usize::from(width);
     }
 }
 

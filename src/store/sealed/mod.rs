@@ -15,6 +15,7 @@ pub mod file;
 pub(super) mod frozen;
 mod intpack;
 mod ints;
+pub(super) mod kept;
 mod merged;
 mod name;
 pub mod page;

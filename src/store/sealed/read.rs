@@ -15,9 +15,10 @@ use std::sync::Arc;
 use redb::{AccessGuard, ReadOnlyTable, ReadTransaction};
 use xxhash_rust::xxh3::Xxh3;
 
-use self::times::Times;
+use self::times::{Decoded, Times};
 use super::column;
 use super::file::{Error, Generation, SealedFile, Trouble, place};
+use super::kept::{self, Checked};
 use super::page::{Entry, EntryKey, Page};
 use super::tables::{self, PAGE, PageKey, TIMES, WINDOW, WindowRow};
 use crate::model::{Sample, Timestamp};
@@ -64,6 +65,7 @@ impl SealedFile {
             left: samples_max,
             limit: samples_max,
         };
+        let mut buffers = Buffers::default();
         let mut read_all = || -> Result<(), Trouble> {
             let mut tables = None;
             for generation in generations.iter() {
@@ -75,14 +77,15 @@ impl SealedFile {
                     none => none.insert((read.open_table(PAGE)?, read.open_table(TIMES)?)),
                 };
                 Walk {
+                    kept: &self.kept,
                     pages,
                     generation,
                     hidden: hidden_in(&tombstones, generation, self.bucket_ms),
                     parts: parts.clone(),
-                    times: Times::new(times, generation),
+                    times: Times::new(times, generation, &mut buffers.times),
                     range: (start, end),
-                    values: Vec::new(),
-                    run: Vec::new(),
+                    values: &mut buffers.values,
+                    run: &mut buffers.run,
                 }
                 .read(targets, &mut budget, out)?;
             }
@@ -126,8 +129,17 @@ impl Budget {
 type Pages = ReadOnlyTable<PageKey, &'static [u8]>;
 type Guard = AccessGuard<'static, &'static [u8]>;
 
+/// What the passes over the generations have in turn.
+#[derive(Default)]
+struct Buffers {
+    times: Decoded,
+    values: Vec<f64>,
+    run: Vec<Sample>,
+}
+
 /// A pass over the pages of one generation.
 struct Walk<'a> {
+    kept: &'a (Arc<kept::Pages>, u64),
     pages: &'a Pages,
     generation: &'a Generation,
     hidden: Hidden,
@@ -135,8 +147,8 @@ struct Walk<'a> {
     parts: RangeInclusive<u16>,
     times: Times<'a>,
     range: (i64, i64),
-    values: Vec<f64>,
-    run: Vec<Sample>,
+    values: &'a mut Vec<f64>,
+    run: &'a mut Vec<Sample>,
 }
 
 impl Walk<'_> {
@@ -148,26 +160,20 @@ impl Walk<'_> {
     ) -> Result<(), Trouble> {
         let mut at = 0;
         while let Some(&target) = targets.get(at) {
-            let Some((mut key, mut guard)) = self.seek(target)? else {
+            let Some(mut checked) = self.seek(target)? else {
                 at += 1;
                 continue;
             };
-            let mut page = open_page(guard.value(), key, self.generation)?;
-            if let Some(next) = page.next.filter(|next| *next <= entry_of(target)) {
-                return Err(missing(next, self.generation));
-            }
             // Goes on to the next page only for a series that stands there too.
             loop {
-                at = self.read_page(&page, key, targets, at, budget, out)?;
-                let Some(next) = page.next else {
+                at = self.read_page(&checked, targets, at, budget, out)?;
+                let Some(next) = checked.next else {
                     return Ok(());
                 };
                 match targets.get(at) {
                     None => return Ok(()),
                     Some(target) if *target == (next.metric_sym, next.ref_id) => {
-                        key = next;
-                        guard = self.get(next)?;
-                        page = open_page(guard.value(), key, self.generation)?;
+                        checked = self.get(next)?;
                     }
                     Some(_) => break,
                 }
@@ -178,58 +184,96 @@ impl Walk<'_> {
 
     /// The page with the largest key up to the target; none when the target lies
     /// before the first page.
-    fn seek(&self, target: (u32, u32)) -> Result<Option<(EntryKey, Guard)>, Trouble> {
+    fn seek(&self, target: (u32, u32)) -> Result<Option<Arc<Checked>>, Trouble> {
         let (window, number) = (self.generation.window_start_s, self.generation.generation);
         let wanted = entry_of(target);
         let Some(first) = self.generation.first.filter(|first| *first <= wanted) else {
             return Ok(None);
         };
+        if let Some(found) = self.kept.0.find(self.place(wanted)) {
+            return Ok(Some(found));
+        }
         let from = tables::page_key(window, number, first);
         let to = tables::page_key(window, number, wanted);
         let Some(found) = self.pages.range(from..=to)?.next_back() else {
             return Err(missing(first, self.generation));
         };
         let (key, guard) = found?;
-        Ok(Some((tables::entry_key(key.value()), guard)))
+        let key = tables::entry_key(key.value());
+        let checked = self.check(key, &guard)?;
+        match checked.next {
+            Some(next) if next <= wanted => Err(missing(next, self.generation)),
+            _ => Ok(Some(checked)),
+        }
     }
 
-    fn get(&self, key: EntryKey) -> Result<Guard, Trouble> {
+    fn get(&self, key: EntryKey) -> Result<Arc<Checked>, Trouble> {
+        if let Some(found) = self.kept.0.find(self.place(key))
+            && found.first == key
+        {
+            return Ok(found);
+        }
         let (window, number) = (self.generation.window_start_s, self.generation.generation);
-        self.pages
+        let guard = self
+            .pages
             .get(tables::page_key(window, number, key))?
-            .ok_or_else(|| missing(key, self.generation))
+            .ok_or_else(|| missing(key, self.generation))?;
+        self.check(key, &guard)
+    }
+
+    /// Checks a page, and keeps it.
+    fn check(&self, key: EntryKey, guard: &Guard) -> Result<Arc<Checked>, Trouble> {
+        let bytes = guard.value();
+        let next = open_page(bytes, key, self.generation)?.next;
+        let checked = Checked::new(key, next, bytes);
+        self.kept.0.keep(self.place(key), &checked);
+        Ok(checked)
+    }
+
+    fn place(&self, first: EntryKey) -> kept::Place {
+        kept::Place {
+            file: self.kept.1,
+            window: self.generation.window_start_s,
+            generation: self.generation.generation,
+            first,
+        }
     }
 
     /// Decodes the entries of the targets from `at` on. Gives the index of the
     /// first target that this page may not have completely.
     fn read_page(
         &mut self,
-        page: &Page<'_>,
-        key: EntryKey,
+        checked: &Checked,
         targets: &[(u32, u32)],
         mut at: usize,
         budget: &mut Budget,
         out: &mut [Vec<Sample>],
     ) -> Result<usize, Trouble> {
+        let key = checked.first;
+        let page = checked.page().map_err(at_page(key, self.generation))?;
+        let marks = checked.marks(&page);
         // The series of the next page; this one may end with parts of it.
         let end = page.next.map(|next| (next.metric_sym, next.ref_id));
-        for entry in page.entries() {
-            let entry = entry.map_err(at_page(key, self.generation))?;
+        let mut entries = page.entries();
+        while let Some(&target) = targets.get(at) {
+            if end.is_some_and(|end| target > end) {
+                // Nothing that is wanted can follow here.
+                break;
+            }
+            if let Some(marks) = marks {
+                page.jump(&mut entries, marks, target);
+            }
+            let found = entries.seek(target);
+            let Some(entry) = found.map_err(at_page(key, self.generation))? else {
+                break;
+            };
             let series = (entry.key.metric_sym, entry.key.ref_id);
             while targets.get(at).is_some_and(|target| *target < series) {
                 at += 1;
             }
-            match targets.get(at) {
-                None => return Ok(at),
-                Some(target) if *target == series => {
-                    if !self.parts.contains(&entry.key.part) {
-                        continue;
-                    }
-                    self.read_entry(&entry, key, budget, &mut out[at])?;
-                }
-                // Nothing that is wanted can follow here.
-                Some(target) if end.is_some_and(|end| *target > end) => break,
-                Some(_) => {}
+            let wanted = self.parts.contains(&entry.key.part);
+            if wanted && targets.get(at) == Some(&series) {
+                self.read_entry(&entry, key, budget, &mut out[at])?;
             }
         }
         // Everything before the next page's first series is done.
@@ -250,7 +294,7 @@ impl Walk<'_> {
         out: &mut Vec<Sample>,
     ) -> Result<(), Trouble> {
         let whole = self.times.get(entry.times)?;
-        let times = span_of(entry, &whole).map_err(at_page(key, self.generation))?;
+        let times = span_of(entry, whole).map_err(at_page(key, self.generation))?;
         let wanted = within(times, self.range);
         let n = times.len();
         let times = &times[wanted.clone()];
@@ -259,9 +303,9 @@ impl Walk<'_> {
         };
         budget.take(times.len())?;
         self.values.clear();
-        column::decode_range(entry.column, n, wanted, &mut self.values)
+        column::decode_range(entry.column, n, wanted, self.values)
             .map_err(at_page(key, self.generation))?;
-        let pairs = times.iter().zip(&self.values);
+        let pairs = times.iter().zip(&*self.values);
         let samples = pairs.map(|(time, value)| Sample::new(*time, *value));
         if self.hidden.is_empty() && out.last().is_none_or(|last| last.t.as_ms() < *first) {
             out.extend(samples);
@@ -269,8 +313,8 @@ impl Walk<'_> {
         }
         self.run.clear();
         self.run.extend(samples);
-        self.hidden.trim(entry.key.ref_id, &mut self.run);
-        merge(out, &self.run);
+        self.hidden.trim(entry.key.ref_id, self.run);
+        merge(out, self.run);
         Ok(())
     }
 }
@@ -399,7 +443,8 @@ fn verify_generation(read: &ReadTransaction, generation: &Generation) -> Result<
     let row = WindowRow::decode(row.value(), window, number).map_err(Trouble::at(&name))?;
     let pages = read.open_table(PAGE)?;
     let table = read.open_table(TIMES)?;
-    let mut times = Times::new(&table, generation);
+    let mut decoded = Decoded::default();
+    let mut times = Times::new(&table, generation, &mut decoded);
     let mut found = Found::default();
     let mut expected = row.first;
     let range = (window, number, 0, 0, 0)..=(window, number, u32::MAX, u32::MAX, u16::MAX);
@@ -452,7 +497,7 @@ impl Found {
         for entry in page.entries() {
             let entry = entry.map_err(at_page(key, generation))?;
             let whole = times.get(entry.times)?;
-            let times = span_of(&entry, &whole).map_err(at_page(key, generation))?;
+            let times = span_of(&entry, whole).map_err(at_page(key, generation))?;
             self.values.clear();
             column::decode(entry.column, times.len(), &mut self.values)
                 .map_err(at_page(key, generation))?;
@@ -472,7 +517,7 @@ fn verify_times(read: &ReadTransaction, generation: &Generation) -> Result<(u64,
         columns += if generation.packed {
             verify_pack(row, (window, number, id))
         } else {
-            tables::decode_times(row, window, number, id).map(|_| 1)
+            tables::decode_times(row, (window, number, id), &mut Vec::new()).map(|()| 1)
         }
         .map_err(Trouble::at(place(window, number)))?;
         hash.update(&tables::hash_of(row));
@@ -488,7 +533,7 @@ pub(super) fn verify_pack(
     let columns = tables::open_pack(row, window, number, first)?;
     let count = columns.len() as u64;
     for column in columns {
-        tables::decode_packed(&row[column])?;
+        tables::decode_packed(&row[column], &mut Vec::new())?;
     }
     Ok(count)
 }

@@ -227,18 +227,13 @@ pub(super) fn encode_times(times: &[i64], window: u32, generation: u16, id: u32)
     close_row(row, times_seed(window, generation, id))
 }
 
-/// The times of a row of `ts`.
+/// Appends the times of a row of `ts` to `out`.
 pub(super) fn decode_times(
     row: &[u8],
-    window: u32,
-    generation: u16,
-    id: u32,
-) -> Result<Vec<i64>, Malformed> {
-    let mut reader = Reader::new(open_row(row, times_seed(window, generation, id))?);
-    let n = reader.usize()?;
-    let mut times = Vec::new();
-    super::times::decode(reader.rest(), n, &mut times)?;
-    Ok(times)
+    (window, generation, id): (u32, u16, u32),
+    out: &mut Vec<i64>,
+) -> Result<(), Malformed> {
+    decode_packed(open_row(row, times_seed(window, generation, id))?, out)
 }
 
 /// The most bytes of a pack with more than one column.
@@ -317,13 +312,11 @@ pub(super) fn open_pack(
     lengths.into_iter().map(&mut column).collect()
 }
 
-/// The times of a column of a pack.
-pub(super) fn decode_packed(column: &[u8]) -> Result<Vec<i64>, Malformed> {
+/// Appends the times of a column of a pack to `out`.
+pub(super) fn decode_packed(column: &[u8], out: &mut Vec<i64>) -> Result<(), Malformed> {
     let mut reader = Reader::new(column);
     let n = reader.usize()?;
-    let mut times = Vec::new();
-    super::times::decode(reader.rest(), n, &mut times)?;
-    Ok(times)
+    super::times::decode(reader.rest(), n, out)
 }
 
 /// The checksum with which a row or a page ends.
@@ -422,8 +415,10 @@ mod tests {
         assert_eq!(decode_symbol(&row, 7), Ok("up"));
         assert!(decode_symbol(&row, 8).is_err());
         let row = encode_times(&[1, 2, 3], 60, 0, 5);
-        assert_eq!(decode_times(&row, 60, 0, 5), Ok(vec![1, 2, 3]));
-        assert!(decode_times(&row, 60, 1, 5).is_err());
+        let mut times = vec![9];
+        assert!(decode_times(&row, (60, 1, 5), &mut times).is_err());
+        assert_eq!(decode_times(&row, (60, 0, 5), &mut times), Ok(()));
+        assert_eq!(times, [9, 1, 2, 3]);
     }
 
     #[test]
@@ -474,7 +469,9 @@ mod tests {
                 "of another generation"
             );
             for column in open_pack(row, 7, 1, *first).unwrap() {
-                assert_eq!(decode_packed(&row[column]), Ok(times(id)));
+                let mut back = Vec::new();
+                assert_eq!(decode_packed(&row[column], &mut back), Ok(()));
+                assert_eq!(back, times(id));
                 id += 1;
             }
         }

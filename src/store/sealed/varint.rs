@@ -83,8 +83,24 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    #[inline]
+    /// Most numbers have one or two bytes; those cost no loop.
+    #[inline(always)]
     pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
+        match *self.rest {
+            [a, ref rest @ ..] if a < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(a))
+            }
+            [a, b, ref rest @ ..] if b < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(a & 0x7f) | u64::from(b) << 7)
+            }
+            _ => self.long_u64(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_u64(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -100,22 +116,22 @@ impl<'a> Reader<'a> {
         Err(Malformed("number above 64 bits"))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn i64(&mut self) -> Result<i64, Malformed> {
         self.u64().map(unzigzag)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
         u32::try_from(self.u64()?).map_err(|_| Malformed("number above 32 bits"))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
         u16::try_from(self.u64()?).map_err(|_| Malformed("number above 16 bits"))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn usize(&mut self) -> Result<usize, Malformed> {
         usize::try_from(self.u64()?).map_err(|_| Malformed("number above the address space"))
     }

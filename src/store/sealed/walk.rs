@@ -73,7 +73,7 @@ fn walk_rows(
         let found = if packed {
             verify_pack(row.value(), (window, generation, id)).map(drop)
         } else {
-            tables::decode_times(row.value(), window, generation, id).map(drop)
+            tables::decode_times(row.value(), (window, generation, id), &mut Vec::new())
         };
         let place = place(window, generation);
         note(format!("{place}, times {id}"), found, row.value());

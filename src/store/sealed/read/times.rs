@@ -1,19 +1,17 @@
 //! The timestamp columns that the entries of pages refer to.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::rc::Rc;
 
 use redb::{AccessGuard, ReadOnlyTable};
 
 use super::super::file::{Generation, Trouble, place};
 use super::super::tables;
 
-/// The timestamp columns of one generation; the last ones are kept decoded.
+/// The timestamp columns of one generation.
 pub(super) struct Times<'a> {
     table: &'a TimesRows,
     generation: &'a Generation,
-    decoded: HashMap<u32, Rc<[i64]>, ahash::RandomState>,
+    decoded: &'a mut Decoded,
     pack: Option<Pack>,
     /// The column that was read last, and those behind it.
     last: Option<u32>,
@@ -26,16 +24,38 @@ type TimesKey = (u32, u16, u32);
 pub(super) type TimesRows = ReadOnlyTable<TimesKey, &'static [u8]>;
 type Row = AccessGuard<'static, &'static [u8]>;
 
-/// Enough for the targets of a scrape; more would only cost memory.
-const DECODED_MAX: usize = 1_024;
+/// Columns that are kept decoded: enough for the targets of a scrape, few enough to
+/// stay near.
+const SLOTS: usize = 256;
+
+/// Decoded columns, each in the slot of its id's last digits. The buffers serve one
+/// generation after the other.
+#[derive(Default)]
+pub(super) struct Decoded {
+    slots: Vec<Slot>,
+    /// Counts the generations.
+    turn: u32,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The turn and the id of the column that it has; no turn is 0.
+    column: (u32, u32),
+    times: Vec<i64>,
+}
 
 impl<'a> Times<'a> {
     /// No column is decoded yet.
-    pub(super) fn new(table: &'a TimesRows, generation: &'a Generation) -> Times<'a> {
+    pub(super) fn new(
+        table: &'a TimesRows,
+        generation: &'a Generation,
+        decoded: &'a mut Decoded,
+    ) -> Times<'a> {
+        decoded.turn += 1;
         Times {
             table,
             generation,
-            decoded: HashMap::default(),
+            decoded,
             pack: None,
             last: None,
             behind: None,
@@ -43,17 +63,20 @@ impl<'a> Times<'a> {
     }
 
     /// The times of a column.
-    pub(super) fn get(&mut self, id: u32) -> Result<Rc<[i64]>, Trouble> {
-        if let Some(times) = self.decoded.get(&id) {
-            return Ok(Rc::clone(times));
+    pub(super) fn get(&mut self, id: u32) -> Result<&[i64], Trouble> {
+        let at = id as usize % SLOTS;
+        if at >= self.decoded.slots.len() {
+            self.decoded.slots.resize_with(at + 1, Slot::default);
         }
-        let times = self.decode(id)?;
-        if self.decoded.len() >= DECODED_MAX {
-            self.decoded.clear();
+        let column = (self.decoded.turn, id);
+        if self.decoded.slots[at].column != column {
+            let slot = std::mem::take(&mut self.decoded.slots[at]);
+            let mut times = slot.times;
+            times.clear();
+            self.decode(id, &mut times)?;
+            self.decoded.slots[at] = Slot { column, times };
         }
-        let times: Rc<[i64]> = times.into();
-        self.decoded.insert(id, Rc::clone(&times));
-        Ok(times)
+        Ok(&self.decoded.slots[at].times)
     }
 
     /// The row of one column. Series are read in the order in which their columns
@@ -82,13 +105,13 @@ impl<'a> Times<'a> {
             .map(|(_, row)| row))
     }
 
-    fn decode(&mut self, id: u32) -> Result<Vec<i64>, Trouble> {
+    fn decode(&mut self, id: u32, out: &mut Vec<i64>) -> Result<(), Trouble> {
         let (window, number) = (self.generation.window_start_s, self.generation.generation);
         let name = || format!("{}, times {id}", place(window, number));
         let missing = || Trouble::Damaged(format!("{} are missing", name()));
         if !self.generation.packed {
             let row = self.row(id)?.ok_or_else(missing)?;
-            return tables::decode_times(row.value(), window, number, id)
+            return tables::decode_times(row.value(), (window, number, id), out)
                 .map_err(|err| Trouble::at(name())(err));
         }
         if self
@@ -108,7 +131,8 @@ impl<'a> Times<'a> {
             });
         }
         let column = self.pack.as_ref().and_then(|pack| pack.column(id));
-        tables::decode_packed(column.ok_or_else(missing)?).map_err(|err| Trouble::at(name())(err))
+        tables::decode_packed(column.ok_or_else(missing)?, out)
+            .map_err(|err| Trouble::at(name())(err))
     }
 }
 
