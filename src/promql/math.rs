@@ -106,16 +106,18 @@ impl Kahan {
     }
 
     /// Adds a number. An infinite sum has lost nothing: else Inf would turn into NaN.
+    /// The error is the exact one whichever number is larger, found without a branch
+    /// (Knuth's two-sum), so that sums of several steps can be made side by side.
     #[inline]
     pub(crate) fn add(&mut self, v: f64) {
         let t = self.sum + v;
-        if t.is_infinite() {
-            self.lost = 0.0;
-        } else if self.sum.abs() >= v.abs() {
-            self.lost += (self.sum - t) + v;
+        let grown = t - self.sum;
+        let error = (self.sum - (t - grown)) + (v - grown);
+        self.lost = if t.is_infinite() {
+            0.0
         } else {
-            self.lost += (v - t) + self.sum;
-        }
+            self.lost + error
+        };
         self.sum = t;
     }
 

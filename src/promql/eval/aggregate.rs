@@ -9,10 +9,11 @@ use super::super::ast::{Aggregate, AggregateOp, Span};
 use super::super::grid::{
     Element, Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair,
 };
-use super::super::math::{self, Kahan, Mean};
+use super::super::math;
 use super::aggregate_native::takes_histograms;
 use super::count_values::count_values;
 use super::sort::nan_last;
+use super::sums::Sums;
 use super::{EvalError, Evaluator, Result};
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
@@ -93,18 +94,7 @@ impl Evaluator<'_> {
         steps: Steps,
     ) -> Result<Grid> {
         match op {
-            AggregateOp::Sum => self.accumulate(
-                (grid, groups, steps),
-                Kahan::default(),
-                |sum, v| sum.add(v),
-                |sum| sum.value(),
-            ),
-            AggregateOp::Avg => self.accumulate(
-                (grid, groups, steps),
-                Mean::default(),
-                |mean, v| mean.add(v),
-                Mean::value,
-            ),
+            AggregateOp::Sum | AggregateOp::Avg => self.sums(op, (grid, groups, steps)),
             AggregateOp::Min => self.accumulate(
                 (grid, groups, steps),
                 f64::NAN,
@@ -146,6 +136,25 @@ impl Evaluator<'_> {
             ),
             _ => unreachable!("BUG: {op:?} is no fold"),
         }
+    }
+
+    fn sums(
+        &mut self,
+        op: AggregateOp,
+        (grid, groups, steps): (&Grid, &[Group], Steps),
+    ) -> Result<Grid> {
+        let mut sums = Sums::new(steps.count);
+        let mut result = Grid::default();
+        for group in groups {
+            self.check_cancel()?;
+            sums.of(grid, &group.rows);
+            let labels = Cow::Borrowed(&group.labels);
+            result.push_for(group.pending(grid), labels, 0, |cells| match op {
+                AggregateOp::Sum => cells.extend(sums.sums()),
+                _ => cells.extend(sums.means(grid, &group.rows)),
+            });
+        }
+        Ok(result)
     }
 
     /// Adds every value of a group to its step's accumulator.

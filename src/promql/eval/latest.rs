@@ -1,6 +1,7 @@
 //! What an instant selector sees of a series.
 
 use super::super::grid::{Element, Steps, absent};
+use super::super::window::Edge;
 use crate::model::{HistogramSample, Sample, Timestamp, is_stale_nan};
 
 /// Appends the latest sample of each step.
@@ -11,13 +12,10 @@ pub(super) fn latest(
     times: bool,
     cells: &mut Vec<f64>,
 ) {
-    let mut next = 0;
+    let mut seen = Edge::default();
     for i in 0..steps.count {
         let t = steps.time(i);
-        while samples.get(next).is_some_and(|s| s.t.as_ms() <= t) {
-            next += 1;
-        }
-        let value = match samples[..next].last() {
+        let value = match samples[..seen.move_to(samples, t)].last() {
             // The lookback is open on the left, as every window.
             Some(s) if s.t.as_ms() > t.saturating_sub(lookback) && !is_stale_nan(s.v) => {
                 if times {

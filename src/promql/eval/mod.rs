@@ -24,6 +24,7 @@ mod relabel;
 mod select;
 mod sets;
 mod sort;
+mod sums;
 mod tally;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use super::super::annotations::Annotations;
 use super::super::ast::Selector;
 use super::super::grid::Grid;
 use super::super::queryable::{QueryError, SelectHints, Take};
-use super::super::window::Windows;
+use super::super::window::{Plan, Windows};
 use super::{Evaluator, Result};
 use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp};
 
@@ -45,6 +45,8 @@ pub(super) struct Part {
     pub(super) notes: Annotations,
     /// For anything, between two series.
     pub(super) buffer: Vec<Sample>,
+    /// The windows of the series before.
+    pub(super) plan: Plan,
 }
 
 /// The histograms of the series that have any.

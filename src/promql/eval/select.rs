@@ -8,7 +8,7 @@ use super::super::engine::{histograms, samples};
 use super::super::grid::{Element, Grid, Scalar, Steps, absent};
 use super::super::queryable::QueryError;
 use super::super::value::RangeSeries;
-use super::super::window::{self, Mixed, WindowFunction, Windows};
+use super::super::window::{self, Mixed, Plan, WindowFunction, Windows};
 use super::latest::{latest, latest_mixed};
 use super::read::Wanted;
 use super::{Evaluator, Result};
@@ -116,7 +116,8 @@ impl Evaluator<'_> {
                 return;
             }
             part.grid.push(Cow::Borrowed(labels), 0, |cells| {
-                window::apply(call.function, call.params, windows, samples, cells);
+                let plan = &mut part.plan;
+                window::apply(call.function, call.params, windows, samples, plan, cells);
             });
         });
         self.tally = tally;
@@ -132,6 +133,7 @@ impl Evaluator<'_> {
         let before = self.held;
         let (inner, steps) = self.subquery(subquery, windows)?;
         let mut grid = Grid::default();
+        let mut plan = Plan::default();
         for (i, row) in inner.rows().iter().enumerate() {
             self.check_cancel()?;
             let samples = samples(&inner, i, steps);
@@ -144,7 +146,8 @@ impl Evaluator<'_> {
                 continue;
             }
             grid.push_like(row, 0, |cells| {
-                window::apply(call.function, call.params, windows, &samples, cells);
+                let plan = &mut plan;
+                window::apply(call.function, call.params, windows, &samples, plan, cells);
             });
         }
         self.held = before;

@@ -12,15 +12,18 @@
 mod extended;
 mod native;
 mod overlap;
+mod plan;
 mod rate;
 mod regression;
+mod spread;
 
 pub(super) use extended::smoothed_at;
 pub(super) use native::{Mixed, apply_mixed, total};
+pub(super) use plan::Plan;
 
 use super::ast::Bounds;
 use super::grid::{Scalar, Steps, absent};
-use super::math::{self, Mean, Variance};
+use super::math::{self, Mean};
 use crate::model::Sample;
 
 /// A function of a window.
@@ -67,7 +70,7 @@ impl WindowFunction {
 }
 
 /// The windows of a range selector or subquery, one for each step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Windows {
     /// The evaluation times.
     pub(super) steps: Steps,
@@ -113,42 +116,48 @@ impl Windows {
         out: &mut Vec<f64>,
         mut f: impl FnMut(&Window<'_>) -> Option<f64>,
     ) {
-        let (mut low, mut high) = (Edge::default(), Edge::default());
         out.reserve(self.steps.count);
+        self.walk(samples, |w| {
+            out.push(w.and_then(|w| f(&w)).unwrap_or_else(absent));
+        });
+    }
+
+    /// Calls `f` for the window of each step; with none when it holds no sample.
+    #[inline(always)]
+    fn walk<'s>(&self, samples: &'s [Sample], mut f: impl FnMut(Option<Window<'s>>)) {
+        let (mut low, mut high) = (Edge::default(), Edge::default());
         for step in 0..self.steps.count {
             let end = self.end(step);
             let start = end.saturating_sub(self.range_ms);
             let high = high.move_to(samples, end);
             let low = low.move_to(&samples[..high], start);
-            let value = if low == high {
-                None
-            } else {
-                f(&Window {
-                    samples,
-                    low,
-                    high,
-                    start,
-                    end,
-                    step,
-                })
-            };
-            out.push(value.unwrap_or_else(absent));
+            f((low < high).then_some(Window {
+                samples,
+                low,
+                high,
+                start,
+                end,
+                step,
+            }));
         }
     }
 }
 
-/// How many samples from the front are not later than `end`.
+/// How many samples from the front are not later than `end`: mostly few.
 #[inline]
 fn count_until(samples: &[Sample], end: i64) -> usize {
-    samples
-        .iter()
-        .take_while(|sample| sample.t.as_ms() <= end)
-        .count()
+    let near = samples.len().min(8);
+    let passed = |sample: &Sample| sample.t.as_ms() <= end;
+    let count = samples[..near].iter().take_while(|s| passed(s)).count();
+    if count < near {
+        return count;
+    }
+    near + samples[near..].partition_point(passed)
 }
 
 /// An end of the window, which moves forward.
 #[derive(Default)]
-struct Edge {
+pub(super) struct Edge {
     /// The first sample behind it.
     at: usize,
     /// By how many samples it moved last.
@@ -159,7 +168,7 @@ impl Edge {
     /// Moves behind all samples that are not later than `end`. At regular intervals
     /// they are as many as the last time.
     #[inline]
-    fn move_to(&mut self, samples: &[Sample], end: i64) -> usize {
+    pub(super) fn move_to(&mut self, samples: &[Sample], end: i64) -> usize {
         let later = |at: usize| samples.get(at).is_none_or(|sample| sample.t.as_ms() > end);
         let guess = self.at + self.moved;
         let is_behind = self.moved == 0 || guess <= samples.len() && !later(guess - 1);
@@ -217,12 +226,13 @@ impl<'a> Window<'a> {
 }
 
 /// Appends the value of `function` for each step, missing ones included. The
-/// samples must be free of staleness markers.
+/// samples must be free of staleness markers. `plan` may have served other series.
 pub(super) fn apply(
     function: WindowFunction,
     params: &[Scalar],
     windows: &Windows,
     samples: &[Sample],
+    plan: &mut Plan,
     out: &mut Vec<f64>,
 ) {
     use WindowFunction as W;
@@ -230,8 +240,8 @@ pub(super) fn apply(
         return extended::apply(function, windows, samples, out);
     }
     match function {
-        W::Rate => rate::rate(windows, samples, out),
-        W::Increase => rate::increase(windows, samples, out),
+        W::Rate => rate::rate(windows, samples, plan, out),
+        W::Increase => rate::increase(windows, samples, plan, out),
         W::Delta => rate::delta(windows, samples, out),
         W::Irate => windows.slide(samples, out, rate::irate),
         W::Idelta => windows.slide(samples, out, |w| w.last_two().map(|(a, b)| b.v - a.v)),
@@ -263,8 +273,10 @@ pub(super) fn apply(
         W::Avg => overlap::avg(windows, samples, out),
         W::Max => overlap::max(windows, samples, out),
         W::Min => overlap::min(windows, samples, out),
-        W::Stdvar => windows.slide(samples, out, |w| Some(variance(w))),
-        W::Stddev => windows.slide(samples, out, |w| Some(variance(w).sqrt())),
+        W::Stdvar => windows.slide(samples, out, |w| Some(spread::variance(w.points()))),
+        W::Stddev => {
+            windows.slide(samples, out, |w| Some(spread::variance(w.points()).sqrt()));
+        }
         W::Quantile => overlap::quantile(windows, samples, &params[0], out),
         W::Mad => median_deviation(windows, samples, out),
     }
@@ -305,38 +317,6 @@ fn mean(w: &Window<'_>) -> f64 {
     let mut mean = Mean::default();
     w.values().for_each(|v| mean.add(v));
     mean.value()
-}
-
-/// The population variance in two passes, the mean first: they have no division for
-/// each sample, and several sums run side by side. Counted from the first value, so
-/// that equal values have none.
-fn variance(w: &Window<'_>) -> f64 {
-    let count = (w.high - w.low) as f64;
-    let first = w.first().v;
-    let mean = first + spread_sum(w.points(), |v| v - first) / count;
-    if !mean.is_finite() {
-        let mut variance = Variance::default();
-        w.values().for_each(|v| variance.add(v));
-        return variance.value();
-    }
-    let squares = spread_sum(w.points(), |v| (v - mean) * (v - mean));
-    // What rounding left of the mean.
-    let rest = spread_sum(w.points(), |v| v - mean);
-    (squares - rest * rest / count) / count
-}
-
-/// A sum in four parts, which do not wait for each other.
-#[inline]
-fn spread_sum(points: &[Sample], f: impl Fn(f64) -> f64) -> f64 {
-    let mut sums = [0.0; 4];
-    let (fours, rest) = points.as_chunks::<4>();
-    for four in fours {
-        for (sum, sample) in sums.iter_mut().zip(four) {
-            *sum += f(sample.v);
-        }
-    }
-    let rest: f64 = rest.iter().map(|sample| f(sample.v)).sum();
-    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
 }
 
 /// The median distance from the median.

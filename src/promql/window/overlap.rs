@@ -24,31 +24,43 @@ pub(super) fn sum(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
         let mut folds = Folds::new(Kahan::default(), compensated());
         windows.slide(samples, out, |w| Some(folds.of(w).value()));
     } else {
-        windows.slide(samples, out, |w| {
-            let mut sum = Kahan::default();
-            w.values().for_each(|v| sum.add(v));
-            Some(sum.value())
-        });
+        windows.slide(samples, out, |w| Some(fold(w.points()).value()));
     }
+}
+
+/// A sum in four parts, which do not wait for each other.
+fn fold(points: &[Sample]) -> Kahan {
+    let mut parts = [Kahan::default(); 4];
+    let (fours, rest) = points.as_chunks::<4>();
+    for four in fours {
+        for (part, sample) in parts.iter_mut().zip(four) {
+            part.add(sample.v);
+        }
+    }
+    for (part, sample) in parts.iter_mut().zip(rest) {
+        part.add(sample.v);
+    }
+    let [a, b, c, d] = parts;
+    a.join(b).join(c.join(d))
 }
 
 /// The mean of the window.
 pub(super) fn avg(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
-    if !overlaps(windows) {
-        windows.slide(samples, out, |w| Some(mean(w)));
-        return;
-    }
-    let mut folds = Folds::new(Kahan::default(), compensated());
-    windows.slide(samples, out, |w| {
-        let sum = folds.of(w);
+    // A sum that overflowed may still have a mean.
+    let mean_of = |sum: Kahan, w: &Window<'_>| {
         let count = (w.high - w.low) as f64;
-        // A sum that overflowed may still have a mean.
-        Some(if sum.sum.is_infinite() {
-            mean(w)
-        } else {
+        Some(if sum.sum.is_finite() {
             sum.sum / count + sum.lost / count
+        } else {
+            mean(w)
         })
-    });
+    };
+    if overlaps(windows) {
+        let mut folds = Folds::new(Kahan::default(), compensated());
+        windows.slide(samples, out, |w| mean_of(folds.of(w), w));
+    } else {
+        windows.slide(samples, out, |w| mean_of(fold(w.points()), w));
+    }
 }
 
 /// The largest value; NaN only when all are.
@@ -81,8 +93,26 @@ fn extreme(
         );
         windows.slide(samples, out, |w| Some(folds.of(w)));
     } else {
-        windows.slide(samples, out, |w| w.values().reduce(better));
+        windows.slide(samples, out, |w| Some(best(w.points(), better)));
     }
+}
+
+/// The value that `better` prefers, found in four parts that do not wait for each
+/// other. Of equal values the first one stays; that only the sign of a zero shows.
+fn best(points: &[Sample], better: impl Fn(f64, f64) -> f64 + Copy) -> f64 {
+    let mut parts = [f64::NAN; 4];
+    let (fours, rest) = points.as_chunks::<4>();
+    for four in fours {
+        for (part, sample) in parts.iter_mut().zip(four) {
+            *part = better(*part, sample.v);
+        }
+    }
+    let found = parts.into_iter().fold(f64::NAN, better);
+    let found = rest.iter().fold(found, |a, s| better(a, s.v));
+    if found == 0.0 {
+        return points.iter().fold(f64::NAN, |a, s| better(a, s.v));
+    }
+    found
 }
 
 /// A quantile of the window, which may change from step to step.

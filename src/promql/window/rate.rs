@@ -1,17 +1,19 @@
 //! Rates, increases and deltas, extrapolated to the ends of the window as
 //! Prometheus does since 2.51.
 
-use super::{Window, Windows};
+use super::plan::{Extent, Plan};
+use super::{Window, Windows, absent};
 use crate::model::Sample;
 
 /// Per-second increase of a counter.
-pub(super) fn rate(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
-    counter(windows, samples, out, windows.range_ms as f64 / 1000.0);
+pub(super) fn rate(windows: &Windows, samples: &[Sample], plan: &mut Plan, out: &mut Vec<f64>) {
+    let unit = windows.range_ms as f64 / 1000.0;
+    counter(plan.rates(windows, unit, samples), samples, out, unit);
 }
 
 /// Increase of a counter over the window.
-pub(super) fn increase(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>) {
-    counter(windows, samples, out, 1.0);
+pub(super) fn increase(windows: &Windows, samples: &[Sample], plan: &mut Plan, out: &mut Vec<f64>) {
+    counter(plan.rates(windows, 1.0, samples), samples, out, 1.0);
 }
 
 /// Difference of a gauge over the window.
@@ -33,15 +35,22 @@ pub(super) fn irate(w: &Window<'_>) -> Option<f64> {
 }
 
 /// The increase for each `unit` of the window.
-fn counter(windows: &Windows, samples: &[Sample], out: &mut Vec<f64>, unit: f64) {
+fn counter(windows: &[Extent], samples: &[Sample], out: &mut Vec<f64>, unit: f64) {
     let resets = Resets::of(samples);
-    windows.slide(samples, out, |w| {
-        let span = Span::of(w)?;
-        let first = w.first().v;
-        let increase = resets.add_within(w, w.last().v - first);
-        let to_start = span.to_zero(first, increase);
-        Some(increase * span.factor(to_start, unit))
-    });
+    out.extend(windows.iter().map(|w| {
+        if w.last <= w.low {
+            return absent();
+        }
+        let (low, last) = (w.low as usize, w.last as usize);
+        let first = samples[low].v;
+        let increase = resets.add_within(low, last, samples[last].v - first);
+        // The counter did not begin below zero: so far back the window does not go.
+        if increase > 0.0 && first >= 0.0 && w.sampled * first < w.to_start * increase {
+            let to_zero = w.sampled * (first / increase);
+            return increase * ((w.sampled + to_zero + w.to_end) / (w.sampled * unit));
+        }
+        increase * w.factor
+    }));
 }
 
 /// Where a counter fell, and from what value.
@@ -66,14 +75,14 @@ impl Resets {
     /// Adds what was lost by the resets after the first sample of the window,
     /// in the order in which they happened.
     #[inline]
-    fn add_within(&self, w: &Window<'_>, increase: f64) -> f64 {
+    fn add_within(&self, low: usize, last: usize, increase: f64) -> f64 {
         if self.0.is_empty() {
             return increase;
         }
-        let from = self.0.partition_point(|(at, _)| *at <= w.low);
+        let from = self.0.partition_point(|(at, _)| *at <= low);
         self.0[from..]
             .iter()
-            .take_while(|(at, _)| *at < w.high)
+            .take_while(|(at, _)| *at <= last)
             .fold(increase, |sum, (_, lost)| sum + lost)
     }
 }
@@ -92,7 +101,7 @@ pub(super) struct Span {
 impl Span {
     /// `None` with fewer than two samples.
     #[inline]
-    fn of(w: &Window<'_>) -> Option<Span> {
+    pub(super) fn of(w: &Window<'_>) -> Option<Span> {
         let ends = (w.first().t.as_ms(), w.last().t.as_ms());
         Span::between(ends, w.high - w.low - 1, (w.start, w.end))
     }
@@ -116,6 +125,11 @@ impl Span {
         })
     }
 
+    /// From the first to the last sample, in milliseconds.
+    pub(super) fn sampled(&self) -> f64 {
+        self.sampled
+    }
+
     /// A gap longer than this is no gap between samples: the series begins or ends there.
     #[inline]
     fn limited(&self, gap: f64) -> f64 {
@@ -131,9 +145,16 @@ impl Span {
         }
     }
 
+    /// How far back the window may go from its first sample.
     #[inline]
     pub(super) fn to_start_limited(&self) -> f64 {
         self.limited(self.to_start)
+    }
+
+    /// How far on it may go from its last one.
+    #[inline]
+    pub(super) fn to_end_limited(&self) -> f64 {
+        self.limited(self.to_end)
     }
 
     /// How far back the window may go when the counter was `first` in the beginning
@@ -152,6 +173,6 @@ impl Span {
     /// each `unit`.
     #[inline]
     pub(super) fn factor(&self, to_start: f64, unit: f64) -> f64 {
-        (self.sampled + to_start + self.limited(self.to_end)) / (self.sampled * unit)
+        (self.sampled + to_start + self.to_end_limited()) / (self.sampled * unit)
     }
 }
