@@ -188,86 +188,137 @@ pub fn time(out: &mut Vec<u8>, t: Timestamp) {
     }
 }
 
-/// A whole number with at least `width` digits.
+/// The numbers below 100 with two digits each.
+const PAIRS: &[u8; 200] =
+    b"00010203040506070809101112131415161718192021222324252627282930313233343536373839\
+    40414243444546474849505152535455565758596061626364656667686970717273747576777879\
+    8081828384858687888990919293949596979899";
+
+/// A whole number with at least `width` digits, two at a time.
 fn digits(out: &mut Vec<u8>, mut number: u64, width: usize) {
     let mut text = [b'0'; 20];
     let mut at = text.len();
-    while number > 0 {
+    while number >= 10 {
+        at -= 2;
+        let pair = (number % 100) as usize * 2;
+        text[at..at + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+        number /= 100;
+    }
+    if number > 0 {
         at -= 1;
-        text[at] += u8::try_from(number % 10).expect("a digit");
-        number /= 10;
+        text[at] = b'0' + (number % 10) as u8;
     }
     out.extend_from_slice(&text[at.min(text.len() - width)..]);
 }
 
 /// The text of [`go_float`].
 pub fn float(out: &mut Vec<u8>, value: f64) {
-    if !short_decimal(out, value) {
-        raw(out, &go_float(value));
+    if let Some(number) = whole(value) {
+        if value < 0.0 {
+            out.push(b'-');
+        }
+        digits(out, number, 1);
+        return;
     }
+    if value.is_finite() {
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(value);
+        // It has another form than Go for what is small or large.
+        if !text.contains('e') {
+            raw(out, text.strip_suffix(".0").unwrap_or(text));
+            return;
+        }
+    }
+    raw(out, &go_float(value));
 }
 
-/// Writes a value that is a decimal with few digits: most that were measured are. Of
-/// all decimals with at most 15 digits only one is nearest to it, so that these are
-/// its shortest digits. Says no when it is none.
+/// The size of a whole number that has all its digits. There is a negative zero too,
+/// which is not one.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "the number is whole, positive and below 10^15"
+    reason = "the cast back shows whether anything was lost, and the rest has no sign"
 )]
-fn short_decimal(out: &mut Vec<u8>, value: f64) -> bool {
-    if value == 0.0 {
-        return false;
-    }
+fn whole(value: f64) -> Option<u64> {
     let size = value.abs();
-    let mut scale = 1.0;
-    for decimals in 0..=3_usize {
-        let number = (size * scale).round_ties_even();
-        if number >= 1e15 {
-            return false;
-        }
-        if number / scale == size {
-            if value < 0.0 {
-                out.push(b'-');
-            }
-            digits(out, number as u64, decimals + 1);
-            if decimals > 0 {
-                out.insert(out.len() - decimals, b'.');
-            }
-            return true;
-        }
-        scale *= 10.0;
-    }
-    false
+    let number = size as u64;
+    let is_whole = number as f64 == size && number < 1 << 53;
+    (is_whole && value.to_bits() != (-0.0_f64).to_bits()).then_some(number)
 }
 
 /// As Go's `strconv.FormatFloat` with the shortest digits: `f`, or `e` when the value
 /// is below 1e-6 or at least 1e21.
 pub fn go_float(value: f64) -> String {
     let size = value.abs();
-    if value.is_nan() {
-        "NaN".to_owned()
-    } else if value.is_infinite() {
-        if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned()
-    } else if size != 0.0 && !(1e-6..1e21).contains(&size) {
-        go_exponent(value)
-    } else {
-        value.to_string()
+    if !value.is_finite() {
+        return not_finite(value).to_owned();
+    }
+    if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        return go_exponent(value);
+    }
+    let sign = sign(value);
+    let (digits, exponent) = shortest(size);
+    let zeros = |count: usize| "0".repeat(count);
+    match usize::try_from(exponent) {
+        Err(_) => {
+            let zeros = zeros(exponent.unsigned_abs() as usize - 1);
+            format!("{sign}0.{zeros}{digits}")
+        }
+        Ok(exponent) if digits.len() <= exponent + 1 => {
+            let zeros = zeros(exponent + 1 - digits.len());
+            format!("{sign}{digits}{zeros}")
+        }
+        Ok(exponent) => {
+            let (whole, rest) = digits.split_at(exponent + 1);
+            format!("{sign}{whole}.{rest}")
+        }
     }
 }
 
 /// As Go's `e` form with the shortest digits: `9e+01`, `1.5e-07`.
 pub fn go_exponent(value: f64) -> String {
     if !value.is_finite() {
-        return go_float(value);
+        return not_finite(value).to_owned();
     }
-    let text = format!("{value:e}");
-    let (digits, exponent) = text.split_once('e').expect("the e form has an e");
-    let (sign, exponent) = match exponent.strip_prefix('-') {
-        Some(exponent) => ('-', exponent),
-        None => ('+', exponent),
-    };
-    format!("{digits}e{sign}{exponent:0>2}")
+    let (digits, exponent) = shortest(value.abs());
+    let (first, rest) = digits.split_at(1);
+    let point = if rest.is_empty() { "" } else { "." };
+    let minus = if exponent < 0 { '-' } else { '+' };
+    let (sign, size) = (sign(value), exponent.unsigned_abs());
+    format!("{sign}{first}{point}{rest}e{minus}{size:0>2}")
+}
+
+fn not_finite(value: f64) -> &'static str {
+    if value.is_nan() {
+        "NaN"
+    } else if value > 0.0 {
+        "+Inf"
+    } else {
+        "-Inf"
+    }
+}
+
+fn sign(value: f64) -> &'static str {
+    if value.is_sign_negative() { "-" } else { "" }
+}
+
+/// The fewest digits that only this number has for nearest, and the power of ten of
+/// the first one. Of two that are as near the even one counts, as in Go.
+fn shortest(size: f64) -> (String, i32) {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(size);
+    let (mantissa, power) = text.split_once('e').unwrap_or((text, "0"));
+    let power: i32 = power.parse().expect("a small number follows the e");
+    let (whole, rest) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{rest}");
+    let small = digits.trim_start_matches('0');
+    let passed = digits.len() - small.len() + 1;
+    let point = i32::try_from(whole.len()).expect("whole numbers have few digits")
+        - i32::try_from(passed).expect("and small ones few zeros");
+    match small.trim_end_matches('0') {
+        "" => ("0".to_owned(), 0),
+        digits => (digits.to_owned(), point + power),
+    }
 }
 
 /// A JSON string as jsoniter writes it: only what must be escaped is.
@@ -357,6 +408,9 @@ mod tests {
             (-1.5e300, "-1.5e+300"),
             (5e-324, "5e-324"),
             (123_456.789, "123456.789"),
+            // Both neighbours with one decimal are as near: the even one counts.
+            (1_543_358_109_375_192.0 + 0.25, "1543358109375192.2"),
+            (1_543_358_109_375_192.0 + 0.75, "1543358109375192.8"),
             (f64::NAN, "NaN"),
             (f64::INFINITY, "+Inf"),
             (f64::NEG_INFINITY, "-Inf"),
@@ -427,6 +481,16 @@ mod tests {
             for text in [go_float(value), go_exponent(value)] {
                 prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits, "{}", text);
             }
+        }
+
+        #[test]
+        fn every_number_is_written_as_go_does(bits in any::<u64>(), shift in 0u32..64) {
+            for value in [f64::from_bits(bits), (bits >> shift) as f64, -((bits >> shift) as f64)] {
+                prop_assert_eq!(written(|out| float(out, value)), go_float(value));
+            }
+            let number = bits >> shift;
+            prop_assert_eq!(written(|out| digits(out, number, 1)), number.to_string());
+            prop_assert_eq!(written(|out| digits(out, number, 3)), format!("{number:03}"));
         }
 
         #[test]
