@@ -21,7 +21,7 @@ use crate::promql::{HistogramSeries, QueryError, SelectHints, Series};
 const CHUNK_SAMPLES_MAX: usize = 128 << 10;
 /// A thread more is not worth its start for less than about so many samples.
 const CHUNK_SAMPLES_MIN: usize = 16 << 10;
-/// Guessed distance of two samples, to size the chunks by.
+/// Guessed distance of two samples, to size the first chunks by.
 const INTERVAL_MS: i64 = 10_000;
 /// Series of a chunk: neighbours share pages, so a few at least.
 const CHUNK_SERIES: std::ops::RangeInclusive<usize> = 4..=512;
@@ -63,17 +63,20 @@ pub(super) fn for_each(
     takers: &mut [&mut Take<'_>],
 ) -> Result<(), QueryError> {
     let targets = targets(shared, matchers);
+    let guess = (range.1.ms_since(range.0).max(0) / INTERVAL_MS).saturating_add(1);
+    let guess = usize::try_from(guess).unwrap_or(usize::MAX);
+    let size = chunk_series(guess, targets.len(), takers.len());
+    let threads = targets.len().div_ceil(size).clamp(1, takers.len());
     let read = Reading {
         shared,
         range,
         hints,
-        chunks: targets
-            .chunks(chunk_series(range, targets.len(), takers.len()))
-            .collect(),
+        targets: &targets,
+        threads,
+        size: AtomicUsize::new(size),
         next: AtomicUsize::new(0),
         count: AtomicUsize::new(0),
     };
-    let threads = read.chunks.len().clamp(1, takers.len());
     let (first, others) = takers[..threads]
         .split_first_mut()
         .expect("BUG: nobody takes the series");
@@ -123,13 +126,11 @@ pub(super) fn histograms(
     Ok(assembly.finish())
 }
 
-/// How many series of the range make a chunk.
-fn chunk_series((start, end): (Timestamp, Timestamp), series: usize, threads: usize) -> usize {
-    let each = (end.ms_since(start).max(0) / INTERVAL_MS).saturating_add(1);
-    let each = usize::try_from(each).unwrap_or(usize::MAX);
+/// How many series make a chunk when each has about so many samples.
+fn chunk_series(each: usize, series: usize, threads: usize) -> usize {
     let share = series.saturating_mul(each) / (threads * CHUNKS_A_THREAD).max(1);
     let samples = share.clamp(CHUNK_SAMPLES_MIN, CHUNK_SAMPLES_MAX);
-    (samples / each).clamp(*CHUNK_SERIES.start(), *CHUNK_SERIES.end())
+    (samples / each.max(1)).clamp(*CHUNK_SERIES.start(), *CHUNK_SERIES.end())
 }
 
 /// One selection that is read by several threads.
@@ -137,8 +138,11 @@ struct Reading<'a> {
     shared: &'a Shared,
     range: (Timestamp, Timestamp),
     hints: &'a SelectHints,
-    chunks: Vec<&'a [Target]>,
-    /// The next chunk that nobody has.
+    targets: &'a [Target],
+    threads: usize,
+    /// The series of the next chunk; found out by those that were read.
+    size: AtomicUsize,
+    /// The next series that nobody has.
     next: AtomicUsize,
     /// The series so far.
     count: AtomicUsize,
@@ -148,14 +152,24 @@ impl Reading<'_> {
     /// Reads chunks until there are no more. After an error nobody begins another.
     fn chunks(&self, take: &mut Take<'_>) -> Result<(), QueryError> {
         let mut chunk = Chunk::default();
-        while let Some(targets) = self.chunks.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let size = self.size.load(Ordering::Relaxed);
+            let at = self.next.fetch_add(size, Ordering::Relaxed);
+            let rest = self.targets.get(at..).unwrap_or_default();
+            let targets = &rest[..size.min(rest.len())];
+            if targets.is_empty() {
+                return Ok(());
+            }
             let done = self.one(targets, &mut chunk, take);
             if done.is_err() {
-                self.next.store(self.chunks.len(), Ordering::Relaxed);
+                self.next.store(self.targets.len(), Ordering::Relaxed);
                 return done;
             }
+            let samples: usize = chunk.samples.iter().map(Vec::len).sum();
+            let each = samples.div_ceil(targets.len());
+            let size = chunk_series(each, self.targets.len(), self.threads);
+            self.size.store(size, Ordering::Relaxed);
         }
-        Ok(())
     }
 
     fn one(
