@@ -57,6 +57,21 @@ impl Parts {
         part.max_t = part.max_t.max(t);
     }
 
+    /// Counts samples of a window in, the first of them of transaction `first_seq`.
+    pub(super) fn count_all(
+        &mut self,
+        window: u32,
+        first_seq: u64,
+        samples: u64,
+        times: &RangeInclusive<i64>,
+    ) {
+        let part = self.open_part(window, first_seq);
+        part.first_seq = part.first_seq.min(first_seq);
+        part.samples += samples;
+        part.min_t = part.min_t.min(*times.start());
+        part.max_t = part.max_t.max(*times.end());
+    }
+
     /// The id of the window's open part.
     #[inline]
     pub(super) fn id_of(&mut self, window: u32, seq: u64) -> PartId {

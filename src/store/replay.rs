@@ -1,21 +1,23 @@
 //! The way back at start: catalog, then the log, record by record, through the
-//! code that took the samples in. Memory is that of the running store.
+//! code that took the samples in. Memory is that of the running store. The rows are
+//! taken in by several threads, see [`share`].
 
-use std::sync::RwLockWriteGuard;
+mod share;
+
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
 use super::appended;
 use super::days::Coverage;
-use super::head::{Head, Shard, place_of};
+use super::head::Head;
 use super::index::Index;
-use super::parts::{Parts, window_of};
-use super::series::{Freezer, HeadSeries, Placed};
+use super::parts::Parts;
 use super::tables::{Meta, SERIES, SYMBOLS, WAL};
-use super::wal::{Record, Rows, Unreadable};
-use crate::model::Sample;
+use super::wal::{Record, Unreadable};
 use crate::telemetry::Metrics;
+use share::{Shares, Target};
 
 /// What the start found.
 #[derive(Default)]
@@ -35,9 +37,6 @@ pub(super) struct Replayed {
     pub(super) first: u64,
     /// Bytes of the log in `hot.redb`.
     pub(super) bytes: u64,
-    freezer: Freezer,
-    samples: u64,
-    added: u64,
     /// A record was damaged: rows up to the next reset cannot be decoded.
     broken: bool,
 }
@@ -63,19 +62,30 @@ pub(super) fn replay(
         sequence: meta.sequence,
         ..Replayed::default()
     };
+    let target = Target {
+        head: Head::default(),
+        parts: Mutex::default(),
+        sealed,
+        metrics,
+    };
     // The two do not meet: the log knows series by their numbers only.
-    let (catalog, log) = std::thread::scope(|scope| {
+    let (catalog, log, taken) = std::thread::scope(|scope| {
         let catalog = scope.spawn(|| read_catalog(db, meta, metrics));
-        let log = replayed.read_logs(db, &mut appended, sealed, metrics);
-        (catalog.join(), log)
+        let mut shares = Shares::start(scope, &target, share::threads());
+        let log = replayed.read_logs(db, &mut appended, &mut shares, metrics);
+        let taken = shares.finish();
+        (catalog.join(), log, taken)
     });
     replayed.index = catalog.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     log?;
-    replayed.head.add_samples(replayed.added);
+    replayed.head = target.head;
+    let parts = target.parts.into_inner();
+    replayed.parts = parts.unwrap_or_else(PoisonError::into_inner);
+    replayed.head.add_samples(taken.added);
     let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let store = &metrics.store;
     store.replay_seconds.set(begun.elapsed().as_secs_f64());
-    store.replay_samples.set(gauge(replayed.samples));
+    store.replay_samples.set(gauge(taken.samples));
     store.wal_bytes.set(gauge(replayed.bytes));
     store.series.set(gauge(replayed.index.len() as u64));
     store.head_samples.set(gauge(replayed.head.samples()));
@@ -116,7 +126,7 @@ impl Replayed {
         &mut self,
         db: &Database,
         appended: &mut appended::Reader,
-        sealed: &Coverage,
+        shares: &mut Shares<'_>,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
         let mut record = Vec::new();
@@ -132,8 +142,8 @@ impl Replayed {
             let (key, piece) = row?;
             let (seq, _) = key.value();
             if let Some(done) = current.filter(|current| *current != seq) {
-                self.read_appended(appended, done, sealed, metrics)?;
-                self.read_record(done, &record, sealed, metrics)?;
+                self.read_appended(appended, done, shares, metrics)?;
+                self.read_record(done, &record, shares, metrics)?;
                 record.clear();
             }
             current = Some(seq);
@@ -141,10 +151,10 @@ impl Replayed {
             self.bytes += piece.value().len() as u64;
         }
         if let Some(last) = current {
-            self.read_appended(appended, last, sealed, metrics)?;
-            self.read_record(last, &record, sealed, metrics)?;
+            self.read_appended(appended, last, shares, metrics)?;
+            self.read_record(last, &record, shares, metrics)?;
         }
-        self.read_appended(appended, u64::MAX, sealed, metrics)?;
+        self.read_appended(appended, u64::MAX, shares, metrics)?;
         // How far the appended log reaches shows only now.
         at_transaction(metrics, "last", self.seq);
         Ok(())
@@ -155,11 +165,11 @@ impl Replayed {
         &mut self,
         appended: &mut appended::Reader,
         limit: u64,
-        sealed: &Coverage,
+        shares: &mut Shares<'_>,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
         while let Some((seq, record)) = appended.next_up_to(limit)? {
-            self.read_record(seq, record, sealed, metrics)?;
+            self.read_record(seq, record, shares, metrics)?;
         }
         Ok(())
     }
@@ -168,7 +178,7 @@ impl Replayed {
         &mut self,
         seq: u64,
         bytes: &[u8],
-        sealed: &Coverage,
+        shares: &mut Shares<'_>,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
         if seq <= self.seq {
@@ -191,7 +201,8 @@ impl Replayed {
                     self.reset_seqs.push(seq);
                     self.broken = false;
                 }
-                if !self.broken && self.read_rows(seq, record.rows, sealed).is_ok() {
+                if !self.broken {
+                    shares.push(seq, self.resets, bytes);
                     return Ok(());
                 }
             }
@@ -204,44 +215,6 @@ impl Replayed {
             commit_seq = seq,
             "damaged log record, its samples are left out"
         );
-        Ok(())
-    }
-
-    fn read_rows(
-        &mut self,
-        seq: u64,
-        mut rows: Rows<'_>,
-        sealed: &Coverage,
-    ) -> Result<(), Unreadable> {
-        // Neighbours mostly share a shard, as in the writer.
-        let mut held: Option<(usize, RwLockWriteGuard<'_, Shard>)> = None;
-        while let Some(row) = rows.head()? {
-            let (at, local) = place_of(row.series);
-            if held.as_ref().is_none_or(|(held, _)| *held != at) {
-                drop(held.take());
-                held = Some((at, self.head.write(at)));
-            }
-            let (_, shard) = held.as_mut().expect("it was just taken");
-            let new = || HeadSeries::new(sealed.max_t);
-            let (series, blocks) = shard.get_or_insert_with(local, new);
-            let v = rows.value(row, self.resets, &mut series.log)?;
-            self.samples += 1;
-            let Some(window) = window_of(row.t) else {
-                continue;
-            };
-            if sealed.has(window, seq) {
-                series.note_sealed(row.t);
-                continue;
-            }
-            let part = self.parts.id_of(window, seq);
-            let sample = Sample::new(row.t, v);
-            self.freezer.stagger = row.series;
-            let placed = series.place(blocks, sample, part, &mut self.freezer, || None);
-            if matches!(placed, Placed::Newest | Placed::Between) {
-                self.parts.count_in(window, row.t, seq);
-                self.added += 1;
-            }
-        }
         Ok(())
     }
 }

@@ -149,6 +149,23 @@ impl Coder {
     }
 }
 
+/// Reads past the tokens of one value; `None` when they are cut or not valid.
+#[inline]
+pub(super) fn skip(from: &mut Reader<'_>) -> Option<()> {
+    let mut token = from.byte()?;
+    if (EXPONENT..EXPONENT + 7).contains(&token) {
+        token = from.byte()?;
+    }
+    let len = match token {
+        SAME | SMALL..XOR => 0,
+        0x51..=0x58 => usize::from(token - DELTA),
+        XOR.. => 8_usize.checked_sub(usize::from((token >> 3) & 7) + usize::from(token & 7))?,
+        _ => return None,
+    };
+    from.bytes(len)?;
+    Some(())
+}
+
 fn put_xor(xor: u64, out: &mut Vec<u8>) {
     let lz = (xor.leading_zeros() / 8).min(7);
     let tz = (xor.trailing_zeros() / 8).min(7 - lz);
@@ -198,10 +215,12 @@ mod tests {
             coder.encode(*v, &mut out);
         }
         let mut decoder = Coder::default();
-        let mut reader = Reader(&out);
+        let (mut reader, mut others) = (Reader(&out), Reader(&out));
         for v in values {
+            skip(&mut others).unwrap();
             let got = decoder.decode(&mut reader).unwrap();
             assert_eq!(got.to_bits(), v.to_bits(), "{v} in {values:?}");
+            assert_eq!(others.0, reader.0);
         }
         assert!(reader.is_empty());
         assert_eq!(coder, decoder);

@@ -412,6 +412,13 @@ impl Rows<'_> {
         }
     }
 
+    /// Goes on behind the value of the row whose head was just read.
+    #[inline]
+    pub(super) fn skip(&mut self, head: RowHead) -> Result<(), Unreadable> {
+        let skipped = head.same || token::skip(&mut self.reader).is_some();
+        skipped.then_some(()).ok_or(Unreadable::Damaged)
+    }
+
     /// The value of the row whose head was just read. `reset` counts the resets so far.
     #[inline]
     pub(super) fn value(
@@ -469,8 +476,11 @@ mod tests {
         for bytes in records {
             let mut record = Record::parse(bytes)?;
             reset += u32::from(record.resets);
+            let mut others = record.rows.clone();
             while let Some(head) = record.rows.head()? {
                 let log = states.entry(head.series).or_default();
+                assert_eq!(others.head()?, Some(head));
+                others.skip(head)?;
                 let v = record.rows.value(head, reset, log)?;
                 all.push((head.series, head.t, v.to_bits()));
             }

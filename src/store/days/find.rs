@@ -135,6 +135,15 @@ pub(in crate::store) struct Coverage {
 }
 
 impl Coverage {
+    /// That nothing is sealed.
+    #[cfg(test)]
+    pub(in crate::store) fn none() -> Coverage {
+        Coverage {
+            windows: HashMap::new(),
+            max_t: i64::MIN,
+        }
+    }
+
     /// Whether the samples that this transaction brought for this window are sealed.
     pub(in crate::store) fn has(&self, window: u32, seq: u64) -> bool {
         let sealed = self.windows.get(&window);
