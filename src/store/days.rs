@@ -369,7 +369,8 @@ impl Days {
     }
 
     /// Removes the files of days that ended before what `oldest_ms` says for their
-    /// kind; says how many.
+    /// kind; says how many. A power cut may bring the last of them back: they are
+    /// removed again then.
     ///
     /// # Errors
     /// When a file cannot be removed.
@@ -377,7 +378,7 @@ impl Days {
         let mut old = self.all_kinds();
         old.retain(|day| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms(day.kind));
         for day in &old {
-            self.remove(day)?;
+            self.unlink(day)?;
             tracing::info!(path = %day.path.display(), "day expired");
         }
         Ok(old.len())
@@ -396,11 +397,16 @@ impl Days {
         (oldest.start_s < newest).then(|| Arc::clone(oldest))
     }
 
-    /// Removes a file. Who reads it may finish.
+    /// Removes a file for good. Who reads it may finish.
     ///
     /// # Errors
     /// When it cannot be removed; it then stays.
     pub(super) fn remove(&self, day: &DayFile) -> Result<(), Error> {
+        self.unlink(day)?;
+        sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
+    }
+
+    fn unlink(&self, day: &DayFile) -> Result<(), Error> {
         let key = (day.start_s, day.kind);
         // Nobody opens it meanwhile, which would make it anew.
         let slot = lock(&day.file);
@@ -409,6 +415,6 @@ impl Days {
         self.write_files(day.kind).remove(&key);
         drop(slot);
         self.close(day);
-        sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
+        Ok(())
     }
 }

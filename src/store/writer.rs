@@ -52,6 +52,9 @@ const RIDE_ALONG: Duration = Duration::from_secs(10);
 /// How long callers are waited for that are expected back.
 const CROWD_WAIT: Duration = Duration::from_millis(8);
 
+/// Series that leave the index while its readers wait.
+const FORGET_STEP: usize = 100;
+
 /// All value coders start anew after this time, so that a damaged record costs
 /// the log behind it no more than that.
 const RESET_AFTER: Duration = Duration::from_secs(300);
@@ -336,10 +339,13 @@ impl Writer {
         let empty = series
             .iter()
             .filter(|id| self.shared.head.forget_empty(*id));
-        let empty: RoaringBitmap = empty.collect();
-        let removed = self.shared.index_mut().remove(&empty);
-        self.removed.series.extend(removed.series);
-        self.removed.symbols.extend(removed.symbols);
+        let empty: Vec<u32> = empty.collect();
+        for some in empty.chunks(FORGET_STEP) {
+            let some = some.iter().copied().collect();
+            let removed = self.shared.index_mut().remove(&some);
+            self.removed.series.extend(removed.series);
+            self.removed.symbols.extend(removed.symbols);
+        }
         self.intake.forgot();
         self.sealer.push(reply);
         self.due_within(Duration::ZERO);

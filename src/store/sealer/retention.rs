@@ -1,7 +1,9 @@
 //! What leaves the store: days that are too old, days that do not fit, and what
 //! tenants with a shorter retention have in days that stay.
 //!
-//! A day leaves by an unlink of its files; nothing is read or written for it. The
+//! A day leaves by an unlink of its files; nothing is read or written for it. What
+//! comes behind takes longer and nobody waits for long: series that are nowhere any
+//! more leave the index in small steps, with a transaction for each thousand. The
 //! samples of one tenant leave with a rewrite of their day, when the whole day is
 //! older than that tenant's retention.
 
@@ -19,8 +21,8 @@ use crate::model::tenant::TENANT_LABEL;
 use crate::model::{Matcher, Timestamp};
 use crate::telemetry::metrics::ServiceName;
 
-/// Series that leave the index in one transaction.
-const FORGET_MAX: usize = 5_000;
+/// Series that leave the index in one transaction: other commits wait for it.
+const FORGET_MAX: usize = 1_000;
 
 /// Series of which nothing is kept before a time in ms.
 pub(super) struct Limit {
@@ -46,6 +48,13 @@ impl Sealer {
             Ok(expired) => expired,
             Err(err) => return Ok(Err(err)),
         };
+        if expired > 0 {
+            let unlinked = begun.elapsed().as_secs_f64();
+            let service = &shared.metrics.service;
+            service
+                .observe(ServiceName::OpsWorker, "expiry")
+                .observe(unlinked);
+        }
         self.expired_at_day = today;
         if let Err(err) = self
             .find_trims(now)
