@@ -83,6 +83,13 @@ impl Blocks {
         }
     }
 
+    /// The last byte of a chain.
+    #[inline]
+    pub(super) fn last_byte(&self, chain: &Chain) -> Option<u8> {
+        let at = usize::from(chain.used).checked_sub(1)?;
+        self.block(chain.last).bytes.get(at).copied()
+    }
+
     /// Appends the bytes of a chain to `out`.
     pub(super) fn read(&self, chain: &Chain, out: &mut Vec<u8>) {
         let mut at = chain.first;
@@ -204,6 +211,7 @@ mod tests {
                 }
                 for (chain, want) in chains.iter().zip(&model) {
                     prop_assert_eq!(&bytes(&blocks, chain), want);
+                    prop_assert_eq!(blocks.last_byte(chain), want.last().copied());
                 }
             }
             let want: usize = model.iter().map(|bytes| bytes.len().div_ceil(BYTES)).sum();

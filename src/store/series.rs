@@ -325,6 +325,12 @@ impl HeadSeries {
         self.tail.len == 0 && self.frozen == 0 && self.side.is_none()
     }
 
+    /// Looks at where the next sample goes.
+    #[inline]
+    pub(super) fn last_byte(&self, blocks: &Blocks) -> Option<u8> {
+        blocks.last_byte(&self.chain)
+    }
+
     /// The newest time that was placed since the series is in memory.
     pub(super) fn max_t(&self) -> i64 {
         self.max_t
