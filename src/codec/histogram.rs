@@ -208,7 +208,7 @@ fn signed(n: u64) -> i64 {
 }
 
 /// The zigzag form.
-fn zigzag(n: i64) -> u64 {
+pub(super) fn zigzag(n: i64) -> u64 {
     (n.cast_unsigned() << 1) ^ (n >> 63).cast_unsigned()
 }
 

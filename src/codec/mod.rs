@@ -8,6 +8,7 @@
 
 mod chunk;
 pub mod exposition;
+pub mod families;
 pub mod histogram;
 pub mod openmetrics;
 pub(crate) mod protobuf;

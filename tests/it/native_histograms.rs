@@ -217,6 +217,37 @@ async fn a_real_prometheus_computes_the_same() {
     }
 }
 
+/// `/federate` gives them to a Prometheus that takes protobuf.
+#[tokio::test]
+async fn a_real_prometheus_federates_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), free_port()).await;
+    let end = now() / 1000 * 1000;
+    send(&server, "h", &counter(end)).await;
+    let federate = server.url("/federate?match[]=h");
+    let text = Http::new().get(&federate).await;
+    assert_eq!((text.status, text.text()), (200, ""), "text has none");
+    let config = format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+         scrape_configs:\n\
+         - job_name: pulse\n  honor_labels: true\n  metrics_path: /federate\n\
+         \x20 params: {{\"match[]\": ['{{job=\"a\"}}']}}\n\
+         \x20 static_configs: [{{targets: ['127.0.0.1:{}']}}]\n",
+        server.port
+    );
+    let more = ["--enable-feature=native-histograms"];
+    let Some(prometheus) = Prometheus::start_with(&config, free_port(), &more) else {
+        return;
+    };
+    let ours = asked(&server.url(""), "h", end).await.unwrap();
+    assert_eq!(ours.as_array().unwrap().len(), 1, "{ours}");
+    eventually("the histogram is upstream", || async {
+        let theirs = asked(&prometheus.url(""), "h", end).await?;
+        near(&theirs, &ours).then_some(())
+    })
+    .await;
+}
+
 /// Equal but for the last digits of numbers in texts.
 fn near(a: &Value, b: &Value) -> bool {
     match (a, b) {

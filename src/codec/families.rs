@@ -1,0 +1,189 @@
+//! Metric families as protobuf: what a scraper takes native histograms in.
+//!
+//! ```text
+//! MetricFamily { string name = 1; MetricType type = 3; repeated Metric metric = 4 }
+//! Metric       { repeated LabelPair label = 1; Untyped untyped = 5;
+//!                int64 timestamp_ms = 6; Histogram histogram = 7 }
+//! LabelPair    { string name = 1; string value = 2 }
+//! Untyped      { double value = 1 }
+//! Histogram    { double sample_sum = 2; double sample_count_float = 4; sint32 schema = 5;
+//!                double zero_threshold = 6; double zero_count_float = 8;
+//!                repeated BucketSpan negative_span = 9; repeated double negative_count = 11;
+//!                repeated BucketSpan positive_span = 12; repeated double positive_count = 14 }
+//! BucketSpan   { sint32 offset = 1; uint32 length = 2 }
+//! ```
+//!
+//! Each family comes behind its length. The format has no custom buckets.
+
+use super::histogram::{spans, zigzag};
+use super::protobuf::write;
+use crate::model::histogram::{Bucket, ResetHint};
+use crate::model::{Histogram, HistogramSample, Sample};
+
+/// What the form is called.
+pub const CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
+     proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=underscores";
+
+/// Whether a client with this `Accept` header would rather have protobuf than text.
+pub fn is_preferred(accept: &str) -> bool {
+    let (mut protobuf, mut text): (f64, f64) = (0.0, 0.0);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let parameter = |name: &str| {
+            let mut all = range
+                .split(';')
+                .filter_map(|part| part.trim().split_once('='));
+            all.find(|(n, _)| *n == name).map(|(_, value)| value)
+        };
+        let quality = parameter("q").map_or(1.0, |q| q.parse().unwrap_or(0.0));
+        match kind {
+            "application/vnd.google.protobuf"
+                if parameter("proto") == Some("io.prometheus.client.MetricFamily")
+                    && parameter("encoding") == Some("delimited") =>
+            {
+                protobuf = protobuf.max(quality);
+            }
+            "text/plain" | "text/*" | "*/*" => text = text.max(quality),
+            _ => {}
+        }
+    }
+    protobuf > 0.0 && protobuf >= text
+}
+
+/// The value of a metric.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Exposed {
+    /// A number of a type that nobody knows.
+    Untyped(Sample),
+    /// A native histogram without custom buckets.
+    Histogram(HistogramSample),
+}
+
+impl Exposed {
+    /// The number of its type; metrics of one type make a family.
+    pub fn kind(&self) -> i64 {
+        match self {
+            Exposed::Untyped(_) => 3,
+            Exposed::Histogram(sample) if sample.h.hint == ResetHint::Gauge => 5,
+            Exposed::Histogram(_) => 4,
+        }
+    }
+}
+
+/// Begins a family: its name and type.
+pub fn family(name: &str, kind: i64) -> Vec<u8> {
+    let mut family = Vec::new();
+    write::bytes(&mut family, 1, name.as_bytes());
+    write::int(&mut family, 3, kind);
+    family
+}
+
+/// Adds a metric to a family.
+pub fn push<'a>(
+    family: &mut Vec<u8>,
+    labels: impl Iterator<Item = (&'a str, &'a str)>,
+    value: &Exposed,
+) {
+    let (mut metric, mut part) = (Vec::new(), Vec::new());
+    for (name, value) in labels {
+        part.clear();
+        write::bytes(&mut part, 1, name.as_bytes());
+        write::bytes(&mut part, 2, value.as_bytes());
+        write::bytes(&mut metric, 1, &part);
+    }
+    part.clear();
+    let t = match value {
+        Exposed::Untyped(sample) => {
+            write::double(&mut part, 1, sample.v);
+            write::bytes(&mut metric, 5, &part);
+            sample.t
+        }
+        Exposed::Histogram(sample) => {
+            histogram(&mut part, &sample.h);
+            write::bytes(&mut metric, 7, &part);
+            sample.t
+        }
+    };
+    write::int(&mut metric, 6, t.as_ms());
+    write::bytes(family, 4, &metric);
+}
+
+/// Ends a family: appends it behind its length.
+pub fn finish(family: &[u8], out: &mut Vec<u8>) {
+    write::varint(out, family.len() as u64);
+    out.extend_from_slice(family);
+}
+
+fn histogram(out: &mut Vec<u8>, h: &Histogram) {
+    write::double(out, 2, h.sum);
+    write::double(out, 4, h.count);
+    write::int(out, 5, zigzag(h.schema.into()).cast_signed());
+    write::double(out, 6, h.zero_threshold);
+    write::double(out, 8, h.zero_count);
+    side(out, (9, 11), &h.negative);
+    side(out, (12, 14), &h.positive);
+    if h.positive.is_empty() && h.negative.is_empty() && h.zero_threshold == 0.0 {
+        // Else it would be taken for a classic one without buckets.
+        write::bytes(out, 12, &[]);
+    }
+}
+
+fn side(out: &mut Vec<u8>, (number, counts): (u64, u64), buckets: &[Bucket]) {
+    for (offset, length) in spans(buckets) {
+        let mut span = Vec::new();
+        write::int(&mut span, 1, zigzag(offset).cast_signed());
+        write::int(&mut span, 2, length.cast_signed());
+        write::bytes(out, number, &span);
+    }
+    for bucket in buckets {
+        write::double(out, counts, bucket.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protobuf_is_written_for_those_who_prefer_it() {
+        const PROTOBUF: &str = "application/vnd.google.protobuf;\
+             proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        // What Prometheus 2.42 sends with native histograms, and without.
+        let with = format!(
+            "{PROTOBUF},application/openmetrics-text;version=1.0.0;q=0.8,\
+             application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        );
+        assert!(is_preferred(&with));
+        assert!(!is_preferred(
+            "application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1"
+        ));
+        assert!(is_preferred(&format!(
+            "text/plain;q=0.4, {PROTOBUF}; q=0.6"
+        )));
+        assert!(!is_preferred(&format!("text/plain;q=0.6,{PROTOBUF};q=0.4")));
+        assert!(!is_preferred(&format!("{PROTOBUF};q=0")));
+        assert!(!is_preferred(
+            "application/vnd.google.protobuf;encoding=delimited"
+        ));
+        assert!(!is_preferred("*/*"));
+        assert!(!is_preferred(""));
+    }
+
+    #[test]
+    fn a_family_is_behind_its_length() {
+        let mut one = family("up", 3);
+        let sample = Exposed::Untyped(Sample::new(5, 1.0));
+        push(&mut one, [("a", "b")].into_iter(), &sample);
+        let mut out = Vec::new();
+        finish(&one, &mut out);
+        let value = 1.0_f64.to_le_bytes();
+        let mut metric = vec![0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'b', 0x2a, 9, 9];
+        metric.extend(value);
+        metric.extend([0x30, 5]);
+        let mut want = vec![0, 0x0a, 2, b'u', b'p', 0x18, 3, 0x22, 21];
+        want.extend(metric);
+        want[0] = u8::try_from(want.len() - 1).unwrap();
+        assert_eq!(out, want);
+    }
+}
