@@ -1,62 +1,7 @@
-//! Any query over a few awkward series: the engine answers within its limits.
+//! See `targets/promql_engine.rs`.
 #![no_main]
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+#[path = "../targets/promql_engine.rs"]
+mod promql_engine;
 
-use libfuzzer_sys::fuzz_target;
-use pulse::model::{Labels, Matcher, Sample, Timestamp, stale_nan};
-use pulse::promql::{Engine, QueryError, Queryable, SelectHints, Series, parse};
-
-struct Few(Vec<Series>);
-
-impl Queryable for Few {
-    fn select(
-        &self,
-        start: Timestamp,
-        end: Timestamp,
-        matchers: &[Matcher],
-        _: &SelectHints,
-    ) -> Result<Vec<Series>, QueryError> {
-        let matches = |s: &&Series| matchers.iter().all(|m| m.matches_labels(&s.labels));
-        let cut = |s: &Series| Series {
-            labels: s.labels.clone(),
-            samples: s
-                .samples
-                .iter()
-                .copied()
-                .filter(|p| p.t >= start && p.t <= end)
-                .collect(),
-        };
-        let cut = self.0.iter().filter(matches).map(cut);
-        Ok(cut.filter(|s| !s.samples.is_empty()).collect())
-    }
-}
-
-fn series(pairs: &[(&str, &str)], values: &[f64]) -> Series {
-    let sample = |(i, v): (usize, &f64)| Sample::new(i as i64 * 15_000, *v);
-    Series {
-        labels: Labels::from_pairs(pairs.iter().copied()),
-        samples: values.iter().enumerate().map(sample).collect(),
-    }
-}
-
-fuzz_target!(|text: &str| {
-    let Ok(expr) = parse(text) else { return };
-    let mut few = Few(vec![
-        series(&[("__name__", "a"), ("x", "1")], &[0.0, 1.0, 5.0, 2.0, f64::NAN]),
-        series(&[("__name__", "a"), ("x", "2")], &[f64::INFINITY, -1e300, stale_nan(), 1.0]),
-        series(&[("__name__", "b"), ("x", "1"), ("le", "1")], &[1.0, 2.0, 3.0]),
-        series(&[("__name__", "b"), ("x", "1"), ("le", "+Inf")], &[2.0, 2.0, 9.0]),
-    ]);
-    few.0.sort_by(|a, b| a.labels.cmp(&b.labels));
-    let mut engine = Engine::default();
-    engine.options.samples_max = 100_000;
-    let cancel = Arc::new(AtomicBool::new(false));
-    let t = Timestamp::from_ms;
-    let _ = engine.instant(&few, &expr, t(45_000), &cancel);
-    let step = Duration::from_secs(10);
-    let _ = engine.range(&few, &expr, t(-5_000), t(90_000), step, &cancel);
-    let _ = engine.why_empty(&few, &expr, t(45_000), &cancel);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| promql_engine::run(data));

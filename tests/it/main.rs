@@ -19,6 +19,7 @@ mod digest;
 mod explain;
 mod exposition;
 mod full_disk;
+mod fuzz;
 mod handover;
 mod hostile;
 mod hostile_receivers;

@@ -42,7 +42,7 @@ fn every_script_holds() {
 }
 
 /// All scripts with the names of their files.
-fn scripts() -> Vec<(String, Script)> {
+pub(crate) fn scripts() -> Vec<(String, Script)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promql");
     let paths = std::fs::read_dir(&dir).unwrap();
     let paths = paths.map(|entry| entry.unwrap().path());
