@@ -84,6 +84,9 @@ pub struct RunArgs {
     /// Let /api/v1/admin/tsdb/... answer: delete_series, clean_tombstones, snapshot, compact.
     #[arg(long = "web.enable-admin-api")]
     pub enable_admin_api: bool,
+    /// Write nothing: queries and pages only, as on a medium that takes no writes.
+    #[arg(long)]
+    pub read_only: bool,
     /// error, warn, info, debug or trace, or target=level pairs [default: info].
     #[arg(long, alias = "log.level", value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -115,6 +118,7 @@ impl RunArgs {
             config.set_by("store.retention", "--storage.tsdb.retention.time");
         }
         config.server.enable_admin_api |= self.enable_admin_api;
+        config.store.read_only |= self.read_only;
         if let Some(level) = &self.log_level {
             config.server.log_level.clone_from(level);
             config.set_by("server.log_level", "--log-level");
@@ -222,7 +226,9 @@ mod tests {
             "--storage.tsdb.retention.time",
             "15d",
             "--web.enable-admin-api",
+            "--read-only",
         ]);
+        assert!(named.store.read_only && !plain.store.read_only);
         assert!(named.server.enable_admin_api);
         assert_eq!(named.server.listen.len(), 2);
         assert_eq!(named.server.data_dir, PathBuf::from("/d"));

@@ -244,9 +244,9 @@ impl Store {
         }
         let cache = options.store.hot_cache.as_usize();
         let l0_cache = options.store.l0_cache.as_usize();
-        let days = Days::open_whole(dir, Arc::clone(&backends), l0_cache)?;
+        let days = Days::open_whole(dir, Arc::clone(&backends), l0_cache, read_only)?;
         let coverage = days.coverage()?;
-        let aside = i64::try_from(days::quarantine::count(dir)).unwrap_or(i64::MAX);
+        let aside = i64::try_from(days.damaged()).unwrap_or(i64::MAX);
         metrics.store.quarantined.set(aside);
         refuse_days_alone(dir, &days)?;
         let (hot, meta) = if read_only {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::Error;
@@ -11,13 +11,15 @@ use super::super::deleted::Tombstones;
 use super::super::disk::{Backends, causes, io_error};
 use super::super::sealed::kept::Pages;
 use super::super::sealed::{self, Kind};
+use super::quarantine::Aside;
 use super::{DayFile, Days, OpenFile, WINDOW_S, quarantine, store_error};
 
 /// The files, or one that cannot be opened and why.
-type Found = Result<Days, (PathBuf, sealed::Error)>;
+type Found = Result<Days, (Box<DayFile>, sealed::Error)>;
 
 impl Days {
-    /// Sets the files aside that are damaged; then as [`Days::open`].
+    /// Sets the files aside that are damaged; then as [`Days::open`]. Where nothing
+    /// may be written they stay in their places and are passed over.
     ///
     /// # Errors
     /// As [`Days::open`], but not for damage.
@@ -25,13 +27,21 @@ impl Days {
         dir: &Path,
         backends: Backends,
         cache_bytes: usize,
+        read_only: bool,
     ) -> Result<Days, Error> {
+        let mut left = Vec::new();
         loop {
-            match Days::find(dir, Arc::clone(&backends), cache_bytes)? {
+            match Days::find(dir, Arc::clone(&backends), cache_bytes, &left)? {
                 Ok(days) => return Ok(days),
-                Err((path, err)) if quarantine::is_damage(&err) => {
-                    tracing::error!(path = %path.display(), error = %causes(&err), "set a damaged file aside");
-                    quarantine::set_aside(dir, &path)?;
+                Err((file, err)) if quarantine::is_damage(&err) => {
+                    let (path, error) = (file.path.display(), causes(&err));
+                    if read_only {
+                        tracing::error!(%path, error, "a file is damaged and passed over");
+                        left.push(Aside::left(&file));
+                    } else {
+                        tracing::error!(%path, error, "set a damaged file aside");
+                        quarantine::set_aside(dir, &file.path)?;
+                    }
                 }
                 Err((_, err)) => return Err(store_error(err)),
             }
@@ -47,11 +57,17 @@ impl Days {
         backends: Backends,
         cache_bytes: usize,
     ) -> Result<Days, Error> {
-        Days::find(dir, backends, cache_bytes)?.map_err(|(_, err)| store_error(err))
+        Days::find(dir, backends, cache_bytes, &[])?.map_err(|(_, err)| store_error(err))
     }
 
-    /// The files, or the first one that cannot be opened.
-    fn find(dir: &Path, backends: Backends, cache_bytes: usize) -> Result<Found, Error> {
+    /// The files, or the first one that cannot be opened; those in `left` are not
+    /// looked at.
+    fn find(
+        dir: &Path,
+        backends: Backends,
+        cache_bytes: usize,
+        left: &[Aside],
+    ) -> Result<Found, Error> {
         let days = Days {
             dir: dir.to_owned(),
             backends,
@@ -59,7 +75,7 @@ impl Days {
             pages: Arc::new(Pages::new(cache_bytes)),
             files: RwLock::default(),
             rolls: RwLock::default(),
-            aside: Mutex::new(quarantine::all(dir)),
+            aside: Mutex::new([quarantine::all(dir), left.to_vec()].concat()),
             open: Mutex::default(),
             tombstones: Tombstones::default(),
             pins: Arc::default(),
@@ -71,9 +87,12 @@ impl Days {
             let entry = entry.map_err(|err| io_error("read", dir, err))?;
             if let Some((kind, start_s)) = entry.file_name().to_str().and_then(Kind::parse) {
                 let file = DayFile::new(dir, start_s, kind);
+                if left.iter().any(|left| left.is(&file)) {
+                    continue;
+                }
                 match days.open_first(&file) {
                     Ok(opened) => file.note(opened.get()),
-                    Err(err) => return Ok(Err((file.path, err))),
+                    Err(err) => return Ok(Err((Box::new(file), err))),
                 }
                 days.insert(file);
             }

@@ -5,6 +5,8 @@
 //! so, rather than give the day's samples in part. Who has read the file's name in
 //! the log and gives the day up, removes it from the folder and starts pulse again.
 //!
+//! On a read-only start it stays where it is, and the same is said of its day.
+//!
 //! A file in which a reader finds a damaged part later is rewritten without that
 //! part; it is kept in `quarantine/salvaged/`, and its day goes on serving.
 
@@ -14,7 +16,7 @@ use super::super::disk::{io_error, sync_dir};
 use super::super::sealed::{self, Kind};
 use super::super::tables;
 use super::super::{Error, sealed::Error as SealedError};
-use super::DAY_MS;
+use super::{DAY_MS, DayFile, Days, lock};
 
 /// The folder in the data directory.
 const FOLDER: &str = "quarantine";
@@ -28,6 +30,8 @@ pub(super) struct Aside {
     start_s: u32,
     kind: Kind,
     path: PathBuf,
+    /// It could not be moved, and is in its place.
+    is_left: bool,
 }
 
 impl Aside {
@@ -36,7 +40,21 @@ impl Aside {
             start_s,
             kind,
             path,
+            is_left: false,
         }
+    }
+
+    /// One that stays in its place.
+    pub(super) fn left(file: &DayFile) -> Aside {
+        Aside {
+            is_left: true,
+            ..Aside::new(file.start_s, file.kind, file.path.clone())
+        }
+    }
+
+    /// Whether it is this file.
+    pub(super) fn is(&self, file: &DayFile) -> bool {
+        self.path == file.path
     }
 
     fn overlaps(&self, start: i64, end: i64) -> bool {
@@ -110,6 +128,14 @@ pub(super) fn all(dir: &Path) -> Vec<Aside> {
     files.collect()
 }
 
+impl Days {
+    /// How many damaged files there are: set aside, salvaged, or left in their places.
+    pub(in crate::store) fn damaged(&self) -> usize {
+        let aside = lock(&self.aside);
+        count(&self.dir) + aside.iter().filter(|file| file.is_left).count()
+    }
+}
+
 /// How many damaged files lie in the folders.
 pub(in crate::store) fn count(dir: &Path) -> usize {
     let folder = dir.join(FOLDER);
@@ -141,8 +167,13 @@ pub(super) fn check(
         None => Ok(()),
         Some(file) => Err(sealed::Error::Damaged {
             path: file.path.clone(),
-            what: "set aside at start; queries work without it once it is removed from there"
-                .to_owned(),
+            what: match file.is_left {
+                true => "it was left in its place at a read-only start",
+                false => {
+                    "set aside at start; queries work without it once it is removed from there"
+                }
+            }
+            .to_owned(),
         }),
     }
 }
@@ -155,8 +186,30 @@ mod tests {
     use crate::store::{Store, sealed};
     use crate::telemetry::Metrics;
     use std::path::Path;
+    use std::sync::Arc;
 
     const DAY: i64 = 86_400_000;
+
+    fn open_read_only(dir: &Path) -> (Store, Arc<Metrics>) {
+        let mut options = options(dir);
+        options.store.read_only = true;
+        let metrics = Metrics::new();
+        let clock = manual(T0 + 60_000).0;
+        let store = Store::open(options, clock, Arc::clone(&metrics));
+        (store.unwrap(), metrics)
+    }
+
+    /// The names and bytes of all files.
+    fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let files = paths.filter(|path| path.extension().is_some_and(|e| e == "redb"));
+        let mut files: Vec<_> = files
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
 
     fn open(dir: &Path) -> Store {
         Store::open(options(dir), manual(T0 + 60_000).0, Metrics::new()).unwrap()
@@ -210,6 +263,19 @@ mod tests {
             store.close().await;
             drop(store);
             damage(&dir.path().join("l0-20231113.redb"));
+
+            // A read-only start leaves it where it is, however often.
+            let before = files(dir.path());
+            for _ in 0..2 {
+                let (store, metrics) = open_read_only(dir.path());
+                let text = from(&store, T0 - 3 * DAY).expect_err("a day is missing");
+                let wanted = ["/l0-20231113.redb", "read-only start"];
+                assert!(wanted.iter().all(|w| text.contains(w)), "{n}: {text}");
+                assert_eq!(from(&store, T0 - DAY / 2), Ok(1), "{n}");
+                assert_eq!(metrics.store.quarantined.get(), 1);
+            }
+            assert_eq!(files(dir.path()), before, "{n}");
+            assert!(!dir.path().join("quarantine").exists());
 
             for _ in 0..2 {
                 // The second start finds the file where the first one put it.
