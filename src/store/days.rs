@@ -292,9 +292,9 @@ impl Days {
         let mut open = lock(&self.open);
         open.retain(|other| !Arc::ptr_eq(other, &file));
         open.push(Arc::clone(&file));
-        if open.len() > OPEN_MAX {
-            open.remove(0);
-        }
+        let oldest = (open.len() > OPEN_MAX).then(|| open.remove(0));
+        drop(open);
+        drop(oldest);
         Ok(file)
     }
 
@@ -328,7 +328,11 @@ impl Days {
 
     /// Closes a file, so that the next use opens it anew: after an error in it.
     fn close(&self, day: &DayFile) {
-        lock(&self.open).retain(|file| !Arc::ptr_eq(&file.is_open, &day.is_open));
+        let is_it = |file: &mut Arc<OpenFile>| Arc::ptr_eq(&file.is_open, &day.is_open);
+        let closed: Vec<Arc<OpenFile>> = lock(&self.open).extract_if(.., is_it).collect();
+        // To close a large file that is gone from its directory takes long: readers of
+        // other files do not wait for it.
+        drop(closed);
     }
 
     /// The file of hours of a window's day, made when it is missing. Under another
