@@ -222,6 +222,10 @@ pub enum PayloadFormat {
     Json,
     /// One number as text.
     Number,
+    /// Whether something is there, as wills and birth messages say it: `online`,
+    /// `offline` and their like, alone or as `state`, `status`, `online` or `connected`
+    /// of a JSON object. The value is 1 or 0.
+    State,
 }
 
 /// How a time in a payload is written.

@@ -133,6 +133,7 @@ pub fn decode(
         .map_err(|err| Refused::new(Reason::Encoding, err.to_string()))?;
     match map.format {
         PayloadFormat::Number => number(text, out),
+        PayloadFormat::State => state(text, out),
         PayloadFormat::Json => json(map, limits, tenant, text, out),
     }
 }
@@ -145,6 +146,47 @@ fn number(text: &str, out: &mut Reading) -> Result<(), Refused> {
             Ok(())
         }
         _ => Err(Refused::new(Reason::Parse, "not a finite number")),
+    }
+}
+
+/// What wills and birth messages say of a device or a gateway: as Sparkplug, Homie,
+/// Tasmota and Zigbee2MQTT write it.
+fn state(text: &str, out: &mut Reading) -> Result<(), Refused> {
+    let value = match serde_json::from_str(text.trim()) {
+        Ok(serde_json::Value::Object(fields)) => {
+            let names = ["state", "status", "online", "connected"];
+            names
+                .iter()
+                .find_map(|name| fields.get(*name))
+                .and_then(is_there)
+        }
+        Ok(value) => is_there(&value),
+        Err(_) => is_there(&serde_json::Value::String(text.to_owned())),
+    };
+    let value = value.ok_or_else(|| {
+        let text = "not a state, expected online, offline or their like";
+        Refused::new(Reason::Parse, text)
+    })?;
+    out.path.push_str(NUMBER_FIELD);
+    out.push(value);
+    Ok(())
+}
+
+fn is_there(value: &serde_json::Value) -> Option<f64> {
+    let word = match value {
+        serde_json::Value::Bool(value) => return Some(f64::from(u8::from(*value))),
+        serde_json::Value::Number(number) => number.to_string(),
+        serde_json::Value::String(text) => text.trim().to_ascii_lowercase(),
+        _ => return None,
+    };
+    match word.as_str() {
+        "online" | "up" | "on" | "connected" | "ready" | "alive" | "birth" | "true" | "1" => {
+            Some(1.0)
+        }
+        "offline" | "down" | "off" | "disconnected" | "lost" | "dead" | "death" | "false" | "0" => {
+            Some(0.0)
+        }
+        _ => None,
     }
 }
 

@@ -249,6 +249,30 @@ fn a_plain_number_is_one_value() {
 }
 
 #[test]
+fn a_state_is_one_or_zero() {
+    let state = map(|m| m.format = PayloadFormat::State);
+    for (text, want) in [
+        ("online", 1.0),
+        (" Offline\n", 0.0),
+        ("\"LOST\"", 0.0),
+        ("1", 1.0),
+        ("false", 0.0),
+        ("{\"online\":true,\"timestamp\":1}", 1.0),
+        ("{\"state\":\"offline\"}", 0.0),
+    ] {
+        let reading = read(&state, text.as_bytes()).unwrap();
+        assert_eq!(
+            reading.values().collect::<Vec<_>>(),
+            [("value", want)],
+            "{text}"
+        );
+    }
+    for bad in ["", "maybe", "2", "[1]", "{}", "{\"state\":null}"] {
+        check_refused(&state, bad.as_bytes(), Reason::Parse, "not a state");
+    }
+}
+
+#[test]
 fn a_reading_is_empty_before_it_is_filled_again() {
     let any = map(|_| {});
     let mut out = Reading::default();
