@@ -84,6 +84,16 @@ fn field(html: &str, name: &str) -> String {
     value.split('"').next().unwrap().to_owned()
 }
 
+#[tokio::test]
+async fn alerts_that_others_sent_are_on_the_page_of_alerts() {
+    let mut browser = Browser::new().await;
+    let page = browser.get("/alerts").await;
+    for words in ["Of others", "2 of others", "site=\"south\"", "&#60;b&#62;"] {
+        assert!(page.contains(words), "{words} not in {page}");
+    }
+    assert!(!page.contains("north\"<b>"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silence_is_previewed_made_changed_and_ended_without_scripts() {
     let mut browser = Browser::new().await;

@@ -1,14 +1,17 @@
 //! `/alerts`: what fires and what may, then all rules with their health.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use jiff::tz::TimeZone;
 
 use super::frame::{Frame, respond};
 use super::request::Request;
 use super::time::{ago, span, took};
-use crate::alerting::hex;
+use crate::alerting::{AlertStatus, Picture, hex};
 use crate::chart::Format;
 use crate::model::Timestamp;
 use crate::model::labels::METRIC_NAME;
@@ -26,6 +29,8 @@ struct AlertsPage {
     unsaved: usize,
     rules: usize,
     active: Vec<ActiveRow>,
+    /// Those that others sent us.
+    posted: Vec<ActiveRow>,
     groups: Vec<GroupRow>,
 }
 
@@ -85,9 +90,24 @@ pub(super) async fn page(State(context): State<Context>, request: Request) -> Re
             ..active_row(rule, alert, now)
         })
         .collect();
+    let posted = match context.alerting.picture().await {
+        Ok(picture) => posted_rows(&picture, &zone, now),
+        Err(err) => {
+            tracing::error!(error = %err, "cannot read the alerts of others");
+            Vec::new()
+        }
+    };
+    let of_others = match posted.len() {
+        0 => String::new(),
+        n => format!(" · {n} of others"),
+    };
     let page = AlertsPage {
         frame: Frame::new(&context, &request, "Alerts", "/alerts").with_refresh(&request, 5, false),
-        summary: format!("{firing} firing · {} pending", found.len() - firing),
+        summary: format!(
+            "{firing} firing · {} pending{of_others}",
+            found.len() - firing
+        ),
+        posted,
         unsaved: context.store.unsaved_rows(),
         rules: groups.iter().map(|group| group.rules.len()).sum(),
         active,
@@ -108,7 +128,6 @@ fn active_row(rule: &RuleView, alert: &AlertView, now: Timestamp) -> ActiveRow {
         .labels
         .iter()
         .filter(|(n, _)| *n != "alertname" && *n != METRIC_NAME);
-    let words = ["summary", "message", "description"];
     ActiveRow {
         state: if alert.state == AlertState::Firing {
             "Firing"
@@ -121,11 +140,7 @@ fn active_row(rule: &RuleView, alert: &AlertView, now: Timestamp) -> ActiveRow {
             "warn"
         },
         name: rule.name.clone(),
-        summary: words
-            .iter()
-            .find_map(|w| alert.annotations.get(*w))
-            .cloned()
-            .unwrap_or_default(),
+        summary: summary(&alert.annotations),
         labels: labels.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         value: Format::of("short").format(alert.value).to_string(),
         url: graph_url(&rule.query),
@@ -133,6 +148,41 @@ fn active_row(rule: &RuleView, alert: &AlertView, now: Timestamp) -> ActiveRow {
         age: span(now.ms_since(alert.active_at)),
         since: String::new(),
     }
+}
+
+/// Alerts that other Prometheis sent us, at most 500, those that began first in front.
+fn posted_rows(picture: &Picture, zone: &TimeZone, now: Timestamp) -> Vec<ActiveRow> {
+    let all = picture.alerts.iter().filter(|status| !status.alert.is_own);
+    let mut posted: Vec<&AlertStatus> = all.collect();
+    posted.sort_by_key(|status| status.alert.starts_at);
+    let row = |status: &&AlertStatus| {
+        let alert = &status.alert;
+        let labels = alert.labels.iter().filter(|(name, _)| *name != "alertname");
+        let (state, state_class) = match status.is_suppressed() {
+            true => ("Suppressed", "warn"),
+            false => ("Firing", "crit"),
+        };
+        ActiveRow {
+            state,
+            state_class,
+            name: alert.labels.value("alertname").to_owned(),
+            summary: summary(&alert.annotations),
+            labels: labels.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+            value: String::new(),
+            url: String::new(),
+            page: format!("/alerts/{}", hex(alert.labels.fingerprint())),
+            age: span(now.ms_since(alert.starts_at)),
+            since: civil(alert.starts_at, zone, "%-d %b %Y %H:%M:%S %Z").unwrap_or_default(),
+        }
+    };
+    posted.iter().take(500).map(row).collect()
+}
+
+/// The annotation that says most.
+fn summary(annotations: &BTreeMap<String, String>) -> String {
+    let words = ["summary", "message", "description"];
+    let found = words.iter().find_map(|word| annotations.get(*word));
+    found.cloned().unwrap_or_default()
 }
 
 fn group_row(group: &GroupView, now: Timestamp) -> GroupRow {
