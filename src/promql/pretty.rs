@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::ast::{Aggregate, Binary, Call, Expr, ExprKind};
+use super::printer::INFINITY;
 
 /// What fits on a line, in bytes; indentation does not count.
 const LINE_MAX: usize = 100;
@@ -76,7 +77,12 @@ fn pretty_aggregate(aggregate: &Aggregate, level: usize, out: &mut String) {
 }
 
 fn pretty_binary(binary: &Binary, level: usize, out: &mut String) {
-    binary.lhs.write_pretty(level + 1, out);
+    if binary.raises_infinity() {
+        indent(level + 1, out);
+        out.push_str(INFINITY);
+    } else {
+        binary.lhs.write_pretty(level + 1, out);
+    }
     out.push('\n');
     indent(level, out);
     write!(out, "{}", binary.operator()).expect("writing to a String works");

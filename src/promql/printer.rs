@@ -6,7 +6,8 @@
 use std::fmt;
 
 use super::ast::{
-    Aggregate, At, Binary, Bounds, Call, Card, Expr, ExprKind, Fill, Matrix, Selector, Subquery,
+    Aggregate, At, Binary, BinaryOp, Bounds, Call, Card, Expr, ExprKind, Fill, Matrix, Selector,
+    Subquery,
 };
 use super::length::Length;
 use super::literal::{Duration, GoFloat, GoQuoted};
@@ -87,7 +88,24 @@ impl fmt::Display for Aggregate {
 
 impl fmt::Display for Binary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.lhs, self.operator(), self.rhs)
+        if self.raises_infinity() {
+            f.write_str(INFINITY)?;
+        } else {
+            self.lhs.fmt(f)?;
+        }
+        write!(f, " {} {}", self.operator(), self.rhs)
+    }
+}
+
+/// Infinity without the sign that it is printed with.
+pub(super) const INFINITY: &str = "Inf";
+
+impl Binary {
+    /// Whether this is a power of infinity, whose sign would be read as one of the
+    /// whole power.
+    pub(super) fn raises_infinity(&self) -> bool {
+        let is_infinity = |kind: &ExprKind| matches!(kind, ExprKind::Number(number) if number.value == f64::INFINITY);
+        self.op == BinaryOp::Pow && is_infinity(&self.lhs.kind)
     }
 }
 

@@ -132,6 +132,18 @@ fn group(expr: &Expr, out: &mut String) {
     }
 }
 
+/// Its sign would be that of the power: fuzzing found it.
+#[test]
+fn a_power_of_infinity_prints_without_a_sign() {
+    check("inf ^ (m)", "Inf ^ (m)");
+    check("-inf ^ m", "-Inf ^ m");
+    check("a ^ +inf ^ b", "a ^ +Inf ^ b");
+    check("a ^ inf ^ b * inf", "a ^ Inf ^ b * +Inf");
+    let long = format!("Inf ^ sum({})", ["abcdefghij"; 12].join(" + "));
+    let expr = parse(&long).unwrap();
+    assert_eq!(parse(&expr.pretty()), Ok(expr));
+}
+
 #[test]
 fn operators_and_aggregations_print_canonically() {
     same("a + on (x, y) b");
