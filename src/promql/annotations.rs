@@ -5,6 +5,7 @@
 
 use super::ast::Span;
 use super::literal::{GoFloat, GoQuoted};
+use crate::model::Timestamp;
 use crate::model::histogram::Merged;
 
 /// Where metric names of counters end.
@@ -165,6 +166,14 @@ impl Annotations {
             for_metric(metric)
         );
         self.info(&text, span);
+    }
+
+    /// Samples that are gone, and what stands for them.
+    pub(super) fn rolled_up(&mut self, until: Timestamp, bucket: &str) {
+        let text = format!(
+            "PromQL info: samples before {until} are gone, roll-ups of {bucket} stand for them"
+        );
+        push(&mut self.infos, text);
     }
 
     /// Takes over what was noted elsewhere.

@@ -33,6 +33,9 @@ pub struct SelectHints {
     pub samples_max: usize,
     /// Only the newest sample of each series is needed; older ones may come too.
     pub newest_only: bool,
+    /// What [`Queryable::reduced`] said yes to: what stands for buckets comes in the
+    /// place of samples. A sample alone stands for itself, and counts 1.
+    pub reduce: Option<Reduce>,
     /// Stop with [`QueryError::Cancelled`] soon after this turns true.
     pub cancel: Arc<AtomicBool>,
 }
@@ -43,6 +46,7 @@ impl Default for SelectHints {
             series_max: 1_000_000,
             samples_max: 50_000_000,
             newest_only: false,
+            reduce: None,
             cancel: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -66,6 +70,55 @@ pub enum Fold {
 impl Fold {
     /// All of them.
     pub const ALL: [Fold; 5] = [Fold::Last, Fold::Min, Fold::Max, Fold::Sum, Fold::Count];
+}
+
+/// What a query makes of a selection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reduce {
+    /// What may stand for the samples of a bucket.
+    pub fold: Fold,
+    /// Windows begin and end at multiples of this only, in ms.
+    pub grid_ms: i64,
+}
+
+/// What will be read in the place of samples.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Reduced {
+    /// Where samples are gone, so that the answer is not what it was.
+    pub coarse: Vec<Coarse>,
+}
+
+/// Up to a time, buckets of one length stand for samples that are gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Coarse {
+    /// The time in ms.
+    pub until_ms: i64,
+    /// The length in ms.
+    pub bucket_ms: i64,
+}
+
+impl Reduced {
+    /// Notes one more; of each length the latest stays.
+    pub fn add(&mut self, one: Coarse) {
+        let mut known = self.coarse.iter_mut();
+        match known.find(|known| known.bucket_ms == one.bucket_ms) {
+            Some(known) => known.until_ms = known.until_ms.max(one.until_ms),
+            None => self.coarse.push(one),
+        }
+    }
+
+    /// The longest of these gaps; 0 when no samples are gone.
+    pub fn longest_ms(&self) -> i64 {
+        let lengths = self.coarse.iter().map(|one| one.bucket_ms);
+        lengths.max().unwrap_or(0)
+    }
+
+    /// How far apart two samples that belong together may be, besides their interval,
+    /// when the earlier one is of this time.
+    pub fn gap_ms(&self, t: i64) -> i64 {
+        let reaching = self.coarse.iter().filter(|one| t <= one.until_ms);
+        reaching.map(|one| one.bucket_ms).max().unwrap_or(0)
+    }
 }
 
 /// Why a selection gave nothing.
@@ -118,6 +171,19 @@ pub trait Queryable: Send + Sync {
         _hints: &SelectHints,
     ) -> Result<Vec<HistogramSeries>, QueryError> {
         Ok(Vec::new())
+    }
+
+    /// Whether something else would be read for this than samples, if
+    /// [`SelectHints::reduce`] asks for it: what gives the same answer, or what is
+    /// left where samples are gone. `None`: samples.
+    fn reduced(
+        &self,
+        _start: Timestamp,
+        _end: Timestamp,
+        _matchers: &[Matcher],
+        _reduce: Reduce,
+    ) -> Option<Reduced> {
+        None
     }
 
     /// Where the data stands in the order of its changes. `None`: that is not

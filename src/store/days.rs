@@ -12,12 +12,13 @@
 mod find;
 pub(super) mod quarantine;
 mod read;
+pub(super) mod reduce;
 pub(super) mod rewrite;
 pub(super) mod rolls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -66,6 +67,8 @@ pub(super) struct Days {
     suspects: Mutex<BTreeSet<u32>>,
     /// Roll-ups in which one did.
     suspect_rolls: Mutex<BTreeSet<(u32, Kind)>>,
+    /// Counts the roll-ups that were made.
+    rolls_made: AtomicU64,
 }
 
 /// By the second at which the day starts.

@@ -80,7 +80,7 @@ pub use state::Table;
 
 use crate::config;
 use crate::model::{Clock, Labels, Matcher, Timestamp};
-use crate::promql::queryable::Take;
+use crate::promql::queryable::{Reduce, Reduced, Take};
 use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 use crate::telemetry::Metrics;
 
@@ -707,6 +707,16 @@ impl Queryable for Store {
         hints: &SelectHints,
     ) -> Result<Vec<HistogramSeries>, QueryError> {
         select::histograms(&self.shared, (start, end), matchers, hints)
+    }
+
+    fn reduced(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        matchers: &[Matcher],
+        reduce: Reduce,
+    ) -> Option<Reduced> {
+        select::reduced(&self.shared, (start, end), matchers, reduce)
     }
 
     fn version(&self) -> Option<u64> {

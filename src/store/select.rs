@@ -10,11 +10,12 @@ pub(super) use lists::{label_names, label_values, series};
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::days::reduce::count_each;
 use super::native;
 use super::sealed;
 use super::shared::Shared;
 use crate::model::{Labels, Matcher, Sample, Timestamp};
-use crate::promql::queryable::Take;
+use crate::promql::queryable::{Fold, Reduce, Reduced, Take};
 use crate::promql::{HistogramSeries, QueryError, SelectHints, Series};
 
 /// At most about so many samples are decoded at once: 2 MiB, what a core keeps near.
@@ -97,6 +98,27 @@ pub(super) fn for_each(
     })
 }
 
+/// See [`crate::promql::Queryable::reduced`].
+pub(super) fn reduced(
+    shared: &Shared,
+    (start, end): (Timestamp, Timestamp),
+    matchers: &[Matcher],
+    reduce: Reduce,
+) -> Option<Reduced> {
+    let reduced = shared.days.reduced((start.as_ms(), end.as_ms()), reduce)?;
+    // Native histograms have no roll-ups: where some may stand beside the numbers, a
+    // function has to see each of those.
+    let index = shared.index();
+    let is_mixed = reduce.fold != Fold::Last
+        && !index.native_parts().is_empty()
+        && !index.matching(&native::part_matchers(matchers)).is_empty();
+    if is_mixed {
+        return None;
+    }
+    shared.metrics.store.rollup_reads.inc();
+    Some(reduced)
+}
+
 /// See [`crate::promql::Queryable::histograms`].
 pub(super) fn histograms(
     shared: &Shared,
@@ -113,6 +135,7 @@ pub(super) fn histograms(
     // A histogram needs all its parts of one time, so the newest of each is not enough.
     let hints = SelectHints {
         newest_only: false,
+        reduce: None,
         ..hints.clone()
     };
     let mut take = |labels: &Labels, samples: &[Sample]| {
@@ -229,12 +252,20 @@ impl Chunk {
         hints: &SelectHints,
     ) -> Result<(), QueryError> {
         let range = (start.as_ms(), end.as_ms());
-        for buffers in [&mut self.samples, &mut self.recent] {
-            buffers.resize_with(targets.len(), Vec::new);
-            buffers.iter_mut().for_each(Vec::clear);
-        }
-        if !(hints.newest_only && self.read_newest(shared, targets, range)) {
-            self.read_all(shared, targets, range, hints.samples_max)?;
+        loop {
+            let made = shared.days.rolls_made();
+            for buffers in [&mut self.samples, &mut self.recent] {
+                buffers.resize_with(targets.len(), Vec::new);
+                buffers.iter_mut().for_each(Vec::clear);
+            }
+            if !(hints.newest_only && self.read_newest(shared, targets, range)) {
+                self.read_all(shared, targets, range, hints)?;
+            }
+            // What was in memory may be in roll-ups that were made since, and would
+            // count twice.
+            if hints.reduce.is_none() || made == shared.days.rolls_made() {
+                break;
+            }
         }
         let index = shared.index();
         self.labels.clear();
@@ -252,20 +283,28 @@ impl Chunk {
         shared: &Shared,
         targets: &[Target],
         (start, end): (i64, i64),
-        samples_max: usize,
+        hints: &SelectHints,
     ) -> Result<(), QueryError> {
         let mut held = 0;
         for ((_, id), recent) in targets.iter().zip(&mut self.recent) {
             shared.head.read(*id, start, end, recent);
             held += recent.len();
         }
-        let left = samples_max
+        let left = hints
+            .samples_max
             .checked_sub(held)
             .ok_or(QueryError::TooManySamples)?;
-        shared
-            .days
-            .read(targets, start, end, left, &mut self.samples)
-            .map_err(|err| query_error(shared, err))?;
+        let days = &shared.days;
+        match hints.reduce {
+            None => days.read(targets, start, end, left, &mut self.samples),
+            Some(reduce) => {
+                if reduce.fold == Fold::Count {
+                    self.recent.iter_mut().for_each(|s| count_each(s));
+                }
+                days.read_reduced(targets, (start, end), reduce, left, &mut self.samples)
+            }
+        }
+        .map_err(|err| query_error(shared, err))?;
         for (samples, recent) in self.samples.iter_mut().zip(&self.recent) {
             merge(samples, recent);
         }

@@ -30,6 +30,27 @@ pub(super) fn latest(
     }
 }
 
+/// The same where each sample is seen for as long as `reach` says for its time.
+pub(super) fn latest_reaching(
+    samples: &[Sample],
+    steps: Steps,
+    reach: &dyn Fn(i64) -> i64,
+    times: bool,
+    cells: &mut Vec<f64>,
+) {
+    for i in 0..steps.count {
+        let t = steps.time(i);
+        let seen = samples[..samples.partition_point(|s| s.t.as_ms() <= t)].last();
+        let seen = seen.filter(|s| s.t.as_ms() > t.saturating_sub(reach(s.t.as_ms())));
+        cells.push(match seen {
+            Some(s) if is_stale_nan(s.v) => absent(),
+            Some(s) if times => s.t.as_secs_f64(),
+            Some(s) => s.v,
+            None => absent(),
+        });
+    }
+}
+
 /// The latest sample of either kind at a time; of two at the same, the number.
 pub(super) fn latest_mixed(
     samples: &[Sample],

@@ -20,6 +20,7 @@ mod info;
 mod latest;
 mod native;
 mod read;
+mod reduce;
 mod relabel;
 mod select;
 mod sets;

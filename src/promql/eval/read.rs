@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::super::annotations::Annotations;
 use super::super::ast::Selector;
 use super::super::grid::Grid;
-use super::super::queryable::{QueryError, SelectHints, Take};
+use super::super::queryable::{QueryError, Reduce, SelectHints, Take};
 use super::super::window::{Plan, Windows};
 use super::{Evaluator, Result};
 use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp};
@@ -19,6 +19,8 @@ pub(super) struct Wanted<'a> {
     pub(super) range: (i64, i64),
     /// Whether the newest sample of each series is enough.
     pub(super) newest_only: bool,
+    /// What stands for samples, if something does.
+    pub(super) reduce: Option<Reduce>,
 }
 
 impl<'a> Wanted<'a> {
@@ -28,6 +30,7 @@ impl<'a> Wanted<'a> {
             matchers: &selector.matchers,
             range: windows.reach(),
             newest_only: false,
+            reduce: None,
         }
     }
 }
@@ -96,6 +99,7 @@ impl Evaluator<'_> {
             series_max: self.options.series_max,
             samples_max: self.options.samples_max,
             newest_only: wanted.newest_only,
+            reduce: wanted.reduce,
             cancel: self.cancel.clone(),
         };
         let room = self.options.samples_max.saturating_sub(self.held);

@@ -6,11 +6,12 @@ use super::super::annotations::Annotations;
 use super::super::ast::{Bounds, Expr, ExprKind, Matrix, Selector, Span, Subquery};
 use super::super::engine::{histograms, samples};
 use super::super::grid::{Element, Grid, Scalar, Steps, absent};
-use super::super::queryable::QueryError;
+use super::super::queryable::{Fold, QueryError};
 use super::super::value::RangeSeries;
 use super::super::window::{self, Mixed, Plan, WindowFunction, Windows};
-use super::latest::{latest, latest_mixed};
+use super::latest::{latest, latest_mixed, latest_reaching};
 use super::read::Wanted;
+use super::reduce;
 use super::{Evaluator, Result};
 use crate::model::labels::METRIC_NAME;
 use crate::model::{HistogramSample, Labels, Sample, Timestamp, is_stale_nan};
@@ -43,11 +44,19 @@ impl Evaluator<'_> {
         let smoothed = selector.bounds == Bounds::Smoothed;
         let ahead = if smoothed { lookback } else { 0 };
         let to = looks.last().saturating_add(ahead);
-        let wanted = Wanted {
+        let mut wanted = Wanted {
             matchers: &selector.matchers,
             range: (from, to),
             newest_only: looks.count == 1 && !smoothed,
+            reduce: None,
         };
+        let grid_ms = if smoothed {
+            1
+        } else {
+            reduce::grid_of_looks(looks)
+        };
+        let gaps = self.reduce(&mut wanted, Fold::Last, grid_ms);
+        wanted.range.0 = from.saturating_sub(gaps.longest_ms());
         let grid = self.rows(&wanted, &|part, labels, samples, native| {
             if !native.is_empty() && !smoothed {
                 let at = |i| latest_mixed(samples, native, looks.time(i), lookback, times);
@@ -60,6 +69,9 @@ impl Evaluator<'_> {
                     let samples = without_stale(samples, &mut part.buffer);
                     let at = |i| window::smoothed_at(samples, looks.time(i), lookback);
                     cells.extend((0..looks.count).map(|i| at(i).unwrap_or_else(absent)));
+                } else if gaps.longest_ms() > 0 {
+                    let reach = |t| lookback.saturating_add(gaps.gap_ms(t));
+                    latest_reaching(samples, looks, &reach, times, cells);
                 } else {
                     latest(samples, looks, lookback, times, cells);
                 }
@@ -104,9 +116,26 @@ impl Evaluator<'_> {
         call: &WindowCall<'_>,
         windows: &Windows,
     ) -> Result<Grid> {
-        let wanted = Wanted::all(selector, windows);
+        if call.function == WindowFunction::Avg
+            && let Some(grid) = self.rolled_mean(selector, call, windows)?
+        {
+            return Ok(grid);
+        }
+        let mut wanted = Wanted::all(selector, windows);
+        let function = self.reduce_windows(&mut wanted, call.function, windows);
+        let call = &WindowCall { function, ..*call };
+        self.windows_of(&wanted, call, windows)
+    }
+
+    /// A function of the windows of what is read.
+    pub(super) fn windows_of(
+        &mut self,
+        wanted: &Wanted<'_>,
+        call: &WindowCall<'_>,
+        windows: &Windows,
+    ) -> Result<Grid> {
         let tally = std::mem::take(&mut self.tally);
-        let grid = self.rows(&wanted, &|part, labels, samples, native| {
+        let grid = self.rows(wanted, &|part, labels, samples, native| {
             let samples = without_stale(samples, &mut part.buffer);
             tally.windows(windows, samples, native);
             if !native.is_empty() && windows.bounds == Bounds::Inside {
@@ -206,7 +235,9 @@ impl Evaluator<'_> {
                     }
                     held
                 };
-                self.visit(&Wanted::all(selector, &windows), &mut [&mut take])?;
+                let mut wanted = Wanted::all(selector, &windows);
+                self.reduce(&mut wanted, Fold::Last, 1);
+                self.visit(&wanted, &mut [&mut take])?;
                 for one in &series {
                     self.tally.windows(&windows, &one.samples, &one.histograms);
                 }

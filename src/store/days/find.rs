@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::Error;
@@ -81,6 +82,7 @@ impl Days {
             pins: Arc::default(),
             suspects: Mutex::default(),
             suspect_rolls: Mutex::default(),
+            rolls_made: AtomicU64::default(),
         };
         let entries = std::fs::read_dir(dir).map_err(|err| io_error("read", dir, err))?;
         for entry in entries {

@@ -150,6 +150,12 @@ pub(in crate::store) fn count(dir: &Path) -> usize {
     files.count()
 }
 
+/// Whether roll-ups of the closed range were set aside.
+pub(super) fn has_rolls(aside: &[Aside], (start, end): (i64, i64)) -> bool {
+    let mut rolls = aside.iter().filter(|file| file.kind.is_roll());
+    rolls.any(|file| file.overlaps(start, end))
+}
+
 /// Says that a day in the closed range is not whole. Roll-ups do not matter where
 /// something of the day has what they had.
 ///

@@ -10,6 +10,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 
@@ -74,6 +75,11 @@ pub(super) fn has_all(file: &DayFile, others: &[Arc<DayFile>]) -> bool {
 }
 
 impl Days {
+    /// How many roll-ups were made so far.
+    pub(in crate::store) fn rolls_made(&self) -> u64 {
+        self.rolls_made.load(Ordering::Acquire)
+    }
+
     /// All files of roll-ups, those of the oldest day first.
     pub(in crate::store) fn all_rolls(&self) -> Vec<Arc<DayFile>> {
         self.read_files(Kind::Roll5m).values().cloned().collect()
@@ -156,6 +162,7 @@ impl Days {
         }
         let entries = generation.samples;
         self.replace(new, generation, &covered).map_err(failed)?;
+        self.rolls_made.fetch_add(1, Ordering::Release);
         Ok(entries)
     }
 
@@ -193,7 +200,7 @@ impl Days {
         // Nobody opens it meanwhile, under whose name nothing would be.
         let slot = lock(&day.file);
         let path = quarantine::set_aside(&self.dir, &day.path)?;
-        day.gone.store(true, std::sync::atomic::Ordering::Release);
+        day.gone.store(true, Ordering::Release);
         self.write_files(kind).remove(&(start_s, kind));
         drop(slot);
         self.close(&day);

@@ -280,6 +280,7 @@ pub(super) fn names(setup: &Setup) -> Vec<String> {
     names
 }
 
+mod reduced;
 mod rolls;
 
 const DAY_FILE: &str = "day-20231114.redb";

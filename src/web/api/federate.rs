@@ -70,6 +70,7 @@ fn read(
     let lookback = i64::try_from(options.lookback.as_millis()).unwrap_or(i64::MAX);
     let from = now.plus_ms(1 - lookback);
     let hints = SelectHints {
+        reduce: None,
         series_max: options.series_max,
         samples_max: options.samples_max,
         newest_only: true,

@@ -124,6 +124,7 @@ impl Reader {
         query.matchers.retain(|m| !self.is_external(m));
         let options = &self.context.engine.options;
         let hints = SelectHints {
+            reduce: None,
             series_max: options.series_max,
             samples_max: options.samples_max,
             newest_only: false,

@@ -1,0 +1,213 @@
+//! What queries make of roll-ups: the same answer as of samples, or one that says that
+//! samples are gone.
+
+use std::sync::atomic::AtomicBool;
+
+use super::rolls::{DAY, options};
+use super::*;
+use crate::model::stale_nan;
+use crate::promql::{Engine, Output, RangeSeries, Value, parse};
+
+/// The start of the first whole day before that of T0.
+const DAY0: i64 = T0 - 22 * HOUR - DAY;
+
+const MINUTE: i64 = 60_000;
+
+fn ask(store: &Store, query: &str, (from, to, step): (i64, i64, i64)) -> Output {
+    let expr = parse(query).unwrap_or_else(|err| panic!("{query}: {err}"));
+    let (from, to) = (Timestamp::from_ms(from), Timestamp::from_ms(to));
+    let step = Duration::from_millis(u64::try_from(step).unwrap());
+    let cancel = Arc::new(AtomicBool::new(false));
+    // A new engine each time: it keeps no answers.
+    Engine::default()
+        .range(store, &expr, from, to, step, &cancel)
+        .unwrap_or_else(|err| panic!("{query}: {err}"))
+}
+
+fn series(output: Output) -> Vec<RangeSeries> {
+    match output.value {
+        Value::Matrix(series) => series,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same to the last bit, but for the sign of zero and the bits of NaN.
+fn assert_same(a: Output, b: Output, what: &str) {
+    assert_eq!((&a.infos, &a.warnings), (&b.infos, &b.warnings), "{what}");
+    let (a, b) = (series(a), series(b));
+    let labels = |all: &[RangeSeries]| all.iter().map(|s| s.labels.clone()).collect::<Vec<_>>();
+    assert_eq!(labels(&a), labels(&b), "{what}");
+    for (a, b) in a.iter().zip(&b) {
+        let times = |s: &RangeSeries| s.samples.iter().map(|s| s.t).collect::<Vec<_>>();
+        assert_eq!(times(a), times(b), "{what}");
+        for (a, b) in a.samples.iter().zip(&b.samples) {
+            let same = a.v == b.v || a.v.is_nan() && b.v.is_nan();
+            assert!(same, "{what}: {} and {} at {}", a.v, b.v, a.t);
+        }
+    }
+}
+
+/// A source of numbers that a seed repeats.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: i64) -> i64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        i64::try_from(self.0 >> 33).unwrap() % n
+    }
+}
+
+/// Three days of some series with gaps, markers, NaN, and samples on the edges of
+/// buckets and days.
+fn data(random: &mut Random) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for device in ["d1", "d2", "d3", "d4"] {
+        let mut t = DAY0 + random.below(HOUR);
+        let longest = 30_000 + random.below(500_000);
+        while t < DAY0 + 2 * DAY + 20 * HOUR {
+            let v = match random.below(40) {
+                0 => f64::NAN,
+                1 | 2 => stale_nan(),
+                3 => f64::INFINITY,
+                n if n < 10 => -0.25 * n as f64,
+                n => random.below(1_000) as f64 / 8.0 - n as f64,
+            };
+            rows.push(row("a", device, t, v));
+            t += match random.below(60) {
+                0 => random.below(5 * HOUR),
+                1..5 => 300_000 - t.rem_euclid(300_000),
+                5 => 3_600_000 - t.rem_euclid(3_600_000),
+                _ => 1 + random.below(longest),
+            };
+        }
+    }
+    rows
+}
+
+const QUERIES: [&str; 24] = [
+    "a",
+    "a offset 5m",
+    "a offset -1h",
+    "a offset 61s",
+    "a @ 1699956000",
+    "sum(a)",
+    "timestamp(a)",
+    "last_over_time(a[5m])",
+    "last_over_time(a[3h])",
+    "min_over_time(a[5m])",
+    "min_over_time(a[1h])",
+    "max_over_time(a[15m] offset 10m)",
+    "max_over_time(a[1d])",
+    "count_over_time(a[5m])",
+    "count_over_time(a[6h])",
+    "count_over_time(a[2h] @ end())",
+    "present_over_time(a[10m])",
+    "ts_of_last_over_time(a[1h])",
+    "sum_over_time(a[1h])",
+    "avg_over_time(a[30m])",
+    "max_over_time(a[1h:5m])",
+    "max_over_time(a[7m])",
+    "rate(a[1h])",
+    "changes(a[2h]) + resets(a[1h]) + quantile_over_time(0.3, a[1h])",
+];
+
+/// Aligned and not, from the first day into the open one.
+const RANGES: [(i64, i64, i64); 6] = [
+    (DAY0, DAY0 + 3 * DAY, 5 * MINUTE),
+    (DAY0 + 35 * MINUTE, DAY0 + 3 * DAY, 15 * MINUTE),
+    (DAY0, DAY0 + 3 * DAY, HOUR),
+    (DAY0 + HOUR, DAY0 + 2 * DAY, 6 * HOUR),
+    (DAY0 + 1, DAY0 + 3 * DAY, HOUR),
+    (DAY0, DAY0 + 3 * DAY, 7 * MINUTE),
+];
+
+fn compare(rolled: &Store, raw: &Store, what: &str) {
+    for query in QUERIES {
+        for range in RANGES {
+            let what = format!("{what}: {query} over {range:?}");
+            assert_same(ask(rolled, query, range), ask(raw, query, range), &what);
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_of_roll_ups_are_those_of_samples() {
+    let seed = 1;
+    {
+        let mut random = Random(seed);
+        let (one, other) = (Setup::new(), Setup::new());
+        let (rolled, raw) = (one.open_with(options(&one)), other.open());
+        for setup in [&one, &other] {
+            setup
+                .clock
+                .set(Timestamp::from_ms(DAY0 + 2 * DAY + 21 * HOUR));
+        }
+        let both = [&rolled, &raw];
+        let rows = data(&mut random);
+        for store in both {
+            for some in rows.chunks(5_000) {
+                added(store, some.to_vec()).await;
+            }
+            store.compact_now().await.unwrap();
+        }
+        assert_eq!(
+            rolled.shared.days.all_rolls().len(),
+            4,
+            "two days, two each"
+        );
+        assert!(raw.shared.days.all_rolls().is_empty());
+        compare(&rolled, &raw, &format!("seed {seed}"));
+        let reads = || rolled.shared.metrics.store.rollup_reads.get();
+        assert!(reads() > 50, "{}", reads());
+        let few = |store| ask(store, "max_over_time(a[1h])", RANGES[2]).samples_read;
+        assert!(
+            few(&rolled) * 3 < few(&raw),
+            "{} {}",
+            few(&rolled),
+            few(&raw)
+        );
+        rolled.close().await;
+        raw.close().await;
+    }
+}
+
+/// The comparison above finds roll-ups that say something else than the samples.
+#[tokio::test]
+async fn a_wrong_roll_up_is_seen_by_the_comparison() {
+    let setup = Setup::new();
+    let store = setup.open_with(options(&setup));
+    setup.clock.set(Timestamp::from_ms(T0 + 10 * HOUR));
+    added(&store, rows(T0 - 20 * HOUR, 2_000)).await;
+    store.compact_now().await.unwrap();
+    let range = (T0 - 20 * HOUR, T0, HOUR);
+    let before = ask(&store, "max_over_time(temp[1h])", range);
+    // Another day's values under this day's name, which claim to be made of this day.
+    let other = Setup::new();
+    let wrong = other.open_with(options(&other));
+    other.clock.set(Timestamp::from_ms(T0 + 10 * HOUR));
+    let mut shifted = rows(T0 - 20 * HOUR, 2_000);
+    shifted.iter_mut().for_each(|row| row.v += 1.0);
+    added(&wrong, shifted).await;
+    wrong.compact_now().await.unwrap();
+    store.close().await;
+    wrong.close().await;
+    drop((store, wrong));
+    for name in ["roll1h-20231114.redb", "roll5m-20231114.redb"] {
+        std::fs::copy(other.dir.path().join(name), setup.dir.path().join(name)).unwrap();
+    }
+    let store = setup.open_with(options(&setup));
+    let after = ask(&store, "max_over_time(temp[1h])", range);
+    let values = |output| {
+        let all = series(output).into_iter().flat_map(|s| s.samples);
+        all.map(|s| s.v).collect::<Vec<_>>()
+    };
+    let (before, after) = (values(before), values(after));
+    assert!(!before.is_empty() && before.len() == after.len());
+    assert!(
+        before.iter().zip(&after).all(|(a, b)| a + 1.0 == *b),
+        "they were not read"
+    );
+}
