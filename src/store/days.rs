@@ -17,6 +17,7 @@ pub(super) mod rewrite;
 pub(super) mod rolls;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{
@@ -97,7 +98,11 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        self.file = None;
+        // redb panics at the end of some files whose bytes it did not write.
+        let file = AssertUnwindSafe(self.file.take());
+        if std::panic::catch_unwind(move || drop(file)).is_err() {
+            tracing::error!("a damaged file did not close cleanly");
+        }
         self.is_open.store(false, Ordering::Release);
     }
 }

@@ -76,6 +76,13 @@ impl StorageBackend for ReadOnly {
     }
 }
 
+/// Makes the next reader of a file read from the disk, as far as the kernel lets go.
+pub(super) fn forget(path: &Path) {
+    if let Ok(file) = File::open(path) {
+        forget_cached(&file);
+    }
+}
+
 /// After a failed sync the kernel may show pages in its cache that never reached
 /// the disk, and calls them clean. So what is read at open comes from the disk.
 fn forget_cached(file: &File) {

@@ -1,7 +1,8 @@
 //! The embedded time-series store: the only place that knows redb.
 //!
 //! Owns every file of the data directory, the writer thread (the only one with
-//! write transactions on `hot.redb`) and the sealer thread (its own files).
+//! write transactions on `hot.redb`), the sealer thread (its own files) and the
+//! scrub thread, which only reads.
 //!
 //! It must never acknowledge before the transaction is durable (but [`WriteBatch::volatile`]
 //! ones, while the disk refuses), wait for another part of the process, or let a redb type
@@ -38,6 +39,7 @@ mod power_cut;
 mod pressure;
 mod replay;
 mod rows;
+mod scrub;
 pub mod sealed;
 mod sealer;
 mod select;
@@ -329,6 +331,11 @@ impl Store {
                 let _ended = ended;
                 sealer.run(&orders);
             })
+            .map_err(fail)?;
+        let scrubbed = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name("store-scrub".to_owned())
+            .spawn(move || scrub::run(&scrubbed))
             .map_err(fail)?;
         Ok(Store {
             shared,

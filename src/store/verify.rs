@@ -16,7 +16,7 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use serde::{Deserialize, Serialize};
 
 use super::appended::{Appended, Broken, Held};
-use super::days::{Days, store_error};
+use super::days::{DayFile, Days, store_error};
 use super::disk::{self, DirLock, causes, io_error};
 use super::sealed::{BadRow, Kind, SealedFile};
 use super::tables::{self, HOT_FILE, Hot, Meta, SERIES, SYMBOLS, WAL, state_table};
@@ -86,6 +86,31 @@ impl Checked {
             Ok(Err(err)) => self.fault(path, causes(&err), None),
             Err(_) => self.fault(path, "its tree of pages cannot be read".to_owned(), None),
         }
+    }
+
+    fn frozen(&mut self, path: &Path) {
+        self.file(path, |checked| {
+            let backends = disk::frozen_files();
+            let file = SealedFile::open(path, CACHE_BYTES, &backends).map_err(store_error)?;
+            checked.sealed(&file, path)
+        });
+    }
+
+    fn day(&mut self, days: &Days, day: &DayFile) {
+        self.file(&day.path, |checked| {
+            match days.with_file(day, |file| checked.sealed(file, &day.path)) {
+                Ok(done) => done,
+                Err(_) if day.is_gone() => Ok(()),
+                Err(err) => Err(store_error(err)),
+            }
+        });
+    }
+
+    fn open_hot(&mut self, hot: &Hot, log: &Appended) {
+        self.files += log.files();
+        self.file(hot.path(), |checked| {
+            hot_rows(hot, log, hot.path(), checked)
+        });
     }
 
     fn sealed(&mut self, file: &SealedFile, path: &Path) -> Result<(), Error> {
@@ -217,11 +242,7 @@ pub fn verify_offline(dir: &Path) -> Result<Checked, Error> {
     }
     sealed.sort_unstable();
     for path in &sealed {
-        checked.file(path, |checked| {
-            let backends = disk::frozen_files();
-            let file = SealedFile::open(path, CACHE_BYTES, &backends).map_err(store_error)?;
-            checked.sealed(&file, path)
-        });
+        checked.frozen(path);
     }
     let hot = dir.join(HOT_FILE);
     if hot.exists() || !sealed.is_empty() {
@@ -256,18 +277,31 @@ fn hot_rows(hot: &Hot, log: &Appended, path: &Path, checked: &mut Checked) -> Re
 pub(super) fn verify_open(hot: &Hot, log: &Appended, days: &Days) -> Checked {
     let mut checked = Checked::default();
     for day in days.all_kinds() {
-        checked.file(&day.path, |checked| {
-            match days.with_file(&day, |file| checked.sealed(file, &day.path)) {
-                Ok(done) => done,
-                Err(_) if day.is_gone() => Ok(()),
-                Err(err) => Err(store_error(err)),
-            }
-        });
+        checked.day(days, &day);
     }
-    checked.files += log.files();
-    checked.file(hot.path(), |checked| {
-        hot_rows(hot, log, hot.path(), checked)
-    });
+    checked.open_hot(hot, log);
+    checked
+}
+
+/// Checks a sealed file through the store that has it open.
+pub(super) fn verify_day(days: &Days, day: &DayFile) -> Checked {
+    let mut checked = Checked::default();
+    checked.day(days, day);
+    checked
+}
+
+/// Checks the files of what is not sealed, of an open store.
+pub(super) fn verify_hot(hot: &Hot, log: &Appended) -> Checked {
+    let mut checked = Checked::default();
+    checked.open_hot(hot, log);
+    checked
+}
+
+/// Checks a file that nobody writes as it is on the disk.
+pub(super) fn verify_file(path: &Path) -> Checked {
+    let mut checked = Checked::default();
+    disk::forget(path);
+    checked.frozen(path);
     checked
 }
 
@@ -310,7 +344,7 @@ fn position(haystack: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::tests::{T0, batch, manual, options, row};
     use crate::store::{StateOp, Store, WriteBatch};
@@ -383,7 +417,7 @@ mod tests {
         assert_eq!(verify_offline(dir.path()).unwrap().faults, []);
     }
 
-    fn pages_of(path: &Path) -> Vec<Vec<u8>> {
+    pub(in crate::store) fn pages_of(path: &Path) -> Vec<Vec<u8>> {
         let file = SealedFile::open(path, CACHE_BYTES, &disk::frozen_files()).unwrap();
         file.pages()
     }

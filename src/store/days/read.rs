@@ -172,14 +172,19 @@ impl Days {
     /// Notes the day, if an error in it says that its bytes are wrong.
     pub(super) fn suspect(&self, day: &DayFile, err: &sealed::Error) {
         if quarantine::is_damage(err) {
-            if day.kind.is_roll() {
-                lock(&self.suspect_rolls).insert((day.start_s, day.kind));
-            } else {
-                lock(&self.suspects).insert(day.start_s);
-            }
-            // What redb has in memory of it is as doubtful.
-            self.close(day);
+            self.note_damage(day);
         }
+    }
+
+    /// Notes a file that has damage, for the sealer.
+    pub(in crate::store) fn note_damage(&self, day: &DayFile) {
+        if day.kind.is_roll() {
+            lock(&self.suspect_rolls).insert((day.start_s, day.kind));
+        } else {
+            lock(&self.suspects).insert(day.start_s);
+        }
+        // What redb has in memory of it is as doubtful.
+        self.close(day);
     }
 
     /// A day in which a reader found damage; each is given once.

@@ -99,6 +99,10 @@ pub struct Store {
     pub log_commits: IntCounter,
     /// Stored bytes that did not match their checksum.
     pub checksum_failures: IntCounter,
+    /// Rounds of the scrub, which reads every checksum once a day.
+    pub scrubs: IntCounter,
+    /// Time of the last round, pauses included.
+    pub scrub_seconds: prometheus::Gauge,
     /// Rows that were there already.
     pub duplicates: IntCounter,
     /// Rows that were not taken, by `reason`.
@@ -242,6 +246,19 @@ impl Store {
                 r,
                 "pulse_store_checksum_failures_total",
                 "Stored values that did not match their checksum.",
+            ),
+            scrubs: counter(
+                r,
+                "pulse_store_scrubs_total",
+                "Rounds of the daily scrub, which reads every checksum of every file.",
+            ),
+            scrub_seconds: registered(
+                r,
+                prometheus::Gauge::new(
+                    "pulse_store_scrub_seconds",
+                    "Time of the last round of the scrub, pauses included.",
+                )
+                .expect("BUG: a bad metric name"),
             ),
             duplicates: counter(
                 r,
