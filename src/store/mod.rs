@@ -30,7 +30,6 @@ mod intake;
 mod ledger;
 mod memory;
 mod native;
-mod packed;
 mod paged;
 mod parts;
 mod postings;

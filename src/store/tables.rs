@@ -9,8 +9,9 @@
 //! | a state table | as its owner says | the value, then its xxh3-64 (LE) |
 //!
 //! Values of more than 16,300 bytes would take and write up to twice their size.
-//! The number of the last commit is the key of the last log record, or
-//! `wal_sealed_seq` when the log is empty: every transaction writes a record.
+//! The number of the last commit is the largest of the last key in `wal`, the last
+//! record of the appended log ([`super::appended`]) and `wal_sealed_seq`: every commit
+//! writes a record to one of the two logs.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,8 +8,7 @@
 //! | kind | payload |
 //! |---|---|
 //! | 2 rows | count varint, then rows, as written before there were runs; read only |
-//! | 5 runs | count of all rows varint, then runs, as written before values were packed; read only |
-//! | 6 packed | count of all rows varint, bytes of the runs varint, bytes of the counts varint, runs, counts, bits |
+//! | 5 runs | count of all rows varint, then runs |
 //! | 10 reset | nothing: the value coders of all series start anew before the rows |
 //!
 //! Kinds 1 (scrape), 3 and 4 (series and symbols: they go to their tables in the
@@ -17,14 +16,13 @@
 //! (native histogram) and 12 (metadata) are reserved. An unknown kind is refused,
 //! never skipped.
 //!
-//! A run is `head varint | t varint, if it differs | rows varint, if not one`: rows
-//! of neighbouring refs at one time, such as a scrape. The head's low bits say: 1 the
-//! time differs from the run before (signed difference follows), 2 the rows stand
-//! alone (their values lean on none and leave the series' coders as they are: late
-//! rows), 4 there is more than one row. The bits above are the zigzag distance from
-//! the ref after the run before. The values of all rows stand behind all runs, in the
-//! code of [`super::packed`]. In kind 5 each run ends with the tokens of its values
-//! ([`super::token`]), where one token says that up to 64 rows are unchanged.
+//! A run is `head varint | t varint, if it differs | rows varint, if not one | tokens`:
+//! rows of neighbouring refs at one time, such as a scrape. The head's low bits
+//! say: 1 the time differs from the run before (signed difference follows), 2 the
+//! rows stand alone (their tokens are relative to 0 and leave the series' coders
+//! as they are: late rows), 4 there is more than one row. The bits above are the
+//! zigzag distance from the ref after the run before. The tokens are those of
+//! [`super::token`], where one token says that up to 64 rows are unchanged.
 //!
 //! A row of kind 2 is a run of one, but that the bit 4 says that its value is the
 //! series' previous one, and no token follows.
@@ -33,19 +31,14 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::packed::{BitReader, Bits, Same, SameReader};
-use super::token;
+use super::token::{self, Coder, SAME_MAX};
 use super::varint::{self, Reader};
-
-/// What the log knows of one series.
-pub(super) use super::packed::State as LogState;
 
 /// The version of the record's form.
 const VERSION: u8 = 1;
 
 const FRAME_ROWS: u8 = 2;
 const FRAME_RUNS: u8 = 5;
-const FRAME_PACKED: u8 = 6;
 const FRAME_RESET: u8 = 10;
 
 const TIME_DIFFERS: u64 = 1;
@@ -54,14 +47,33 @@ const SAME_VALUE: u64 = 4;
 const MANY: u64 = 4;
 const FLAG_BITS: u32 = 3;
 
+/// What the log knows of one series: its coder, and since which reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct LogState {
+    coder: Coder,
+    reset: u32,
+}
+
+impl LogState {
+    /// The coder, fresh when there was a reset since it was last used.
+    fn coder(&mut self, reset: u32) -> &mut Coder {
+        if self.reset != reset {
+            *self = LogState {
+                coder: Coder::default(),
+                reset,
+            };
+        }
+        &mut self.coder
+    }
+}
+
 /// A record in the making. Used again for the next one, so its buffers stay.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     /// Finished runs.
     runs: Vec<u8>,
-    /// The values of all rows.
-    bits: Bits,
-    same: Same,
+    /// The tokens of the open run.
+    tokens: Vec<u8>,
     run: Run,
     /// Where the run before the open one ended.
     last: Place,
@@ -77,6 +89,8 @@ struct Run {
     t: i64,
     alone: bool,
     rows: u32,
+    /// Its last rows that are unchanged and have no token yet.
+    same: u8,
 }
 
 impl Run {
@@ -117,6 +131,12 @@ impl Builder {
     /// Adds a row. `alone` rows leave the series' coder untouched.
     #[inline]
     pub(super) fn push(&mut self, series: u32, t: i64, v: f64, alone: bool, log: &mut LogState) {
+        let mut fresh = Coder::default();
+        let coder = if alone {
+            &mut fresh
+        } else {
+            log.coder(self.reset)
+        };
         if !self.run.goes_on(series, t, alone) {
             self.end_run();
             self.run = Run {
@@ -126,14 +146,22 @@ impl Builder {
                 ..Run::default()
             };
         }
-        self.run.rows += 1;
+        let run = &mut self.run;
+        run.rows += 1;
         self.count += 1;
-        let mut fresh = LogState::default();
-        let state = match alone {
-            true => &mut fresh,
-            false => log.since(self.reset),
-        };
-        state.encode(v, &mut self.same, &mut self.bits);
+        if coder.bits == v.to_bits() {
+            run.same += 1;
+            if run.same == SAME_MAX {
+                self.tokens.push(token::same(SAME_MAX));
+                run.same = 0;
+            }
+            return;
+        }
+        if run.same > 0 {
+            self.tokens.push(token::same(run.same));
+            run.same = 0;
+        }
+        coder.encode(v, &mut self.tokens);
     }
 
     fn end_run(&mut self) {
@@ -142,9 +170,13 @@ impl Builder {
             t,
             alone,
             rows,
+            same,
         } = std::mem::take(&mut self.run);
         if rows == 0 {
             return;
+        }
+        if same > 0 {
+            self.tokens.push(token::same(same));
         }
         let distance = i64::from(first) - i64::from(self.last.series) - 1;
         let flags = u64::from(t != self.last.t) * TIME_DIFFERS
@@ -160,6 +192,7 @@ impl Builder {
         if rows > 1 {
             varint::put(&mut self.runs, u64::from(rows));
         }
+        self.runs.append(&mut self.tokens);
         self.last = Place {
             series: first + (rows - 1),
             t,
@@ -168,7 +201,7 @@ impl Builder {
 
     /// Bytes so far.
     pub(super) fn len(&self) -> usize {
-        self.runs.len() + self.same.len() + self.bits.len()
+        self.runs.len() + self.tokens.len()
     }
 
     /// Whether there is no row.
@@ -192,7 +225,12 @@ impl Builder {
             out.extend_from_slice(&[FRAME_RESET, 0]);
         }
         if self.count > 0 {
-            self.put_frame(out);
+            let mut count = Vec::with_capacity(10);
+            varint::put(&mut count, self.count);
+            out.push(FRAME_RUNS);
+            varint::put(out, (count.len() + self.runs.len()) as u64);
+            out.extend_from_slice(&count);
+            out.extend_from_slice(&self.runs);
         }
         let hash = xxh3_64(out);
         out.extend_from_slice(&hash.to_le_bytes());
@@ -200,23 +238,6 @@ impl Builder {
         self.last = Place::default();
         self.count = 0;
         self.resets = false;
-    }
-}
-
-impl Builder {
-    /// Appends the frame of the rows.
-    fn put_frame(&mut self, out: &mut Vec<u8>) {
-        let (mut head, mut values) = (Vec::with_capacity(20), Vec::new());
-        self.same.finish(&mut values);
-        varint::put(&mut head, self.count);
-        varint::put(&mut head, self.runs.len() as u64);
-        varint::put(&mut head, values.len() as u64);
-        self.bits.finish(&mut values);
-        out.push(FRAME_PACKED);
-        varint::put(out, (head.len() + self.runs.len() + values.len()) as u64);
-        out.extend_from_slice(&head);
-        out.extend_from_slice(&self.runs);
-        out.extend_from_slice(&values);
     }
 }
 
@@ -284,7 +305,6 @@ impl<'a> Record<'a> {
                         ..Rows::default()
                     };
                 }
-                FRAME_PACKED => record.rows = Rows::packed(payload)?,
                 kind => return Some(Err(Unreadable::Frame(kind))),
             }
         }
@@ -298,10 +318,8 @@ pub(super) struct Rows<'a> {
     reader: Reader<'a>,
     /// Rows that were not read yet.
     left: u64,
-    /// Whether they are in runs: of kind 5 or 6.
+    /// Whether they are of kind 5.
     in_runs: bool,
-    /// The values of kind 6.
-    packed: Option<(SameReader<'a>, BitReader<'a>)>,
     last: Place,
     alone: bool,
     /// Rows of the open run that were not read yet.
@@ -316,7 +334,6 @@ impl Default for Rows<'_> {
             reader: Reader(&[]),
             left: 0,
             in_runs: false,
-            packed: None,
             last: Place::default(),
             alone: false,
             run: 0,
@@ -332,23 +349,6 @@ pub(super) struct RowHead {
     pub(super) t: i64,
     alone: bool,
     same: bool,
-}
-
-impl<'a> Rows<'a> {
-    fn packed(mut payload: Reader<'a>) -> Option<Rows<'a>> {
-        let left = payload.number()?;
-        let runs = usize::try_from(payload.number()?).ok()?;
-        let counts = usize::try_from(payload.number()?).ok()?;
-        let runs = payload.bytes(runs)?;
-        let same = SameReader::new(payload.bytes(counts)?);
-        Some(Rows {
-            left,
-            reader: Reader(runs),
-            in_runs: true,
-            packed: Some((same, BitReader::new(payload.0))),
-            ..Rows::default()
-        })
-    }
 }
 
 impl Rows<'_> {
@@ -377,9 +377,6 @@ impl Rows<'_> {
             };
         }
         self.run -= 1;
-        if self.packed.is_some() {
-            return Some(self.row(false));
-        }
         if self.same == 0
             && let Some(count) = token::same_count(*self.reader.0.first()?)
         {
@@ -430,19 +427,16 @@ impl Rows<'_> {
         reset: u32,
         log: &mut LogState,
     ) -> Result<f64, Unreadable> {
-        let mut fresh = LogState::default();
-        let state = match head.alone {
-            true => &mut fresh,
-            false => log.since(reset),
+        let mut fresh = Coder::default();
+        let coder = if head.alone {
+            &mut fresh
+        } else {
+            log.coder(reset)
         };
-        let mut coder = state.coder();
-        let v = match &mut self.packed {
-            Some((same, bits)) => return state.decode(same, bits).ok_or(Unreadable::Damaged),
-            None if head.same => f64::from_bits(coder.bits),
-            None => coder.decode(&mut self.reader).ok_or(Unreadable::Damaged)?,
-        };
-        state.go_on_as(coder);
-        Ok(v)
+        if head.same {
+            return Ok(f64::from_bits(coder.bits));
+        }
+        coder.decode(&mut self.reader).ok_or(Unreadable::Damaged)
     }
 }
 
@@ -541,38 +535,13 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_rows_cost_nothing() {
+    fn unchanged_rows_of_neighbours_share_a_byte() {
         let rows = |v: f64| (0..100).map(|r| (r, 5_000, v.to_bits(), false)).collect();
-        let records = write(&[(true, rows(1.5)), (false, rows(1.5)), (false, rows(1.5))]);
-        // Version, flags, sequence, frames, kind, length, count, runs, counts; head,
-        // time, rows; a count; hash.
-        assert_eq!(records[2].len(), 9 + 1 + 2 + 1 + 1 + 8);
-    }
-
-    /// A record with one frame of rows behind a reset.
-    fn record(kind: u8, rows: &[u8]) -> Vec<u8> {
-        let len = u8::try_from(rows.len()).unwrap();
-        let mut bytes = vec![VERSION, 0, 7, 2, FRAME_RESET, 0, kind, len];
-        bytes.extend_from_slice(rows);
-        let hash = xxh3_64(&bytes);
-        bytes.extend_from_slice(&hash.to_le_bytes());
-        bytes
-    }
-
-    #[test]
-    fn runs_of_tokens_are_read() {
-        // Series 1 to 4 at 10 are 1.5, 0, 0 and 2; series 1 at 12 is 1 and late.
-        let mut rows = vec![5, 0x01 | 0x04, 20, 4, 0x41, 0x51, 30, 0x01, 0x63];
-        rows.extend_from_slice(&[0x03 | (7 << 3), 4, 0x61]);
-        let bits = f64::to_bits;
-        let want = [
-            (1, 10, bits(1.5)),
-            (2, 10, 0),
-            (3, 10, 0),
-            (4, 10, bits(2.0)),
-            (1, 12, bits(1.0)),
-        ];
-        assert_eq!(read(&[record(FRAME_RUNS, &rows)]).unwrap(), want);
+        let records = write(&[(true, rows(1.5)), (false, rows(1.5))]);
+        // Version, flags, sequence, frames, kind, length, count, hash; head, time,
+        // rows, and a token for 64 of them.
+        let overhead = 4 + 3 + 8;
+        assert_eq!(records[1].len(), overhead + 1 + 2 + 1 + 2);
     }
 
     #[test]
