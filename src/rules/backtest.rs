@@ -40,6 +40,9 @@ pub enum BacktestError {
     /// The rules record more than fits.
     #[error("the rules record more than 5000000 samples: choose less time")]
     TooMuch,
+    /// The store cannot be read.
+    #[error("cannot read what is stored: {0}")]
+    Read(String),
     /// The caller gave up or the time ran out.
     #[error("backtest was canceled")]
     Cancelled,
@@ -128,15 +131,57 @@ pub fn run(
     (start, end): (Timestamp, Timestamp),
     cancel: &Arc<AtomicBool>,
 ) -> Result<Report, BacktestError> {
+    let evaluations = evaluations(&groups, (start, end));
+    if evaluations > EVALUATIONS_MAX {
+        return Err(BacktestError::TooLong(evaluations));
+    }
+    let mut replay = replay(data, groups, settings, (start, end), cancel)?;
+    let rules = replay
+        .groups
+        .iter()
+        .flat_map(|group| rule_reports(group, &mut replay.records, end))
+        .collect();
+    Ok(Report {
+        evaluations: replay.evaluated,
+        failures: replay.failed,
+        rules,
+        notifications: notices::notices(replay.turnings, plan, end),
+    })
+}
+
+/// How many evaluations of rules the slots in a range are.
+pub(super) fn evaluations(groups: &[Arc<GroupSpec>], (start, end): (Timestamp, Timestamp)) -> i64 {
     let span = end.ms_since(start).max(0);
     let count = |group: &Arc<GroupSpec>| {
         let rules = i64::try_from(group.rules.len()).unwrap_or(i64::MAX);
         (span / group.interval_ms()).saturating_mul(rules)
     };
-    let evaluations: i64 = groups.iter().map(count).fold(0, i64::saturating_add);
-    if evaluations > EVALUATIONS_MAX {
-        return Err(BacktestError::TooLong(evaluations));
-    }
+    groups.iter().map(count).fold(0, i64::saturating_add)
+}
+
+/// What groups did over stored history.
+pub(super) struct Replay {
+    groups: Vec<Group>,
+    /// By the number of the rule.
+    pub(super) records: BTreeMap<u64, Record>,
+    turnings: Vec<Turning>,
+    /// What they recorded.
+    pub(super) recorded: Memory,
+    pub(super) evaluated: u64,
+    failed: u64,
+}
+
+/// Evaluates the groups at all their slots in `start..=end`.
+///
+/// # Errors
+/// When it is cancelled, and when too much is recorded.
+pub(super) fn replay(
+    data: &dyn Queryable,
+    groups: Vec<Arc<GroupSpec>>,
+    settings: &Settings,
+    (start, end): (Timestamp, Timestamp),
+    cancel: &Arc<AtomicBool>,
+) -> Result<Replay, BacktestError> {
     let mut past = Past {
         stored: data,
         recorded: Memory::default(),
@@ -181,15 +226,13 @@ pub fn run(
         past.recorded.take(evaluation);
         due.insert((ts.plus_ms(groups[at].interval_ms()), at));
     }
-    let rules = running
-        .iter()
-        .flat_map(|group| rule_reports(group, &mut records, end))
-        .collect();
-    Ok(Report {
-        evaluations: evaluated,
-        failures: failed,
-        rules,
-        notifications: notices::notices(turnings, plan, end),
+    Ok(Replay {
+        groups: running,
+        records,
+        turnings,
+        recorded: past.recorded,
+        evaluated,
+        failed,
     })
 }
 
@@ -209,10 +252,10 @@ fn turning(ts: Timestamp, moved: &Moved) -> Option<Turning> {
 
 /// What one rule did so far.
 #[derive(Default)]
-struct Record {
+pub(super) struct Record {
     /// Since when each alert that is active now is pending and fires.
     active: BTreeMap<Labels, (Timestamp, Option<Timestamp>)>,
-    done: Vec<Interval>,
+    pub(super) done: Vec<Interval>,
     pending_only: u64,
 }
 
@@ -252,7 +295,7 @@ impl Record {
     }
 
     /// Ends what is still active, without an end, and sorts by time.
-    fn finished(mut self) -> Record {
+    pub(super) fn finished(mut self) -> Record {
         for (labels, alert) in std::mem::take(&mut self.active) {
             self.end(labels, alert, None);
         }

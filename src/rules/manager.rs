@@ -7,7 +7,7 @@
 //! clock nothing runs by itself: [`Rules::tick`] does what is due.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::group::{Evaluation, Group, World};
+use super::late;
 use super::load::{Loaded, Settings};
 use super::own::{Beside, Sight};
 use super::spec::GroupSpec;
@@ -23,6 +24,7 @@ use super::view::GroupView;
 use crate::model::alert::{AlertRow, RuleGroupRow, alert_rule_prefix, rule_group_key};
 use crate::model::tenant::DEFAULT_TENANT;
 use crate::model::{Clock, Labels, Timestamp, stale_nan};
+use crate::promql::Queryable as _;
 use crate::store::{self, Item, Row, SeriesKey, Store, Table, Urgency, WriteBatch};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -36,6 +38,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(30);
 
 /// Alerts of one rule that are restored.
 const ALERTS_PER_RULE_MAX: usize = 100_000;
+
+/// How often it is asked whether late data came.
+const LATE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often resolved alerts of removed rules and old history are cleared away.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(600);
@@ -56,6 +61,8 @@ struct Inner {
     view: Mutex<Arc<Vec<GroupView>>>,
     /// Series that the last evaluations of all groups selected.
     selected: AtomicI64,
+    /// What came to the store up to this number was looked at for late data.
+    seen: AtomicU64,
 }
 
 /// A group with its task.
@@ -80,7 +87,9 @@ pub async fn start(
     tasks: Tasks,
     stop: CancellationToken,
 ) -> Rules {
+    let seen = store.version().unwrap_or_default();
     let rules = Rules(Arc::new(Inner {
+        seen: AtomicU64::new(seen),
         sight: Arc::new(Sight::new(store.clone(), Arc::clone(&metrics))),
         store,
         metrics,
@@ -96,9 +105,11 @@ pub async fn start(
     rules.reload(loaded).await;
     if !rules.0.is_manual() {
         let inner = Arc::clone(&rules.0);
-        tasks.spawn("rules_upkeep", stop, move || {
+        tasks.spawn("rules_upkeep", stop.clone(), move || {
             upkeep_loop(Arc::clone(&inner))
         });
+        let inner = Arc::clone(&rules.0);
+        tasks.spawn("rules_late", stop, move || late_loop(Arc::clone(&inner)));
     }
     rules
 }
@@ -152,6 +163,12 @@ impl Rules {
                 inner.run(seat);
             }
         }
+    }
+
+    /// Runs the rules again over the slots into which late data fell since the last
+    /// time. For tests with a manual clock.
+    pub async fn look_at_late_data(&self) {
+        self.0.look_at_late_data().await;
     }
 
     /// Evaluates every group whose slot at the clock's time was not evaluated yet,
@@ -280,6 +297,60 @@ impl Inner {
             .await
         {
             tracing::error!(error = %err, "cannot settle the alerts of removed rules");
+        }
+    }
+
+    /// See [`late`].
+    async fn look_at_late_data(&self) {
+        let seats = self.seats.lock().await.clone();
+        let Some(settings) = seats.first().map(|seat| Arc::clone(&seat.settings)) else {
+            return;
+        };
+        let groups: Vec<_> = seats.iter().map(|seat| Arc::clone(&seat.spec)).collect();
+        let next = self.store.version().unwrap_or_default();
+        let seen = self.seen.swap(next, Ordering::Relaxed);
+        let (store, now) = (self.store.clone(), self.clock.now());
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancel);
+        let work = move || late::look(&store, seen, &groups, &settings, now, &flag);
+        let mut work = tokio::task::spawn_blocking(work);
+        let looked = tokio::select! {
+            looked = &mut work => looked,
+            () = self.stop.cancelled() => {
+                cancel.store(true, Ordering::Relaxed);
+                work.await
+            }
+        };
+        match looked {
+            Ok(Ok(found)) => self.take_late(found).await,
+            Ok(Err(err)) => tracing::warn!(error = %err, "cannot look at late data"),
+            // The runtime ends, or a panic that was reported where it happened.
+            Err(_) => {}
+        }
+    }
+
+    async fn take_late(&self, found: late::Found) {
+        let rules = &self.metrics.rules;
+        for (counter, count) in [
+            (&rules.late_evaluations, found.evaluated),
+            (&rules.late_filled, found.filled),
+            (&rules.late_differing, found.differing),
+            (&rules.late_alerts, found.alerts),
+            (&rules.late_cut, u64::from(found.is_cut)),
+        ] {
+            counter.inc_by(count);
+        }
+        if found.batch.items.is_empty() {
+            return;
+        }
+        let (samples, alerts) = (found.filled, found.alerts);
+        tracing::info!(
+            samples,
+            alerts,
+            "late data changed what rules say of the past"
+        );
+        if let Err(err) = self.store.write(found.batch).await {
+            tracing::error!(error = %err, "cannot write what late data gave");
         }
     }
 
@@ -499,6 +570,16 @@ async fn group_loop(inner: Arc<Inner>, seat: Arc<Seat>) {
         }
         last = slot;
         inner.evaluate(&seat, slot).await;
+    }
+}
+
+async fn late_loop(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(LATE_INTERVAL) => {}
+        }
+        inner.look_at_late_data().await;
     }
 }
 

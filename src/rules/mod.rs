@@ -13,6 +13,7 @@ pub mod backtest;
 pub mod file;
 mod glob;
 mod group;
+mod late;
 mod load;
 mod manager;
 mod memory;

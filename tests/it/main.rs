@@ -25,6 +25,7 @@ mod hostile;
 mod hostile_receivers;
 mod import;
 mod kill;
+mod late;
 mod ledger;
 mod mail;
 mod mqtt;

@@ -158,6 +158,22 @@ impl Process {
         self.store.write(batch).await.unwrap();
     }
 
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The transitions on record.
+    pub(crate) fn history(&self) -> Vec<(i64, String, String)> {
+        history(&self.store)
+    }
+
+    /// The value of a counter without labels.
+    pub(crate) fn counter(&self, name: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.unwrap().get_metric()[0].get_counter().get_value()
+    }
+
     pub(crate) async fn write(&self, batch: WriteBatch) {
         self.store.write(batch).await.unwrap();
     }

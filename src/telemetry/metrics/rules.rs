@@ -1,6 +1,6 @@
 //! Instruments of rule groups, alerts and notifications.
 
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::{counters, gauges, registered};
 use crate::model::tenant::DEFAULT_TENANT;
@@ -40,6 +40,16 @@ pub struct Rules {
     pub notifications: IntCounterVec,
     /// Flushes that could not be written by `integration`.
     pub notifications_failed: IntCounterVec,
+    /// Evaluations of rules over late data.
+    pub late_evaluations: IntCounter,
+    /// Samples of recording rules that late data added.
+    pub late_filled: IntCounter,
+    /// Recorded samples that would be others with the late data, and stay.
+    pub late_differing: IntCounter,
+    /// Alerts that only late data shows.
+    pub late_alerts: IntCounter,
+    /// Looks at late data that was too old, or needed too many evaluations.
+    pub late_cut: IntCounter,
     /// Alerts sent to other Alertmanagers by `alertmanager`.
     pub sent: IntCounterVec,
     /// Alerts that could not be sent by `alertmanager`.
@@ -52,6 +62,10 @@ impl Rules {
         let group = |name, help| counters(r, name, help, &["rule_group"]);
         let alertmanager = |name, help| counters(r, name, help, &["alertmanager"]);
         let integration = |name, help| counters(r, name, help, &["integration"]);
+        let late = |name, help| {
+            let counter = IntCounter::new(name, help);
+            registered(r, counter.expect("BUG: a bad metric name"))
+        };
         let rules = Rules {
             evaluated: tenant("evaluator_rules_evaluated_total", "Rules evaluated."),
             alerts_created: tenant(
@@ -124,6 +138,26 @@ impl Rules {
             notifications_failed: integration(
                 "alertmanager_notifications_failed_total",
                 "The total number of notifications that could not be written.",
+            ),
+            late_evaluations: late(
+                "pulse_rules_late_evaluations_total",
+                "Rules evaluated over late data.",
+            ),
+            late_filled: late(
+                "pulse_rules_late_samples_total",
+                "Samples of recording rules that late data added.",
+            ),
+            late_differing: late(
+                "pulse_rules_late_differing_total",
+                "Recorded samples that would be others with the late data, and stay.",
+            ),
+            late_alerts: late(
+                "pulse_rules_late_alerts_total",
+                "Alerts that would have fired, as only late data shows.",
+            ),
+            late_cut: late(
+                "pulse_rules_late_cut_total",
+                "Looks at late data that was too old or needed too many evaluations.",
             ),
             sent: alertmanager(
                 "prometheus_notifications_sent_total",
