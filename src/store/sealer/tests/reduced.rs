@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::rolls::{DAY, options};
 use super::*;
+use crate::config::Span;
 use crate::model::stale_nan;
 use crate::promql::{Engine, Output, RangeSeries, Value, parse};
+use crate::store::sealed::Kind;
 
 /// The start of the first whole day before that of T0.
 const DAY0: i64 = T0 - 22 * HOUR - DAY;
@@ -164,7 +166,7 @@ async fn answers_of_roll_ups_are_those_of_samples() {
         assert!(reads() > 50, "{}", reads());
         let few = |store| ask(store, "max_over_time(a[1h])", RANGES[2]).samples_read;
         assert!(
-            few(&rolled) * 3 < few(&raw),
+            few(&rolled) * 2 < few(&raw),
             "{} {}",
             few(&rolled),
             few(&raw)
@@ -209,5 +211,103 @@ async fn a_wrong_roll_up_is_seen_by_the_comparison() {
     assert!(
         before.iter().zip(&after).all(|(a, b)| a + 1.0 == *b),
         "they were not read"
+    );
+}
+
+/// Sixty days, of which thirty have samples, fifteen more roll-ups of 5 minutes and
+/// the first fifteen those of an hour.
+#[tokio::test]
+async fn sixty_days_are_answered_where_samples_are_kept_for_thirty() {
+    let setup = Setup::new();
+    let mut options = options(&setup);
+    let days = |n: u64| Span::secs(n * 86_400);
+    options.store.max_late = days(100);
+    options.store.retention = days(100);
+    let store = setup.open_with(options.clone());
+    let now = DAY0 + DAY + HOUR;
+    setup.clock.set(Timestamp::from_ms(now));
+    let first = DAY0 - 59 * DAY;
+    // The number of the minute of the day, and a marker at the end of one series.
+    for day in 0..60 {
+        let minutes = (0..1_440).map(|i| row("x", "d1", first + day * DAY + i * MINUTE, i as f64));
+        let mut rows: Vec<Row> = minutes.collect();
+        if day < 2 {
+            let more = (0..100).map(|i| row("x", "d2", first + day * DAY + i * MINUTE, 7.0));
+            rows.extend(more);
+            rows.push(row(
+                "x",
+                "d2",
+                first + day * DAY + 100 * MINUTE,
+                stale_nan(),
+            ));
+        }
+        added(&store, rows).await;
+    }
+    store.compact_now().await.unwrap();
+    assert_eq!(store.shared.days.all_rolls().len(), 120);
+    let range = (first + DAY, DAY0 + DAY, DAY);
+    let aligned = [
+        ("max_over_time(x{device_id=\"d1\"}[1d])", 1_439.0),
+        ("min_over_time(x{device_id=\"d1\"}[22h] offset 1h)", 61.0),
+        ("count_over_time(x{device_id=\"d1\"}[1d])", 1_440.0),
+        // The minutes of a day: 1,439 times 1,440 halves.
+        ("sum_over_time(x{device_id=\"d1\"}[1d])", 1_036_080.0),
+        ("avg_over_time(x{device_id=\"d1\"}[1d])", 719.5),
+        ("last_over_time(x{device_id=\"d1\"}[1d] offset 1h)", 1_380.0),
+        ("x{device_id=\"d1\"} offset 1h", 1_380.0),
+    ];
+    let check = |store: &Store, infos: usize| {
+        for (query, want) in aligned {
+            let output = ask(store, query, range);
+            assert_eq!(output.infos.len(), infos, "{query}: {:?}", output.infos);
+            let [one] = series(output).try_into().unwrap();
+            // At the last midnight there is no sample yet: its day is not there.
+            let all = &one.samples[..59];
+            assert_eq!(one.samples.len(), 60, "{query}");
+            let wrong: Vec<_> = all.iter().filter(|s| s.v != want).collect();
+            assert!(wrong.is_empty(), "{query}: {wrong:?}");
+        }
+    };
+    check(&store, 0);
+    store.close().await;
+    drop(store);
+
+    options.store.retention = days(30);
+    options.store.rollup_5m_retention = days(45);
+    options.store.rollup_1h_retention = days(90);
+    let store = setup.open_with(options.clone());
+    store.seal_now().await.unwrap();
+    let count = |kind| {
+        store
+            .shared
+            .days
+            .all_kinds()
+            .iter()
+            .filter(|d| d.kind == kind)
+            .count()
+    };
+    assert_eq!(
+        (count(Kind::Day), count(Kind::Roll5m), count(Kind::Roll1h)),
+        (30, 45, 60)
+    );
+    // On the hour those of an hour say the same as those of 5 minutes.
+    check(&store, 1);
+    let infos = ask(&store, "x", (first + DAY, DAY0, 7 * MINUTE)).infos;
+    assert_eq!(infos.len(), 2, "{infos:?}");
+    let text = "PromQL info: samples before 2023-10-15T00:00:00.000Z are gone, roll-ups of 5m stand for them";
+    assert!(infos.iter().any(|info| info == text), "{infos:?}");
+    assert_eq!(ask(&store, "x", (DAY0 - DAY, DAY0, HOUR)).infos, [""; 0]);
+
+    // At any time the last of the bucket before is seen, without gaps.
+    let [d1, _] = series(ask(
+        &store,
+        "x",
+        (first + 3 * HOUR, DAY0 + 20 * HOUR, 7 * MINUTE),
+    ))
+    .try_into()
+    .unwrap();
+    assert_eq!(
+        d1.samples.len(),
+        usize::try_from((59 * DAY + 17 * HOUR) / (7 * MINUTE)).unwrap() + 1
     );
 }
