@@ -89,7 +89,7 @@ impl Map {
         ensure!(
             map.format == PayloadFormat::Json
                 || (map.time.is_none() && map.payload_labels.is_empty()),
-            "only format = \"json\" has paths, expected no time and only literal labels"
+            "format = \"number\" has no paths, expected no time and only literal labels"
         );
         Ok(map)
     }
