@@ -30,6 +30,7 @@ mod intake;
 mod ledger;
 mod memory;
 mod native;
+mod packed;
 mod paged;
 mod parts;
 mod postings;

@@ -42,7 +42,7 @@ pub(super) enum Placed {
     Conflict,
 }
 
-/// The series. 88 bytes and a chain of blocks, which belongs to the same shard:
+/// The series. 80 bytes and a chain of blocks, which belongs to the same shard:
 /// there are as many as series, so what few of them have is behind a pointer.
 #[derive(Debug)]
 pub(super) struct HeadSeries {

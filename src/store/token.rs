@@ -1,10 +1,11 @@
-//! The byte-aligned value code of the log and of the head's tails.
+//! The byte-aligned value code of the head's tails, and of log records as written
+//! before values were packed ([`super::packed`]).
 //!
 //! A value is written as its difference from the series' previous one:
 //!
 //! | token | meaning |
 //! |---|---|
-//! | `0x00 + n` | the same bits again; in the log `n` more series have theirs again, too |
+//! | `0x00 + n` | the same bits again; in the log `n` more series had theirs again, too |
 //! | `0x40 + e` | from here on decimal exponent `e` (0 to 6); another token follows |
 //! | `0x50 + k` | difference of the values times `10^e`, zigzag, in `k` bytes |
 //! | `0x60 + n` | the same difference, zigzag, of `n + 1` (1 to 32) |
@@ -24,15 +25,8 @@ const XOR: u8 = 0x80;
 /// Differences up to this one (in zigzag order) are part of their token.
 const SMALL_MAX: u64 = 32;
 
-/// How many series one token can say to be unchanged.
-pub(super) const SAME_MAX: u8 = 0x40;
-
-/// The token of `n` series, 1 to 64, that are unchanged.
-#[inline]
-pub(super) fn same(n: u8) -> u8 {
-    debug_assert!((1..=SAME_MAX).contains(&n));
-    SAME + (n - 1)
-}
+/// So many series one token can say to be unchanged.
+const SAME_MAX: u8 = 0x40;
 
 /// How many series a token says to be unchanged; `None` when it is another one.
 #[inline]
@@ -260,8 +254,8 @@ mod tests {
         let walk: Vec<f64> = (0..100_u32).map(|i| f64::from((i * 7) % 17)).collect();
         assert!(check(&walk) < 100 + 8);
         assert_eq!(
-            (1..=SAME_MAX).map(same).filter_map(same_count).max(),
-            Some(SAME_MAX)
+            (same_count(0), same_count(SAME_MAX - 1)),
+            (Some(1), Some(SAME_MAX))
         );
         assert_eq!(same_count(EXPONENT), None);
     }

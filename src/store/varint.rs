@@ -35,7 +35,7 @@ fn low_byte(n: u64) -> u8 {
 }
 
 /// Reads from the front of a byte slice; every method gives `None` at its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -8,21 +8,26 @@
 //! | kind | payload |
 //! |---|---|
 //! | 2 rows | count varint, then rows, as written before there were runs; read only |
-//! | 5 runs | count of all rows varint, then runs |
+//! | 5 runs | count of all rows varint, then runs, as written before values were packed; read only |
+//! | 7 packed | count of all rows varint, bytes of the runs varint, lanes u8, for each of them bytes of the counts varint and of the bits varint; runs; counts and bits of each lane |
 //! | 10 reset | nothing: the value coders of all series start anew before the rows |
 //!
 //! Kinds 1 (scrape), 3 and 4 (series and symbols: they go to their tables in the
 //! same transaction, so a second copy would only cost bytes), 8 (tombstone), 11
-//! (native histogram) and 12 (metadata) are reserved. An unknown kind is refused,
+//! (native histogram) and 12 (metadata) are reserved; 6 was a trial. An unknown kind is refused,
 //! never skipped.
 //!
-//! A run is `head varint | t varint, if it differs | rows varint, if not one | tokens`:
-//! rows of neighbouring refs at one time, such as a scrape. The head's low bits
-//! say: 1 the time differs from the run before (signed difference follows), 2 the
-//! rows stand alone (their tokens are relative to 0 and leave the series' coders
-//! as they are: late rows), 4 there is more than one row. The bits above are the
-//! zigzag distance from the ref after the run before. The tokens are those of
-//! [`super::token`], where one token says that up to 64 rows are unchanged.
+//! A run is `head varint | t varint, if it differs | rows varint, if not one`: rows
+//! of neighbouring refs at one time, such as a scrape. The head's low bits say: 1 the
+//! time differs from the run before (signed difference follows), 2 the rows stand
+//! alone (their values lean on none and leave the series' coders as they are: late
+//! rows), 4 there is more than one row. The bits above are the zigzag distance from
+//! the ref after the run before. The values of all rows stand behind all runs, in the
+//! code of [`super::packed`]. What a value takes shows only who knows the state of its
+//! series, so the values are in up to four lanes, each with the series of some shards
+//! of the head ([`lane`]): threads that replay a share of the shards each read whole
+//! lanes. The bits of `lanes` say which there are. In kind 5 each run ends with the tokens of its values
+//! ([`super::token`]), where one token says that up to 64 rows are unchanged.
 //!
 //! A row of kind 2 is a run of one, but that the bit 4 says that its value is the
 //! series' previous one, and no token follows.
@@ -31,14 +36,19 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::token::{self, Coder, SAME_MAX};
+use super::packed::{BitReader, Bits, Same, SameReader};
+use super::token;
 use super::varint::{self, Reader};
+
+/// What the log knows of one series.
+pub(super) use super::packed::State as LogState;
 
 /// The version of the record's form.
 const VERSION: u8 = 1;
 
 const FRAME_ROWS: u8 = 2;
 const FRAME_RUNS: u8 = 5;
+const FRAME_PACKED: u8 = 7;
 const FRAME_RESET: u8 = 10;
 
 const TIME_DIFFERS: u64 = 1;
@@ -47,24 +57,13 @@ const SAME_VALUE: u64 = 4;
 const MANY: u64 = 4;
 const FLAG_BITS: u32 = 3;
 
-/// What the log knows of one series: its coder, and since which reset.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct LogState {
-    coder: Coder,
-    reset: u32,
-}
+/// How many lanes there are.
+pub(super) const LANES: usize = 4;
 
-impl LogState {
-    /// The coder, fresh when there was a reset since it was last used.
-    fn coder(&mut self, reset: u32) -> &mut Coder {
-        if self.reset != reset {
-            *self = LogState {
-                coder: Coder::default(),
-                reset,
-            };
-        }
-        &mut self.coder
-    }
+/// The lane of a series, part of the format. Series of one shard of the head share it.
+#[inline]
+pub(super) fn lane(series: u32) -> usize {
+    (series >> 8) as usize % LANES
 }
 
 /// A record in the making. Used again for the next one, so its buffers stay.
@@ -72,14 +71,21 @@ impl LogState {
 pub(super) struct Builder {
     /// Finished runs.
     runs: Vec<u8>,
-    /// The tokens of the open run.
-    tokens: Vec<u8>,
+    /// The values of all rows.
+    lanes: [Lane; LANES],
     run: Run,
     /// Where the run before the open one ended.
     last: Place,
     count: u64,
     reset: u32,
     resets: bool,
+}
+
+/// The values of the series of one lane.
+#[derive(Debug, Default)]
+struct Lane {
+    same: Same,
+    bits: Bits,
 }
 
 /// The open run.
@@ -89,8 +95,6 @@ struct Run {
     t: i64,
     alone: bool,
     rows: u32,
-    /// Its last rows that are unchanged and have no token yet.
-    same: u8,
 }
 
 impl Run {
@@ -131,12 +135,6 @@ impl Builder {
     /// Adds a row. `alone` rows leave the series' coder untouched.
     #[inline]
     pub(super) fn push(&mut self, series: u32, t: i64, v: f64, alone: bool, log: &mut LogState) {
-        let mut fresh = Coder::default();
-        let coder = if alone {
-            &mut fresh
-        } else {
-            log.coder(self.reset)
-        };
         if !self.run.goes_on(series, t, alone) {
             self.end_run();
             self.run = Run {
@@ -146,22 +144,15 @@ impl Builder {
                 ..Run::default()
             };
         }
-        let run = &mut self.run;
-        run.rows += 1;
+        self.run.rows += 1;
         self.count += 1;
-        if coder.bits == v.to_bits() {
-            run.same += 1;
-            if run.same == SAME_MAX {
-                self.tokens.push(token::same(SAME_MAX));
-                run.same = 0;
-            }
-            return;
-        }
-        if run.same > 0 {
-            self.tokens.push(token::same(run.same));
-            run.same = 0;
-        }
-        coder.encode(v, &mut self.tokens);
+        let mut fresh = LogState::default();
+        let state = match alone {
+            true => &mut fresh,
+            false => log.since(self.reset),
+        };
+        let Lane { same, bits } = &mut self.lanes[lane(series)];
+        state.encode(v, same, bits);
     }
 
     fn end_run(&mut self) {
@@ -170,13 +161,9 @@ impl Builder {
             t,
             alone,
             rows,
-            same,
         } = std::mem::take(&mut self.run);
         if rows == 0 {
             return;
-        }
-        if same > 0 {
-            self.tokens.push(token::same(same));
         }
         let distance = i64::from(first) - i64::from(self.last.series) - 1;
         let flags = u64::from(t != self.last.t) * TIME_DIFFERS
@@ -192,7 +179,6 @@ impl Builder {
         if rows > 1 {
             varint::put(&mut self.runs, u64::from(rows));
         }
-        self.runs.append(&mut self.tokens);
         self.last = Place {
             series: first + (rows - 1),
             t,
@@ -201,7 +187,9 @@ impl Builder {
 
     /// Bytes so far.
     pub(super) fn len(&self) -> usize {
-        self.runs.len() + self.tokens.len()
+        let lanes = self.lanes.iter();
+        let values = lanes.map(|lane| lane.same.len() + lane.bits.len());
+        self.runs.len() + values.sum::<usize>()
     }
 
     /// Whether there is no row.
@@ -225,12 +213,7 @@ impl Builder {
             out.extend_from_slice(&[FRAME_RESET, 0]);
         }
         if self.count > 0 {
-            let mut count = Vec::with_capacity(10);
-            varint::put(&mut count, self.count);
-            out.push(FRAME_RUNS);
-            varint::put(out, (count.len() + self.runs.len()) as u64);
-            out.extend_from_slice(&count);
-            out.extend_from_slice(&self.runs);
+            self.put_frame(out);
         }
         let hash = xxh3_64(out);
         out.extend_from_slice(&hash.to_le_bytes());
@@ -238,6 +221,34 @@ impl Builder {
         self.last = Place::default();
         self.count = 0;
         self.resets = false;
+    }
+}
+
+impl Builder {
+    /// Appends the frame of the rows.
+    fn put_frame(&mut self, out: &mut Vec<u8>) {
+        let (mut head, mut lengths, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let mut there = 0;
+        for (at, Lane { same, bits }) in self.lanes.iter_mut().enumerate() {
+            let begin = values.len();
+            same.finish(&mut values);
+            let between = values.len();
+            bits.finish(&mut values);
+            if values.len() > begin {
+                there |= 1 << at;
+                varint::put(&mut lengths, (between - begin) as u64);
+                varint::put(&mut lengths, (values.len() - between) as u64);
+            }
+        }
+        varint::put(&mut head, self.count);
+        varint::put(&mut head, self.runs.len() as u64);
+        head.push(there);
+        head.append(&mut lengths);
+        out.push(FRAME_PACKED);
+        varint::put(out, (head.len() + self.runs.len() + values.len()) as u64);
+        out.extend_from_slice(&head);
+        out.extend_from_slice(&self.runs);
+        out.extend_from_slice(&values);
     }
 }
 
@@ -305,6 +316,7 @@ impl<'a> Record<'a> {
                         ..Rows::default()
                     };
                 }
+                FRAME_PACKED => record.rows = Rows::packed(payload)?,
                 kind => return Some(Err(Unreadable::Frame(kind))),
             }
         }
@@ -318,8 +330,10 @@ pub(super) struct Rows<'a> {
     reader: Reader<'a>,
     /// Rows that were not read yet.
     left: u64,
-    /// Whether they are of kind 5.
+    /// Whether they are in runs: of kind 5 or 7.
     in_runs: bool,
+    /// The values of kind 7.
+    packed: Option<[LaneReader<'a>; LANES]>,
     last: Place,
     alone: bool,
     /// Rows of the open run that were not read yet.
@@ -334,6 +348,7 @@ impl Default for Rows<'_> {
             reader: Reader(&[]),
             left: 0,
             in_runs: false,
+            packed: None,
             last: Place::default(),
             alone: false,
             run: 0,
@@ -349,6 +364,46 @@ pub(super) struct RowHead {
     pub(super) t: i64,
     alone: bool,
     same: bool,
+}
+
+/// Reads the values of one lane.
+#[derive(Clone, Debug, Default)]
+struct LaneReader<'a> {
+    same: SameReader<'a>,
+    bits: BitReader<'a>,
+}
+
+impl<'a> Rows<'a> {
+    fn packed(mut payload: Reader<'a>) -> Option<Rows<'a>> {
+        let left = payload.number()?;
+        let runs = usize::try_from(payload.number()?).ok()?;
+        let there = payload.byte()?;
+        let mut lengths = [(0, 0); LANES];
+        for (_, length) in lanes_of(there, &mut lengths) {
+            let counts = usize::try_from(payload.number()?).ok()?;
+            *length = (counts, usize::try_from(payload.number()?).ok()?);
+        }
+        let runs = payload.bytes(runs)?;
+        let mut lanes: [LaneReader<'a>; LANES] = Default::default();
+        for (at, lane) in lanes_of(there, &mut lanes) {
+            let (counts, bits) = lengths[at];
+            lane.same = SameReader::new(payload.bytes(counts)?);
+            lane.bits = BitReader::new(payload.bytes(bits)?);
+        }
+        Some(Rows {
+            left,
+            reader: Reader(runs),
+            in_runs: true,
+            packed: Some(lanes),
+            ..Rows::default()
+        })
+    }
+}
+
+/// Those of the lanes that are there.
+fn lanes_of<T>(there: u8, all: &mut [T; LANES]) -> impl Iterator<Item = (usize, &mut T)> {
+    let lanes = all.iter_mut().enumerate();
+    lanes.filter(move |(at, _)| there >> at & 1 == 1)
 }
 
 impl Rows<'_> {
@@ -377,6 +432,9 @@ impl Rows<'_> {
             };
         }
         self.run -= 1;
+        if self.packed.is_some() {
+            return Some(self.row(false));
+        }
         if self.same == 0
             && let Some(count) = token::same_count(*self.reader.0.first()?)
         {
@@ -412,10 +470,11 @@ impl Rows<'_> {
         }
     }
 
-    /// Goes on behind the value of the row whose head was just read.
+    /// Goes on behind the value of the row whose head was just read. Who skips one of a
+    /// lane skips all of that lane.
     #[inline]
     pub(super) fn skip(&mut self, head: RowHead) -> Result<(), Unreadable> {
-        let skipped = head.same || token::skip(&mut self.reader).is_some();
+        let skipped = self.packed.is_some() || head.same || token::skip(&mut self.reader).is_some();
         skipped.then_some(()).ok_or(Unreadable::Damaged)
     }
 
@@ -427,16 +486,22 @@ impl Rows<'_> {
         reset: u32,
         log: &mut LogState,
     ) -> Result<f64, Unreadable> {
-        let mut fresh = Coder::default();
-        let coder = if head.alone {
-            &mut fresh
-        } else {
-            log.coder(reset)
+        let mut fresh = LogState::default();
+        let state = match head.alone {
+            true => &mut fresh,
+            false => log.since(reset),
         };
-        if head.same {
-            return Ok(f64::from_bits(coder.bits));
-        }
-        coder.decode(&mut self.reader).ok_or(Unreadable::Damaged)
+        let mut coder = state.coder();
+        let v = match &mut self.packed {
+            Some(lanes) => {
+                let LaneReader { same, bits } = &mut lanes[lane(head.series)];
+                return state.decode(same, bits).ok_or(Unreadable::Damaged);
+            }
+            None if head.same => f64::from_bits(coder.bits),
+            None => coder.decode(&mut self.reader).ok_or(Unreadable::Damaged)?,
+        };
+        state.go_on_as(coder);
+        Ok(v)
     }
 }
 
@@ -535,13 +600,38 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_rows_of_neighbours_share_a_byte() {
+    fn unchanged_rows_cost_nothing() {
         let rows = |v: f64| (0..100).map(|r| (r, 5_000, v.to_bits(), false)).collect();
-        let records = write(&[(true, rows(1.5)), (false, rows(1.5))]);
-        // Version, flags, sequence, frames, kind, length, count, hash; head, time,
-        // rows, and a token for 64 of them.
-        let overhead = 4 + 3 + 8;
-        assert_eq!(records[1].len(), overhead + 1 + 2 + 1 + 2);
+        let records = write(&[(true, rows(1.5)), (false, rows(1.5)), (false, rows(1.5))]);
+        // Version, flags, sequence, frames, kind, length, count, runs, lanes, counts,
+        // bits; head, time, rows; a count; hash.
+        assert_eq!(records[2].len(), 11 + 1 + 2 + 1 + 1 + 8);
+    }
+
+    /// A record with one frame of rows behind a reset.
+    fn record(kind: u8, rows: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(rows.len()).unwrap();
+        let mut bytes = vec![VERSION, 0, 7, 2, FRAME_RESET, 0, kind, len];
+        bytes.extend_from_slice(rows);
+        let hash = xxh3_64(&bytes);
+        bytes.extend_from_slice(&hash.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn runs_of_tokens_are_read() {
+        // Series 1 to 4 at 10 are 1.5, 0, 0 and 2; series 1 at 12 is 1 and late.
+        let mut rows = vec![5, 0x01 | 0x04, 20, 4, 0x41, 0x51, 30, 0x01, 0x63];
+        rows.extend_from_slice(&[0x03 | (7 << 3), 4, 0x61]);
+        let bits = f64::to_bits;
+        let want = [
+            (1, 10, bits(1.5)),
+            (2, 10, 0),
+            (3, 10, 0),
+            (4, 10, bits(2.0)),
+            (1, 12, bits(1.0)),
+        ];
+        assert_eq!(read(&[record(FRAME_RUNS, &rows)]).unwrap(), want);
     }
 
     #[test]

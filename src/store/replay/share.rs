@@ -13,12 +13,13 @@ use super::super::days::Coverage;
 use super::super::head::{Head, Shard, place_of};
 use super::super::parts::{Parts, window_of};
 use super::super::series::{Freezer, HeadSeries, PartId, Placed};
-use super::super::wal::{Record, Rows, Unreadable};
+use super::super::wal::{self, Record, Rows, Unreadable};
 use crate::model::Sample;
 use crate::telemetry::Metrics;
 
-/// More threads than this would mostly read past what is not theirs.
-const THREADS_MAX: usize = 4;
+/// A thread reads whole lanes of the log. More threads than this would mostly read
+/// past what is not theirs.
+const THREADS_MAX: usize = wal::LANES;
 
 /// Records go to the threads so many bytes at a time. One that is larger, up to 2 MiB,
 /// goes alone.
@@ -26,7 +27,10 @@ const BATCH_BYTES: usize = 128 << 10;
 
 /// How many threads this machine has use for.
 pub(super) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX))
+    match std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)) {
+        3 => 2,
+        threads => threads,
+    }
 }
 
 /// What the rows go to, and what decides about them.
@@ -90,7 +94,7 @@ struct Entry {
 }
 
 impl<'scope> Shares<'scope> {
-    /// Starts the threads.
+    /// Starts the threads: one, two or four, so that each has whole lanes.
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         target: &'scope Target<'_>,
@@ -403,6 +407,14 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_is_in_one_lane() {
+        for series in (0..70_000).chain([u32::MAX - 300, u32::MAX]) {
+            let (shard, _) = place_of(series);
+            assert_eq!(shard % wal::LANES, wal::lane(series), "{series}");
+        }
+    }
+
+    #[test]
     fn any_number_of_threads_finds_the_same() {
         let records = records();
         let found = check(&records, 1);
@@ -410,7 +422,7 @@ mod tests {
         // 18 scrapes fall into each of the first two hours.
         let seqs: Vec<u64> = found.parts.iter().map(|part| part.1).collect();
         assert_eq!(seqs, [1, 19, 37]);
-        for threads in [2, 3, 4] {
+        for threads in [2, 4] {
             assert_eq!(check(&records, threads), found);
         }
     }

@@ -152,7 +152,7 @@ fn what_never_changes_is_only_counted() {
         assert_eq!(all(&series), want);
     }
     assert_eq!(series.blocks.bytes(), 64);
-    assert_eq!(size_of::<HeadSeries>(), 88);
+    assert_eq!(size_of::<HeadSeries>(), 80);
     assert_eq!(place(&mut series, 49 * 15_000, 3.5, 1), Placed::Duplicate);
     assert_eq!(place(&mut series, 30_000, 4.0, 1), Placed::Conflict);
     place(&mut series, 50 * 15_000, 4.5, 1);
