@@ -82,7 +82,8 @@ async fn a_digest_tells_once_an_hour_of_all_that_came_and_went() {
 
 #[tokio::test]
 async fn control_without_a_digest_every_change_is_a_message() {
-    let p = machine("").boot().await;
+    let machine = machine("");
+    let p = machine.boot().await;
     let mut told = 0;
     for _ in 0..6 {
         told += ten_minutes(&p, 40.0).await.len();
