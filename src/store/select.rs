@@ -156,6 +156,12 @@ fn chunk_series(each: usize, series: usize, threads: usize) -> usize {
     (samples / each.max(1)).clamp(*CHUNK_SERIES.start(), *CHUNK_SERIES.end())
 }
 
+/// How many series the next chunk has, when so many of the kind of the last one fit.
+/// Those with few samples say little about the ones behind them: at most twice as many.
+fn next_size(last: usize, fits: usize) -> usize {
+    fits.min(2 * last)
+}
+
 /// One selection that is read by several threads.
 struct Reading<'a> {
     shared: &'a Shared,
@@ -190,8 +196,8 @@ impl Reading<'_> {
             }
             let samples: usize = chunk.samples.iter().map(Vec::len).sum();
             let each = samples.div_ceil(targets.len());
-            let size = chunk_series(each, self.targets.len(), self.threads);
-            self.size.store(size, Ordering::Relaxed);
+            let fits = chunk_series(each, self.targets.len(), self.threads);
+            self.size.store(next_size(size, fits), Ordering::Relaxed);
         }
     }
 
@@ -371,6 +377,14 @@ mod tests {
 
     /// So long a range that a chunk has four series.
     const LONG_MS: i64 = 40 * 86_400_000;
+
+    #[test]
+    fn a_chunk_of_short_series_does_not_make_the_next_one_hold_all() {
+        let fits = chunk_series(4, 768, 2);
+        assert_eq!(fits, *CHUNK_SERIES.end());
+        assert_eq!(next_size(15, fits), 30);
+        assert_eq!(next_size(30, chunk_series(5_760, 768, 2)), 22);
+    }
 
     async fn store_of(dir: &std::path::Path, clock: Clock, series: u32) -> Store {
         let store = Store::open(options(dir), clock, Metrics::new()).unwrap();
