@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::alertmanager::at;
-use crate::broker::free_port;
-use crate::server::{Server, eventually};
+use crate::broker::{PATIENCE, free_port};
+use crate::server::{Server, eventually, eventually_within};
 use crate::sink::{SECRET, Sink};
 
 /// Rounds of each kind: 5 in CI, 60 in the long mode.
@@ -110,6 +111,7 @@ async fn check(repost: bool, receiver_is_down: bool) {
     let mut server = Server::start(dir.path(), free_port()).await;
     let names: Vec<String> = (0..rounds()).map(|i| format!("Alert{i}")).collect();
     let end = at(3_600);
+    let begun = Instant::now();
     for (i, name) in names.iter().enumerate() {
         server = round(dir.path(), server, sink.as_ref(), i, &body(name, &end)).await;
         if repost {
@@ -128,7 +130,9 @@ async fn check(repost: bool, receiver_is_down: bool) {
             names.iter().all(has).then_some(())
         }
     };
-    eventually("every alert is told", all("firing")).await;
+    // A receiver that was away so long is tried again after up to three quarters of it.
+    let patience = PATIENCE + begun.elapsed();
+    eventually_within(patience, "every alert is told", all("firing")).await;
     let ended = at(0);
     for (i, name) in names.iter().enumerate() {
         server = round(dir.path(), server, Some(&sink), i, &body(name, &ended)).await;

@@ -16,6 +16,15 @@ use crate::broker::PATIENCE;
 /// Polls `probe` until it gives something; fails with `what` after [`PATIENCE`].
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
+    probe: impl FnMut() -> F,
+) -> T {
+    eventually_within(PATIENCE, what, probe).await
+}
+
+/// As [`eventually`], with a deadline of its own.
+pub(crate) async fn eventually_within<T, F: Future<Output = Option<T>>>(
+    patience: Duration,
+    what: &str,
     mut probe: impl FnMut() -> F,
 ) -> T {
     let start = Instant::now();
@@ -23,7 +32,7 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(start.elapsed() < patience, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
