@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::document::{Document, yaml_mistake};
+use super::document::{Document, YamlMistake};
 use super::intervals::NamedIntervals;
 use super::mistake::{Mistake, joined};
 use super::origin::{Origin, TREE_FILE, Written};
@@ -247,7 +247,11 @@ fn check_root(root: &RouteNode, found: &mut Vec<(String, String)>) {
 
 fn from_yaml(text: &str, name: &str) -> Result<(Alertmanager, Written), Mistake> {
     let document = Document::yaml(text).map_err(|err| {
-        let (line, column, message) = yaml_mistake(&err);
+        let YamlMistake {
+            line,
+            column,
+            message,
+        } = err;
         Mistake::elsewhere(format!("{name}:{line}:{column}: {message}"))
     })?;
     let mut written = Written::yaml(name, text);

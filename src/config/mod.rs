@@ -26,6 +26,7 @@ mod shown;
 pub mod source;
 pub mod text;
 pub mod units;
+pub mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,10 +37,11 @@ use serde::Deserialize;
 pub use alerting::{Alerting, Rules};
 pub use alertmanager::{Alertmanager, AlertmanagerGlobal};
 pub use destination::{Address, Destinations, Route, Webhook};
-pub use document::yaml_mistake;
+pub use document::{Placed, YamlMistake};
 pub use limits::{Feature, Limits, Query, Store, Tenant};
 pub use mistake::{Mistake, Mistakes};
 pub use origin::Origin;
+pub use places::position;
 pub use secret::Secret;
 pub use server::{Auth, Global, LogFormat, Metrics, Server};
 pub use source::{

@@ -23,7 +23,7 @@ pub(super) fn find(fields: &[Field], path: &str) -> Option<(usize, String)> {
 }
 
 /// The line and the column of a byte, both counted from 1.
-pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
+pub fn position(text: &str, at: usize) -> (usize, usize) {
     let at = at.min(text.len());
     let before = text.get(..at).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);

@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_saphyr::{Location, Spanned};
-
 use super::raw::{RawFile, RawGroup, RawMap, RawRule};
 use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text, rule_id};
-use crate::config::yaml_mistake;
+use crate::config::yaml::{self, Yaml};
+use crate::config::{Placed, position};
 use crate::gotmpl::{Template, prometheus};
 use crate::model::duration;
 use crate::promql;
@@ -24,9 +23,9 @@ pub struct FileError {
     /// The file.
     pub file: String,
     /// Counted from 1.
-    pub line: u64,
+    pub line: usize,
     /// Counted from 1.
-    pub column: u64,
+    pub column: usize,
     /// What is wrong, in Prometheus' words where it has them.
     pub message: String,
 }
@@ -78,54 +77,47 @@ pub fn parse(file: &str, text: &str, defaults: Defaults) -> Result<Vec<GroupSpec
 /// # Errors
 /// With every mistake, in the order of the file.
 pub fn parse_lenient(file: &str, text: &str, defaults: Defaults) -> Result<Parsed, Vec<FileError>> {
-    let raw: Option<RawFile> = serde_saphyr::from_str(text).map_err(|err| {
-        let said = yaml_mistake(&err);
-        let (line, column, message) = bad_layout(text, said.0).unwrap_or(said);
-        vec![FileError {
-            file: file.to_owned(),
-            line,
-            column,
-            message,
-        }]
-    })?;
+    let read = yaml::read::<RawFile>(text);
     let mut checker = Checker {
         file,
+        text,
         defaults,
+        damaged: damaged(&read),
         errors: Vec::new(),
         extras: Vec::new(),
     };
-    let groups = raw.and_then(|raw| raw.groups).unwrap_or_default();
-    let checked = checker.groups(groups);
+    for mistake in read.mistakes {
+        checker.errors.push(FileError {
+            file: file.to_owned(),
+            line: mistake.line,
+            column: mistake.column,
+            message: mistake.message,
+        });
+    }
+    let checked = checker.groups(read.value.groups.unwrap_or_default());
     if checker.errors.is_empty() {
         Ok(Parsed {
             groups: checked,
             extras: checker.extras,
         })
     } else {
+        checker.errors.sort_by_key(|err| (err.line, err.column));
         Err(checker.errors)
     }
 }
 
-/// What the parser's message does not help to find: the first tab in an indentation
-/// or second document up to a little behind the place at which it gave up. Line,
-/// column and message.
-fn bad_layout(text: &str, gave_up: u64) -> Option<(u64, u64, String)> {
-    let mut has_content = false;
-    for (line, number) in text.lines().zip(1..=gave_up + 1) {
-        let indent = line.len() - line.trim_start().len();
-        if let Some(tab) = line[..indent].find('\t').filter(|_| indent < line.len()) {
-            let text = "a tab in the indentation, expected spaces";
-            return Some((number, tab as u64 + 1, text.to_owned()));
-        }
-        let is_separator = line == "---" || line.starts_with("--- ");
-        if is_separator && has_content {
-            let text = "a second document, expected one: put all groups under one `groups:`";
-            return Some((number, 1, text.to_owned()));
-        }
-        let is_empty = indent == line.len() || line.trim_start().starts_with(['#', '%']);
-        has_content |= !is_separator && !is_empty;
-    }
-    None
+/// The places of the rules of which a field could not be read: that it is missing
+/// only follows from that.
+fn damaged(read: &Yaml<RawFile>) -> HashSet<usize> {
+    let groups = read.value.groups.iter().flatten();
+    let rules = groups.flat_map(|group| group.rules.iter().flatten());
+    let mut places: Vec<usize> = rules.map(|rule| rule.at).collect();
+    places.sort_unstable();
+    let around = |at: &usize| {
+        let before = places.partition_point(|place| place <= at);
+        before.checked_sub(1).map(|last| places[last])
+    };
+    read.left_out.iter().filter_map(around).collect()
 }
 
 /// Rules that say the same thing twice, as promtool's lint finds them: the same
@@ -144,7 +136,9 @@ pub fn duplicates(groups: &[GroupSpec]) -> Vec<String> {
 
 struct Checker<'a> {
     file: &'a str,
+    text: &'a str,
     defaults: Defaults,
+    damaged: HashSet<usize>,
     errors: Vec<FileError>,
     extras: Vec<FileError>,
 }
@@ -154,7 +148,7 @@ impl Checker<'_> {
         let mut names = HashSet::new();
         let mut groups = Vec::with_capacity(raw.len());
         for group in raw {
-            let at = group.name.referenced;
+            let at = group.name.at;
             if group.name.value.is_empty() {
                 self.error(at, "groupname must not be empty");
             } else if !names.insert(group.name.value.clone()) {
@@ -172,7 +166,7 @@ impl Checker<'_> {
         let query_offset = self.query_offset(&raw);
         self.group_extras(&raw);
         let name = raw.name.value;
-        let group_labels = self.label_map(raw.labels, raw.name.referenced);
+        let group_labels = self.label_map(raw.labels, raw.name.at);
         let mut ordinals = HashMap::new();
         let mut rules = Vec::new();
         for rule in raw.rules.unwrap_or_default() {
@@ -193,7 +187,10 @@ impl Checker<'_> {
             } else {
                 interval
             },
-            limit: raw.limit.unwrap_or(0),
+            // As Prometheus: a negative one is none.
+            limit: raw
+                .limit
+                .map_or(0, |limit| usize::try_from(limit).unwrap_or(0)),
             query_offset,
             rules,
             name,
@@ -221,33 +218,29 @@ impl Checker<'_> {
         if let Some(language) = &raw.language {
             if language.value != "prometheus" {
                 let text = format!("rules of type {:?} are not known", language.value);
-                self.error(language.referenced, &text);
+                self.error(language.at, &text);
             }
             self.extra("type", Some(language));
         }
     }
 
-    fn extra(&mut self, name: &str, extra: Option<&Spanned<String>>) {
+    fn extra(&mut self, name: &str, extra: Option<&Placed<String>>) {
         let Some(extra) = extra else { return };
         let taken = match name {
             "eval_delay" => "taken as query_offset",
             _ => "ignored",
         };
-        self.extras.push(FileError {
-            file: self.file.to_owned(),
-            line: extra.referenced.line(),
-            column: extra.referenced.column(),
-            message: format!("{name} is a field of vmalert, which Prometheus refuses; {taken}"),
-        });
+        let message = format!("{name} is a field of vmalert, which Prometheus refuses; {taken}");
+        self.extras.push(self.mistake(extra.at, message));
     }
 
     /// A rule without its number; `None` when it has no name or no expression.
     fn rule(
         &mut self,
-        raw: Spanned<RawRule>,
+        raw: Placed<RawRule>,
         group_labels: &BTreeMap<String, String>,
     ) -> Option<RuleSpec> {
-        let at = raw.referenced;
+        let at = raw.at;
         let raw = raw.value;
         self.extra("debug", raw.debug.as_ref());
         self.extra("update_entries_limit", raw.update_entries_limit.as_ref());
@@ -263,14 +256,11 @@ impl Checker<'_> {
         let expr = self.expr(raw.expr, at);
         let (name, kind) = match (record, alert) {
             (Some(second), Some(_)) => {
-                self.error(
-                    second.referenced,
-                    "only one of 'record' and 'alert' must be set",
-                );
+                self.error(second.at, "only one of 'record' and 'alert' must be set");
                 return None;
             }
             (None, None) => {
-                self.error(at, "one of 'record' or 'alert' must be set");
+                self.missing(at, "one of 'record' or 'alert' must be set");
                 return None;
             }
             (Some(name), None) => {
@@ -284,7 +274,7 @@ impl Checker<'_> {
                 }
                 if !is_metric_name(&name.value) {
                     let text = format!("invalid recording rule name: {}", name.value);
-                    self.error(name.referenced, &text);
+                    self.error(name.at, &text);
                 }
                 (name.value, Kind::Recording)
             }
@@ -310,13 +300,9 @@ impl Checker<'_> {
         })
     }
 
-    fn expr(
-        &mut self,
-        raw: Option<Spanned<String>>,
-        rule: Location,
-    ) -> Option<(promql::Expr, String)> {
+    fn expr(&mut self, raw: Option<Placed<String>>, rule: usize) -> Option<(promql::Expr, String)> {
         let Some(raw) = raw.filter(|expr| !expr.value.is_empty()) else {
-            self.error(rule, "field 'expr' must be set in rule");
+            self.missing(rule, "field 'expr' must be set in rule");
             return None;
         };
         match promql::parse(&raw.value) {
@@ -326,43 +312,43 @@ impl Checker<'_> {
             }
             Err(err) => {
                 let text = format!("could not parse expression: {err}");
-                self.error(raw.referenced, &text);
+                self.error(raw.at, &text);
                 None
             }
         }
     }
 
-    fn duration(&mut self, raw: Option<&Spanned<String>>) -> Duration {
+    fn duration(&mut self, raw: Option<&Placed<String>>) -> Duration {
         let Some(raw) = raw else {
             return Duration::ZERO;
         };
         duration::parse(&raw.value).unwrap_or_else(|err| {
-            self.error(raw.referenced, &err.to_string());
+            self.error(raw.at, &err.to_string());
             Duration::ZERO
         })
     }
 
-    fn label_map(&mut self, raw: RawMap, rule: Location) -> BTreeMap<String, String> {
+    fn label_map(&mut self, raw: RawMap, rule: usize) -> BTreeMap<String, String> {
         self.map(raw, rule, "label", |name| {
             is_label_name(name) && name != "__name__"
         })
     }
 
-    fn annotation_map(&mut self, raw: RawMap, rule: Location) -> BTreeMap<String, String> {
+    fn annotation_map(&mut self, raw: RawMap, rule: usize) -> BTreeMap<String, String> {
         self.map(raw, rule, "annotation", is_label_name)
     }
 
     fn map(
         &mut self,
         raw: RawMap,
-        rule: Location,
+        rule: usize,
         what: &str,
         is_valid: impl Fn(&str) -> bool,
     ) -> BTreeMap<String, String> {
         let mut map = BTreeMap::new();
         for (name, value) in raw.unwrap_or_default() {
             if !is_valid(&name) {
-                let at = value.as_ref().map_or(rule, |value| value.referenced);
+                let at = value.as_ref().map_or(rule, |value| value.at);
                 self.error(at, &format!("invalid {what} name: {name}"));
             }
             map.insert(name, value.map(|value| value.value).unwrap_or_default());
@@ -374,7 +360,7 @@ impl Checker<'_> {
         &mut self,
         map: &BTreeMap<String, String>,
         rule: &str,
-        (at, places): (Location, &BTreeMap<String, Location>),
+        (at, places): (usize, &BTreeMap<String, usize>),
     ) -> Vec<(String, Text)> {
         let mut texts = Vec::with_capacity(map.len());
         for (name, text) in map {
@@ -389,20 +375,33 @@ impl Checker<'_> {
         texts
     }
 
-    fn error(&mut self, at: Location, message: &str) {
-        self.errors.push(FileError {
+    /// What a rule lacks, unless a field of it could not be read.
+    fn missing(&mut self, rule: usize, message: &str) {
+        if !self.damaged.contains(&rule) {
+            self.error(rule, message);
+        }
+    }
+
+    fn error(&mut self, at: usize, message: &str) {
+        let mistake = self.mistake(at, message.to_owned());
+        self.errors.push(mistake);
+    }
+
+    fn mistake(&self, at: usize, message: String) -> FileError {
+        let (line, column) = position(self.text, at);
+        FileError {
             file: self.file.to_owned(),
-            line: at.line(),
-            column: at.column(),
-            message: message.to_owned(),
-        });
+            line,
+            column,
+            message,
+        }
     }
 }
 
 /// Where the texts of a map stand.
-fn places(raw: Option<&BTreeMap<String, Option<Spanned<String>>>>) -> BTreeMap<String, Location> {
+fn places(raw: Option<&BTreeMap<String, Option<Placed<String>>>>) -> BTreeMap<String, usize> {
     let texts = raw.into_iter().flatten();
-    let placed = texts.filter_map(|(name, text)| Some((name.clone(), text.as_ref()?.referenced)));
+    let placed = texts.filter_map(|(name, text)| Some((name.clone(), text.as_ref()?.at)));
     placed.collect()
 }
 
@@ -450,7 +449,7 @@ mod tests {
         );
         check(
             "# all\n---\ngroups:\n- name: g\n---\ngroups:\n- name: h\n",
-            "r.yml:5:1: a second document, expected one: put all groups under one `groups:`",
+            "r.yml:5:1: a second document, expected one",
         );
     }
 

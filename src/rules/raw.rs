@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_saphyr::Spanned;
 
-#[derive(Deserialize)]
+use crate::config::Placed;
+
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawFile {
     #[serde(default)]
@@ -16,53 +17,53 @@ pub(super) struct RawFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGroup {
-    pub(super) name: Spanned<String>,
+    pub(super) name: Placed<String>,
     #[serde(default)]
-    pub(super) interval: Option<Spanned<String>>,
+    pub(super) interval: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) limit: Option<usize>,
+    pub(super) limit: Option<i64>,
     #[serde(default)]
-    pub(super) query_offset: Option<Spanned<String>>,
+    pub(super) query_offset: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) eval_delay: Option<Spanned<String>>,
+    pub(super) eval_delay: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) eval_offset: Option<Spanned<String>>,
+    pub(super) eval_offset: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) eval_alignment: Option<Spanned<String>>,
+    pub(super) eval_alignment: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) concurrency: Option<Spanned<String>>,
+    pub(super) concurrency: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) debug: Option<Spanned<String>>,
+    pub(super) debug: Option<Placed<String>>,
     #[serde(default, rename = "type")]
-    pub(super) language: Option<Spanned<String>>,
+    pub(super) language: Option<Placed<String>>,
     #[serde(default)]
     pub(super) labels: RawMap,
     #[serde(default)]
-    pub(super) rules: Option<Vec<Spanned<RawRule>>>,
+    pub(super) rules: Option<Vec<Placed<RawRule>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRule {
     #[serde(default)]
-    pub(super) record: Option<Spanned<String>>,
+    pub(super) record: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) alert: Option<Spanned<String>>,
+    pub(super) alert: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) expr: Option<Spanned<String>>,
+    pub(super) expr: Option<Placed<String>>,
     #[serde(default, rename = "for")]
-    pub(super) hold: Option<Spanned<String>>,
+    pub(super) hold: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) keep_firing_for: Option<Spanned<String>>,
+    pub(super) keep_firing_for: Option<Placed<String>>,
     #[serde(default)]
     pub(super) labels: RawMap,
     #[serde(default)]
     pub(super) annotations: RawMap,
     #[serde(default)]
-    pub(super) debug: Option<Spanned<String>>,
+    pub(super) debug: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) update_entries_limit: Option<Spanned<String>>,
+    pub(super) update_entries_limit: Option<Placed<String>>,
 }
 
 /// A map of texts, in which a value may be left out.
-pub(super) type RawMap = Option<BTreeMap<String, Option<Spanned<String>>>>;
+pub(super) type RawMap = Option<BTreeMap<String, Option<Placed<String>>>>;

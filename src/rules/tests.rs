@@ -140,7 +140,10 @@ fn a_mistake_is_told_with_its_place() {
             "alert: A\n    expr: up\n    annotations: {s: '{{ foo }}'}",
             "error parsing template __alert_A: template: __alert_A:1: function \"foo\" not defined",
         ),
-        ("alert: A\n    expr: up\n    labels: [a]", "r.yml:6:13:"),
+        (
+            "alert: A\n    expr: up\n    labels: [a]",
+            "r.yml:6:5: labels: invalid type: sequence",
+        ),
         ("alert: [", "r.yml:"),
     ] {
         check_error(&rule(text), want);
@@ -151,9 +154,47 @@ fn a_mistake_is_told_with_its_place() {
     );
     check_error("groups:\n- name: ''\n", "groupname must not be empty");
     check_error("groups:\n- interval: 1m\n", "missing field `name`");
-    check_error("groups: 5\n", "r.yml:1:9:");
+    check_error("groups: 5\n", "r.yml:1:1: groups: invalid type: integer");
     check_error("- a\n", "r.yml:1:1:");
     check_error("groups: []\n---\ngroups: []\n", "r.yml:");
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told_and_none_that_only_follows() {
+    let text = "groups:\n\
+        - name: g\n\
+        \x20 interval: often\n\
+        \x20 limit: many\n\
+        \x20 owner: me\n\
+        \x20 rules:\n\
+        \x20 - alert: A\n\
+        \x20   expr: [up]\n\
+        \x20   fro: 5m\n\
+        \x20 - alert: B\n\
+        \x20   for: 5m\n\
+        \x20 - alert: C\n\
+        \x20   expr: up ==\n";
+    let errors = file::parse("r.yml", text, DEFAULTS).unwrap_err();
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let begins = [
+        "r.yml:3:13: not a valid duration",
+        "r.yml:4:3: limit: invalid type: string \"many\", expected",
+        "r.yml:5:3: unknown field `owner`",
+        "r.yml:8:5: expr: invalid type: sequence",
+        "r.yml:9:5: unknown field `fro`",
+        "r.yml:10:5: field 'expr' must be set in rule",
+        "r.yml:13:11: could not parse expression",
+    ];
+    assert_eq!(told.len(), begins.len(), "{told:#?}");
+    for (line, begin) in told.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line}, expected {begin}");
+    }
+}
+
+#[test]
+fn a_negative_limit_is_none_as_in_prometheus() {
+    let groups = parse("groups:\n- name: g\n  limit: -5\n  rules:\n  - {alert: A, expr: up}\n");
+    assert_eq!(groups[0].limit, 0);
 }
 
 #[test]

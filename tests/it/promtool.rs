@@ -254,6 +254,25 @@ fn a12_generated_tests_give_the_same_alerts_and_values_as_promtool() {
     assert!(told > 25 && lines > 300, "{told} {lines}");
 }
 
+#[test]
+fn every_mistake_of_form_in_a_test_file_is_told_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.yml");
+    let text = "rule_file: [r.yml]\ntests:\n- interval: 1q\n  input_sries: []\n  alert_rule_test:\n  - alertnme: A\n";
+    std::fs::write(&path, text).unwrap();
+    let ours = pulse(&["test", "rules"], std::slice::from_ref(&path));
+    assert_eq!(ours.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&ours.stderr) + String::from_utf8_lossy(&ours.stdout);
+    for begin in [
+        "t.yml:1:1: unknown field `rule_file`",
+        "t.yml:3:3: interval: not a valid duration",
+        "t.yml:4:3: unknown field `input_sries`",
+        "t.yml:6:5: unknown field `alertnme`",
+    ] {
+        assert!(told.contains(begin), "{begin} in\n{told}");
+    }
+}
+
 /// A mistake in a test file is one in both tools.
 #[test]
 fn a12_test_files_are_refused_where_promtool_refuses_them() {

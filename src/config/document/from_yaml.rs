@@ -8,16 +8,67 @@ use serde_saphyr::{Location, Spanned};
 
 use super::{Key, Node, Value};
 
-/// Line, column and text of what the parser says, without its picture of the place, the
-/// place a second time, and its advice to who calls it.
-pub fn yaml_mistake(err: &serde_saphyr::Error) -> (u64, u64, String) {
+/// A mistake in a YAML text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct YamlMistake {
+    /// Counted from 1.
+    pub line: usize,
+    /// Counted from 1, in characters.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The tree of a text.
+pub(super) fn parse(text: &str) -> Result<Node, YamlMistake> {
+    serde_saphyr::from_str(text).map_err(|err| {
+        let said = mistake(&err);
+        bad_layout(text, said.line).unwrap_or(said)
+    })
+}
+
+/// What the parser says, without its picture of the place, the place a second time, and
+/// its advice to who calls it.
+fn mistake(err: &serde_saphyr::Error) -> YamlMistake {
     let (line, column) = err.location().map_or((1, 1), |at| (at.line(), at.column()));
     let whole = err.without_snippet().to_string();
     let first = whole.lines().next().unwrap_or_default();
     let message = first.strip_prefix("error: ").unwrap_or(first);
     let end = [", set DuplicateKeyPolicy", " at line "].map(|advice| message.find(advice));
     let end = end.into_iter().flatten().min().unwrap_or(message.len());
-    (line, column, message[..end].to_owned())
+    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    YamlMistake {
+        line: count(line),
+        column: count(column),
+        message: message[..end].to_owned(),
+    }
+}
+
+/// What the parser's message does not help to find: the first tab in an indentation
+/// or second document up to a little behind the place at which it gave up.
+fn bad_layout(text: &str, gave_up: usize) -> Option<YamlMistake> {
+    let mut has_content = false;
+    for (line, number) in text.lines().zip(1..=gave_up + 1) {
+        let indent = line.len() - line.trim_start().len();
+        if let Some(tab) = line[..indent].find('\t').filter(|_| indent < line.len()) {
+            return Some(YamlMistake {
+                line: number,
+                column: tab + 1,
+                message: "a tab in the indentation, expected spaces".to_owned(),
+            });
+        }
+        let is_separator = line == "---" || line.starts_with("--- ");
+        if is_separator && has_content {
+            return Some(YamlMistake {
+                line: number,
+                column: 1,
+                message: "a second document, expected one".to_owned(),
+            });
+        }
+        let is_empty = indent == line.len() || line.trim_start().starts_with(['#', '%']);
+        has_content |= !is_separator && !is_empty;
+    }
+    None
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -8,6 +8,7 @@
 
 mod from_toml;
 mod from_yaml;
+mod placed;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,8 @@ use serde::de::DeserializeOwned;
 use super::mistake::joined;
 use reader::Reader;
 
-pub use from_yaml::yaml_mistake;
+pub use from_yaml::YamlMistake;
+pub use placed::Placed;
 pub(super) use reader::Error;
 
 /// A text as a tree.
@@ -99,8 +101,8 @@ impl<'t> Document<'t> {
     ///
     /// # Errors
     /// With the place when it is no YAML, has a field twice, or its aliases make too much.
-    pub(super) fn yaml(text: &'t str) -> Result<Document<'t>, serde_saphyr::Error> {
-        let root = serde_saphyr::from_str(text)?;
+    pub(super) fn yaml(text: &'t str) -> Result<Document<'t>, YamlMistake> {
+        let root = from_yaml::parse(text)?;
         let rules = Rules::Yaml(text);
         Ok(Document { root, rules })
     }
@@ -143,6 +145,11 @@ impl<'t> Document<'t> {
             (found, node) = (Some(field), below);
         }
         found
+    }
+
+    /// The first byte of the whole.
+    pub(super) fn begin(&self) -> usize {
+        self.root.at
     }
 
     /// All fields that were not left out.

@@ -7,6 +7,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, Expected, IntoDeserializer as _, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::placed::{PLACED, Placing};
 use super::{Key, Node, Rules, Value, Way};
 
 /// A field that cannot be what its type wants.
@@ -172,10 +173,16 @@ impl<'de> de::Deserializer<'de> for Reader<'de> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
+        match name {
+            PLACED => visitor.visit_seq(Placing {
+                reader: self,
+                is_placed: false,
+            }),
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::model::duration;
 
 /// The whole file.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TestFile {
     #[serde(default)]

@@ -27,6 +27,7 @@ use super::load::{self, Settings};
 use super::memory::Memory;
 use super::spec::GroupSpec;
 use super::{file as rule_file, glob, turn};
+use crate::config::{YamlMistake, yaml};
 use crate::model::{HistogramSample, Sample, Timestamp};
 use crate::promql::{self, Engine, VectorSample, engine};
 
@@ -56,8 +57,19 @@ pub fn run(path: &Path) -> Outcome {
 
 fn run_file(path: &Path, warnings: &mut Vec<String>) -> Result<(), Vec<String>> {
     let text = load::read(path).map_err(|err| vec![format!("{err:#}")])?;
-    let file: TestFile =
-        serde_saphyr::from_str(&text).map_err(|err| vec![err.without_snippet().to_string()])?;
+    let read = yaml::read::<TestFile>(&text);
+    if !read.mistakes.is_empty() {
+        let shown = |mistake: &YamlMistake| {
+            let YamlMistake {
+                line,
+                column,
+                message,
+            } = mistake;
+            format!("{}:{line}:{column}: {message}", path.display())
+        };
+        return Err(read.mistakes.iter().map(shown).collect());
+    }
+    let file = read.value;
     let folder = path.parent().unwrap_or(Path::new(""));
     let rule_files = rule_files(&file, folder, warnings)?;
     let order = order(&file)?;
