@@ -258,7 +258,7 @@ impl Alerting {
     /// Ends a silence of the tenant; the operator (an empty name) ends anybody's.
     ///
     /// # Errors
-    /// When there is none of that id, or it has ended.
+    /// When there is none of that id.
     pub async fn expire_silence(&self, tenant: &str, id: &str) -> Result<(), SilenceError> {
         let (tenant, id, now) = (tenant.to_owned(), id.to_owned(), self.0.clock.now());
         let change = self
@@ -325,6 +325,9 @@ impl Inner {
     ) -> Result<String, SilenceError> {
         let _one_at_a_time = self.changing.lock().await;
         let change = change(&self.blocking(silence::read).await?)?;
+        if change.ops.is_empty() {
+            return Ok(change.id);
+        }
         self.store.write(WriteBatch::of_state(change.ops)).await?;
         self.wake.notify_one();
         Ok(change.id)

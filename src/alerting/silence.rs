@@ -69,9 +69,6 @@ pub enum SilenceError {
     /// It makes no sense.
     #[error("silence invalid: {0}")]
     Invalid(&'static str),
-    /// It has ended before.
-    #[error("silence {0} already expired")]
-    Expired(String),
     /// The disk.
     #[error("cannot store the silence")]
     Store(#[from] store::Error),
@@ -181,10 +178,10 @@ pub(super) fn set(
     })
 }
 
-/// Ends a silence.
+/// Ends a silence; one that has ended stays as it is.
 ///
 /// # Errors
-/// When the id is unknown or it has ended.
+/// When the id is unknown.
 pub(super) fn expire(
     all: &[Silence],
     tenant: &str,
@@ -192,11 +189,12 @@ pub(super) fn expire(
     now: Timestamp,
 ) -> Result<Change, SilenceError> {
     let old = find(all, tenant, id).ok_or(SilenceError::NotFound)?;
-    if old.state(now) == SilenceState::Expired {
-        return Err(SilenceError::Expired(id.to_owned()));
-    }
+    let ops = match old.state(now) {
+        SilenceState::Expired => Vec::new(),
+        _ => vec![ended(old, now).put()],
+    };
     Ok(Change {
-        ops: vec![ended(old, now).put()],
+        ops,
         id: id.to_owned(),
     })
 }
@@ -395,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ended_cannot_be_ended_again() {
+    fn one_that_ended_can_be_ended_again_and_stays_as_it_is() {
         let old = [silence("x", -5_000, 60_000), silence("y", 5_000, 60_000)];
         let change = expire(&old, "", "x", NOW).unwrap();
         assert_eq!(
@@ -404,10 +402,7 @@ mod tests {
         );
         assert!(expire(&old, "", "y", NOW).is_ok());
         let ended = [silence("x", -5_000, -1)];
-        assert!(matches!(
-            expire(&ended, "", "x", NOW),
-            Err(SilenceError::Expired(_))
-        ));
+        assert!(expire(&ended, "", "x", NOW).unwrap().ops.is_empty());
         assert!(matches!(
             expire(&old, "", "z", NOW),
             Err(SilenceError::NotFound)

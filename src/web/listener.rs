@@ -27,6 +27,7 @@ use tower_http::timeout::DeadlineBody;
 use super::Web;
 use super::crowd::{Crowd, Place};
 use super::patience::Patient;
+use super::target::PlainTargets;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Relay;
 
@@ -173,12 +174,13 @@ async fn serve(web: Web, stream: TcpStream, place: Arc<Place>, stop: Cancellatio
             Ok::<Response, std::convert::Infallible>(answer)
         }
     });
+    let stream = PlainTargets::new(Patient::new(stream));
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(Patient::new(stream)), service)
+            .serve_connection(TokioIo::new(stream), service)
     );
     let limit = tokio::select! {
         result = connection.as_mut() => return log_end(result),

@@ -22,6 +22,7 @@ mod middleware;
 pub mod pages;
 mod patience;
 mod router;
+mod target;
 
 pub use api::admin::Local;
 pub use api::lifecycle::{ReloadRequest, Reloads};

@@ -183,7 +183,7 @@ pub(super) async fn end(
         return ask(&context, &request, &id, text.to_owned()).await;
     }
     match context.alerting.expire_silence("", &id).await {
-        Ok(()) | Err(SilenceError::Expired(_)) => Redirect::to("/alerts/silences").into_response(),
+        Ok(()) => Redirect::to("/alerts/silences").into_response(),
         Err(SilenceError::Store(err)) => {
             tracing::error!(error = %err, "request failed");
             unreadable(&context, &request)
