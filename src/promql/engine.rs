@@ -66,6 +66,9 @@ pub enum EvalError {
     /// The query cannot be asked in this way, whatever the data.
     #[error("invalid expression type \"{0}\" for range query, must be Scalar or instant Vector")]
     Type(&'static str),
+    /// A length that waits for the query makes no sense in this one.
+    #[error("{0}")]
+    Length(String),
     /// The query makes no sense on this data, in Prometheus' words.
     #[error("{0}")]
     Execution(String),

@@ -19,7 +19,7 @@ use super::Front;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What other origins may ask, by the first part of the path after `/api/v1/`.
-const READABLE: [&str; 17] = [
+const READABLE: [&str; 18] = [
     "alertmanagers",
     "alerts",
     "features",
@@ -27,6 +27,7 @@ const READABLE: [&str; 17] = [
     "label",
     "labels",
     "metadata",
+    "notifications",
     "parse_query",
     "query",
     "query_exemplars",
@@ -47,12 +48,16 @@ pub(super) async fn share(
     next: Next,
 ) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
+    let is_question = request.method() == Method::OPTIONS;
+    if is_question && origin.is_none() && request.uri().path().starts_with("/api/v1/") {
+        // As Prometheus. Nobody's data is in the answer.
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let Some(origin) = origin.filter(|origin| may_read(&front, &request, origin)) else {
         return next.run(request).await;
     };
     let headers = request.headers_mut();
-    let asks_first =
-        headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) && request.method() == Method::OPTIONS;
+    let asks_first = is_question && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if asks_first {
         StatusCode::NO_CONTENT.into_response()
     } else {

@@ -126,6 +126,7 @@ impl From<EvalError> for ApiError {
         match err {
             EvalError::Query(err) => err.into(),
             EvalError::Type(_) => ApiError::bad_data(err.to_string()),
+            EvalError::Length(_) => ApiError::parameter("query", err),
             other => ApiError::new(ErrorType::Execution, other.to_string()),
         }
     }

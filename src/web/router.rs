@@ -7,8 +7,8 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 
 use super::api::{
-    admin, backtest, explain, federate, lifecycle, metrics, parse, query, remote_read, rules,
-    series, status, targets, v2, why,
+    admin, backtest, explain, features, federate, lifecycle, metrics, parse, query, remote_read,
+    rules, series, status, targets, v2, why,
 };
 use super::{Context, Front, cors, middleware, pages};
 
@@ -98,7 +98,7 @@ fn api() -> Router<AppState> {
             "/parse_query",
             get(parse::parse_query).post(parse::parse_query),
         )
-        .route("/features", get(parse::features))
+        .route("/features", get(features::features))
         .route("/why_empty", get(why::why_empty).post(why::why_empty))
         .route("/read", post(remote_read::read))
         .route(
@@ -118,6 +118,8 @@ fn api() -> Router<AppState> {
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(targets::metadata))
         .route("/scrape_pools", get(targets::scrape_pools))
+        .route("/notifications", get(status::notifications))
+        .route("/notifications/live", get(status::live_notifications))
         .route("/status/buildinfo", get(status::buildinfo))
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/flags", get(status::flags))

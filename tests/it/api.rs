@@ -653,3 +653,65 @@ async fn access_follows_a_reloaded_configuration() {
     assert_eq!(reply.status, 403);
     server.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_may_hold_bytes_that_stand_for_themselves() {
+    let server = Server::ready("").await;
+    let reply = server
+        .get("/api/v1/query?query=m{a=\"x\",b!=\"é^`|\"}>2")
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert!(reply.body.contains(r#""a":"x""#), "{}", reply.body);
+    assert!(!reply.body.contains(r#""a":"y""#), "{}", reply.body);
+    // What is meant to be encoded is not decoded twice.
+    let reply = server.get("/api/v1/query?query=\"%2522\"").await;
+    assert!(reply.body.contains(r#""%22"]"#), "{}", reply.body);
+    // Two requests of one connection, the first with a body that looks like a request.
+    let form = "query=\"GET / HTTP/1.1\"";
+    let text = format!(
+        "POST /api/v1/query HTTP/1.1\r\nhost: {0}\r\ncontent-length: {1}\r\n\
+         content-type: application/x-www-form-urlencoded\r\n\r\n{form}\
+         GET /api/v1/query?query=\"<>\" HTTP/1.1\r\nhost: {0}\r\nconnection: close\r\n\r\n",
+        server.address,
+        form.len()
+    );
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut both = String::new();
+    tokio::time::timeout(DEADLINE, stream.read_to_string(&mut both))
+        .await
+        .expect("two answers in time")
+        .unwrap();
+    for part in [r#""GET / HTTP/1.1"]"#, r#""\u003c\u003e"]"#] {
+        assert!(both.contains(part), "{both}");
+    }
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_without_an_origin_are_answered_and_a_failed_reload_is_told() {
+    let server = Server::ready("").await;
+    let reply = server.request("OPTIONS", "/api/v1/query", "", b"").await;
+    assert_eq!((reply.status, reply.body.as_str()), (204, ""));
+    let none = r#"{"status":"success","data":[]}"#;
+    server.check("/api/v1/notifications", 200, none).await;
+    assert_eq!(server.get("/api/v1/notifications/live").await.status, 204);
+    server.metrics.reload.tried(false, 1_600_000_000.0);
+    let told = r#"{"status":"success","data":[{"text":"Configuration reload has failed.","date":"2020-09-13T12:26:40.000Z","active":true}]}"#;
+    server.check("/api/v1/notifications", 200, told).await;
+    let metrics = server.get("/metrics").await.body;
+    for whose in ["pulse", "prometheus", "alertmanager"] {
+        let line = format!("\n{whose}_config_last_reload_successful 0\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_that_the_query_makes_empty_is_the_askers_mistake() {
+    let server = Server::ready("").await;
+    let want = r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": duration must be greater than 0"}"#;
+    let path = "/api/v1/query?query=rate(m[range()])";
+    server.check(path, 400, want).await;
+    server.close().await;
+}

@@ -102,7 +102,12 @@ async fn the_language_answers_without_data() {
     assert_eq!(bad.status, 400);
     assert_eq!(bad.json()["errorType"], "bad_data");
     let features = data(&server, "/api/v1/features").await;
-    assert_eq!(features["promql"]["promql-delayed-name-removal"], false);
+    assert_eq!(features["promql"]["delayed_name_removal"], false);
+    assert_eq!(features["promql"]["anchored"], true);
+    assert_eq!(features["api"]["remote_write_receiver"], true);
+    assert_eq!(features["rules"]["query_offset"], true);
+    assert_eq!(features["service_discovery_providers"]["dns"], true);
+    assert_eq!(features["templating_functions"]["humanize"], true);
     assert_eq!(features["promql_functions"]["rate"], true);
     assert_eq!(features["promql_operators"]["atan2"], true);
 }

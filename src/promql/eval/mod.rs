@@ -227,7 +227,7 @@ impl<'a> Evaluator<'a> {
     fn length(&self, length: &Length) -> Result<i64> {
         match &length.expr {
             Some(expr) if expr.depends_on_query() => {
-                expr.ms(self.query_lengths()).map_err(EvalError::execution)
+                expr.ms(self.query_lengths()).map_err(EvalError::Length)
             }
             _ => Ok(length.ms),
         }
@@ -236,7 +236,10 @@ impl<'a> Evaluator<'a> {
     /// The same where nothing and less make no sense.
     fn positive_length(&self, length: &Length) -> Result<i64> {
         match self.length(length)? {
-            ms if ms <= 0 => Err(EvalError::execution("duration must be greater than 0")),
+            ms if ms <= 0 => {
+                let text = "duration must be greater than 0";
+                Err(EvalError::Length(text.to_owned()))
+            }
             ms => Ok(ms),
         }
     }

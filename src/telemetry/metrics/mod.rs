@@ -3,6 +3,7 @@
 //! One fact is counted once. Children with fixed labels are made at start, so
 //! that zero is visible before the first event.
 
+mod anchors;
 mod clock;
 mod delivery;
 mod family;
@@ -86,11 +87,14 @@ impl Metrics {
         let r = &registry;
         process::register(r);
         let sources = Sources::new(r);
+        let ingest = Ingest::new(r, &sources.up);
+        let store = Store::new(r);
+        anchors::register(r, &store, &ingest.samples);
         Arc::new(Metrics {
-            ingest: Ingest::new(r, &sources.up),
+            ingest,
             push: Push::new(r),
             delivery: Delivery::new(r),
-            store: Store::new(r),
+            store,
             sources,
             rules: Rules::new(r),
             service: Service::new(r),

@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod backtest;
 pub mod explain;
+pub mod features;
 pub mod federate;
 pub mod json;
 pub mod lifecycle;

@@ -1,19 +1,17 @@
-//! `/api/v1/format_query`, `/api/v1/parse_query` and `/api/v1/features`: the
-//! language without data.
+//! `/api/v1/format_query` and `/api/v1/parse_query`: the language without data.
 
 use axum::extract::State;
 use axum::response::Response;
 
 use super::json::{self, Object};
 use super::params::Params;
-use crate::config::Feature;
 use crate::promql;
 use crate::promql::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Bounds, Call, Card, Expr, ExprKind, Matching,
-    Matrix, Selector, Subquery, Type,
+    Aggregate, At, Binary, Bounds, Call, Card, Expr, ExprKind, Matching, Matrix, Selector,
+    Subquery, Type,
 };
 use crate::promql::length::Length;
-use crate::promql::signature::{self, Optional};
+use crate::promql::signature::Optional;
 use crate::web::Context;
 use crate::web::error::ApiError;
 
@@ -42,52 +40,6 @@ pub async fn parse_query(
 fn parsed(context: &Context, params: &Params) -> Result<Expr, ApiError> {
     promql::parse_with(params.get("query"), context.engine.options.features)
         .map_err(|err| ApiError::parse("query", &err))
-}
-
-/// What this server can do, so that a client need not guess from its version.
-pub async fn features(State(context): State<Context>) -> Response {
-    let on = context.config().query.features.clone();
-    let experimental = context.engine.options.features.experimental_functions;
-    json::respond(json::success(&[], &[], |out| {
-        let mut data = Object::new(out);
-        flags(data.field("api"), API.map(|name| (name, true)));
-        let features = Feature::ALL.map(|feature| {
-            let always = feature == Feature::PromqlDurationExpr;
-            (feature.as_str(), always || on.contains(&feature))
-        });
-        flags(data.field("promql"), features);
-        let functions = signature::functions().iter();
-        let functions = functions.map(|f| (f.name, experimental || !f.experimental));
-        flags(data.field("promql_functions"), functions);
-        let aggregations = AggregateOp::ALL;
-        let aggregations =
-            aggregations.map(|op| (op.as_str(), experimental || !op.is_experimental()));
-        let operators = BinaryOp::ALL.map(|op| (op.as_str(), true));
-        flags(
-            data.field("promql_operators"),
-            operators.into_iter().chain(aggregations),
-        );
-        data.end();
-    }))
-}
-
-/// What the HTTP API has beyond what every client takes for granted.
-const API: [&str; 7] = [
-    "exclude_alerts",
-    "federate",
-    "label_values_match",
-    "lookback_delta",
-    "query_stats",
-    "query_warnings",
-    "remote_read",
-];
-
-fn flags<'n>(out: &mut Vec<u8>, flags: impl IntoIterator<Item = (&'n str, bool)>) {
-    let mut object = Object::new(out);
-    for (name, on) in flags {
-        object.boolean(name, on);
-    }
-    object.end();
 }
 
 /// One node with all below it. As deep as the tree, whose height is bounded.

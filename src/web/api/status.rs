@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::json::{self, Object};
@@ -15,6 +16,29 @@ use crate::sources::metadata::Metadata;
 use crate::store::{Cardinality, Store, Table};
 use crate::web::error::ApiError;
 use crate::web::{Context, Front};
+
+/// What the operator should know at once, in Prometheus' words. A failed reload is the
+/// one thing that this server can be told of while it answers: while it starts or
+/// stops, every path says so with a 503.
+pub async fn notifications(State(context): State<Context>) -> Response {
+    let failed = context.metrics.reload.failed_seconds();
+    let failed = failed.map(|secs| Timestamp::from_secs_f64(secs).to_rfc3339());
+    json::respond(json::success(&[], &[], |out| {
+        json::array(out, failed, |out, date| {
+            Object::new(out)
+                .text("text", "Configuration reload has failed.")
+                .text("date", &date)
+                .boolean("active", true)
+                .end();
+        });
+    }))
+}
+
+/// The same as a stream of events, which is not served: the status tells a browser not
+/// to ask again.
+pub async fn live_notifications() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
 
 /// How long those lists are, as in Prometheus.
 const CARDINALITY_ENTRIES: usize = 10;
