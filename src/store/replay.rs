@@ -7,6 +7,7 @@ mod share;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use prometheus::IntGauge;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
 use super::appended;
@@ -92,12 +93,8 @@ pub(super) fn replay(
     Ok(replayed)
 }
 
-fn at_transaction(metrics: &Metrics, position: &str, seq: u64) {
-    let gauge = metrics
-        .store
-        .replay_transaction
-        .with_label_values(&[position]);
-    gauge.set(i64::try_from(seq).unwrap_or(i64::MAX));
+fn show(position: &IntGauge, seq: u64) {
+    position.set(i64::try_from(seq).unwrap_or(i64::MAX));
 }
 
 /// Reads symbols and series.
@@ -136,8 +133,9 @@ impl Replayed {
         let first = table.first()?.map(|(key, _)| key.value().0);
         self.first = first.map_or(from, |first| first.min(from));
         let last = table.last()?.map_or(self.seq, |(key, _)| key.value().0);
-        at_transaction(metrics, "first", from.min(last));
-        at_transaction(metrics, "last", last);
+        let at = &metrics.store.replay_at;
+        show(&at.first, from.min(last));
+        show(&at.last, last);
         for row in table.range((from, 0)..)? {
             let (key, piece) = row?;
             let (seq, _) = key.value();
@@ -156,7 +154,7 @@ impl Replayed {
         }
         self.read_appended(appended, u64::MAX, shares, metrics)?;
         // How far the appended log reaches shows only now.
-        at_transaction(metrics, "last", self.seq);
+        show(&at.last, self.seq);
         Ok(())
     }
 
@@ -192,7 +190,7 @@ impl Replayed {
             tracing::error!(first, last, "log records are missing or damaged");
         }
         self.seq = seq;
-        at_transaction(metrics, "current", seq);
+        show(&metrics.store.replay_at.current, seq);
         match Record::parse(bytes) {
             Ok(record) => {
                 self.sequence = self.sequence.max(record.sequence);

@@ -222,10 +222,12 @@ impl Writer {
         let reopened = match way {
             Way::Append => self.shared.log.reopen().map_err(|err| err.to_string()),
             // At once: what redb refused to write it refuses to read as well.
-            Way::Transact => match self.shared.hot.reopen() {
-                Ok(_) => Ok(()),
-                Err(err) => Err(err.to_string()),
-            },
+            Way::Transact => self
+                .shared
+                .hot
+                .reopen()
+                .map(drop)
+                .map_err(|err| err.to_string()),
         };
         if let Err(error) = reopened {
             tracing::error!(error, "cannot open the store again");

@@ -90,9 +90,8 @@ pub struct Store {
     pub replay_seconds: prometheus::Gauge,
     /// Samples that the last replay read.
     pub replay_samples: IntGauge,
-    /// The transactions of the log that the last replay reads, by `position`: the
-    /// `first`, the `last`, and the `current` one, which is the last when it is done.
-    pub replay_transaction: IntGaugeVec,
+    /// Which transactions of the log the last replay reads.
+    pub replay_at: ReplayAt,
     /// Bytes of log records that are not sealed.
     pub wal_bytes: IntGauge,
     /// Commits that were one record behind the last one of the appended log.
@@ -226,12 +225,7 @@ impl Store {
                 "pulse_store_replay_samples",
                 "Samples that the last start read from the log.",
             ),
-            replay_transaction: gauges(
-                r,
-                "pulse_store_replay_transaction",
-                "Transactions of the log that a start reads: first, last and where it is.",
-                &["position"],
-            ),
+            replay_at: ReplayAt::register(r),
             wal_bytes: gauge(
                 r,
                 "pulse_store_wal_bytes",
@@ -411,6 +405,34 @@ impl Store {
             store.pending_writes.with_label_values(&[table]);
         }
         store
+    }
+}
+
+/// Transactions of the log, by position.
+#[derive(Debug)]
+pub struct ReplayAt {
+    /// The first one.
+    pub first: IntGauge,
+    /// The last one.
+    pub last: IntGauge,
+    /// The one that was read last: when the replay is over, the last.
+    pub current: IntGauge,
+}
+
+impl ReplayAt {
+    fn register(r: &Registry) -> ReplayAt {
+        let at = gauges(
+            r,
+            "pulse_store_replay_transaction",
+            "Transactions of the log that a start reads: first, last and where it is.",
+            &["position"],
+        );
+        let child = |position: &str| at.with_label_values(&[position]);
+        ReplayAt {
+            first: child("first"),
+            last: child("last"),
+            current: child("current"),
+        }
     }
 }
 
