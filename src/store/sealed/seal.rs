@@ -314,7 +314,7 @@ impl<'a> Seal<'a> {
     /// rest of the page. None when little would be won: a column has a head.
     fn part_for_rest(&self, samples: usize) -> Option<usize> {
         let room = self.page.room();
-        if !self.layout.fills || room < self.layout.page_max / 16 || self.column.len() < 1_024 {
+        if !self.layout.fills || room < self.layout.page_max / 64 || self.column.len() < 1_024 {
             return None;
         }
         let share = samples * (room - room / 16) / self.column.len();
