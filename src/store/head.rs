@@ -20,15 +20,17 @@ const SHARDS: u32 = 64;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 const BLOCK_BITS: u32 = 8;
 
-/// How far ahead of a series the next ones are fetched from memory.
-const SERIES_AHEAD: u32 = 8;
-const BYTES_AHEAD: u32 = 4;
+/// So many series are fetched from memory at once, and as far ahead.
+const AHEAD: u32 = 16;
+const FAR: u32 = 2 * AHEAD;
 
 /// Series by dense numbers of their own, and their bytes.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     series: Paged<HeadSeries>,
     blocks: Blocks,
+    /// The series before this one were fetched from memory.
+    fetched: u32,
 }
 
 impl Shard {
@@ -51,14 +53,29 @@ impl Shard {
 
     /// Has the processor fetch what the series behind this one need: rows mostly come
     /// in the order of their refs, and half of the time was spent on waiting for memory.
+    /// Many at once, as it waits for all of them no longer than for one.
     #[inline]
-    fn look_ahead(&self, local: u32) {
-        if let Some(series) = self.series.get(local.saturating_add(SERIES_AHEAD)) {
-            black_box(series.max_t());
+    fn look_ahead(&mut self, local: u32) {
+        match self.fetched.checked_sub(local) {
+            Some(AHEAD..=FAR) => {}
+            Some(..AHEAD) => self.fetch(local),
+            // Somewhere else: perhaps the beginning of a run.
+            _ => self.fetched = local + 1,
         }
-        if let Some(series) = self.series.get(local.saturating_add(BYTES_AHEAD)) {
-            black_box(series.last_byte(&self.blocks));
+    }
+
+    /// Fetches the next series up to the end of the block.
+    #[inline(never)]
+    fn fetch(&mut self, local: u32) {
+        let block_end = (local | ((1 << BLOCK_BITS) - 1)).saturating_add(1);
+        let end = block_end.min(self.fetched + AHEAD);
+        let mut seen = None;
+        for next in self.fetched..end {
+            let series = self.series.get(next);
+            seen = seen.max(series.and_then(|series| series.last_byte(&self.blocks)));
         }
+        black_box(seen);
+        self.fetched = end.max(self.fetched);
     }
 
     /// Gives unused blocks back, if they are most of them.
@@ -179,7 +196,7 @@ impl Head {
         for shard in 0..self.shards.len() {
             let pages = self.read_shard(shard).series.page_count();
             for page in 0..pages {
-                let Shard { series, blocks } = &mut *self.write(shard);
+                let Shard { series, blocks, .. } = &mut *self.write(shard);
                 series.retain_page(page, |_, series| {
                     series.drop_parts(blocks, parts);
                     !series.is_empty() || series.max_t() >= idle_before

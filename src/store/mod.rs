@@ -19,6 +19,7 @@ mod clock;
 #[cfg(test)]
 mod damage;
 mod days;
+mod decimal;
 mod delete;
 mod deleted;
 mod disk;

@@ -21,17 +21,9 @@
 //! NaNs never do. Measured on 500,000 samples of hosts: 0.85 bytes a sample, where the
 //! byte-aligned tokens before took 1.9; without the mean of the differences 1.05.
 
+use super::decimal::{EXPONENT_MAX, INTEGER_MAX, POWERS, from_integer, integer_of, to_integer};
 use super::token::Coder;
 use super::varint::{self, unzigzag, zigzag};
-
-/// Decimal digits beyond this are not exact in an f64.
-const INTEGER_MAX: f64 = (1_u64 << 53) as f64;
-
-const EXPONENT_MAX: u8 = 12;
-
-const POWERS: [f64; EXPONENT_MAX as usize + 1] = [
-    1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12,
-];
 
 /// So many ones say that something else follows.
 const ESCAPE: u32 = 16;
@@ -113,13 +105,8 @@ impl State {
 
     /// The previous value as a whole number. It is a decimal.
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "float to int casts saturate"
-    )]
     fn previous(self) -> i64 {
-        let scaled = f64::from_bits(self.bits) * POWERS[usize::from(self.exponent())];
-        scaled.round_ties_even() as i64
+        integer_of(f64::from_bits(self.bits), self.exponent())
     }
 
     /// Notes that `number` came after `previous`.
@@ -289,26 +276,6 @@ fn unpack(packed: u16) -> i64 {
     }
 }
 
-/// `v * 10^e` where that is whole and gives the same bits when turned back.
-#[inline]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the value is whole and below 2^53"
-)]
-fn to_integer(v: f64, e: u8) -> Option<i64> {
-    let scaled = (v * POWERS[usize::from(e)]).round_ties_even();
-    if scaled.abs() >= INTEGER_MAX || scaled.is_nan() {
-        return None;
-    }
-    let integer = scaled as i64;
-    (from_integer(integer, e).to_bits() == v.to_bits()).then_some(integer)
-}
-
-#[inline]
-fn from_integer(integer: i64, e: u8) -> f64 {
-    integer as f64 / POWERS[usize::from(e)]
-}
-
 /// The smallest exponent at which a value is decimal, and the number. What is none at
 /// the largest one that its magnitude allows is none at a smaller one.
 fn to_decimal(v: f64) -> Option<(u8, i64)> {
@@ -375,8 +342,10 @@ impl Bits {
         self.open |= value << self.open_bits;
         self.open_bits += bits;
         let whole = self.open_bits / 8;
-        self.bytes
-            .extend_from_slice(&self.open.to_le_bytes()[..whole as usize]);
+        // All eight and back to those wanted: quicker than a call.
+        let len = self.bytes.len() + whole as usize;
+        self.bytes.extend_from_slice(&self.open.to_le_bytes());
+        self.bytes.truncate(len);
         self.open >>= 8 * whole;
         self.open_bits %= 8;
     }

@@ -14,6 +14,7 @@
 //! Every bit pattern survives: the decimal form is taken only where turning it
 //! back gives the same bits, which -0.0, infinities and NaNs never do.
 
+use super::decimal::{INTEGER_MAX, POWERS, from_integer, to_integer};
 use super::varint::{Reader, unzigzag, zigzag};
 
 const SAME: u8 = 0x00;
@@ -33,11 +34,6 @@ const SAME_MAX: u8 = 0x40;
 pub(super) fn same_count(token: u8) -> Option<u8> {
     (token < SAME_MAX).then_some(token + 1)
 }
-
-const POWERS: [f64; 7] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
-
-/// Decimal digits beyond this are not exact in an f64.
-const INTEGER_MAX: f64 = (1_u64 << 53) as f64;
 
 /// The state that encoder and decoder of one series share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -78,7 +74,9 @@ impl Coder {
                         out.push(SMALL | (zigzag - 1).to_le_bytes()[0]);
                     } else {
                         out.push(DELTA | len.to_le_bytes()[0]);
-                        out.extend_from_slice(&zigzag.to_le_bytes()[..len]);
+                        // All eight and back to those wanted: quicker than a call.
+                        out.extend_from_slice(&zigzag.to_le_bytes());
+                        out.truncate(out.len() - (8 - len));
                     }
                 } else {
                     put_xor(xor, out);
@@ -173,26 +171,6 @@ fn little_endian(bytes: &[u8]) -> u64 {
     let mut all = [0; 8];
     all[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(all)
-}
-
-/// `v * 10^e` where that is whole and gives the same bits when turned back.
-#[inline]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the value is whole and below 2^53"
-)]
-fn to_integer(v: f64, e: u8) -> Option<i64> {
-    let scaled = (v * POWERS[usize::from(e)]).round_ties_even();
-    if scaled.abs() >= INTEGER_MAX || scaled.is_nan() {
-        return None;
-    }
-    let integer = scaled as i64;
-    (from_integer(integer, e).to_bits() == v.to_bits()).then_some(integer)
-}
-
-#[inline]
-fn from_integer(integer: i64, e: u8) -> f64 {
-    integer as f64 / POWERS[usize::from(e)]
 }
 
 #[cfg(test)]
