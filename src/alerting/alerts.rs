@@ -4,15 +4,13 @@
 //! there was committed. An alert of a rule fires until the rule engine writes that
 //! it ended; one that was sent to us fires until its end, which its sender moves on.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::gotmpl::prometheus::link;
-use crate::model::alert::{AlertPhase, AlertRow, RuleGroupRow, rule_group_key};
+use crate::model::alert::{AlertPhase, AlertRow};
 use crate::model::{Labels, Timestamp};
-use crate::store::{self, Store, Table};
 
 /// Rows of each table that are looked at.
 pub(super) const ROWS_MAX: usize = 1_000_000;
@@ -66,72 +64,6 @@ impl Alert {
 pub(super) struct Outside {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) url: String,
-}
-
-/// The alerts at one moment.
-#[derive(Default)]
-pub(super) struct Current {
-    pub(super) firing: BTreeMap<Labels, Alert>,
-    /// When those that ended did, as far as it is known.
-    pub(super) ended: HashMap<Labels, Timestamp>,
-}
-
-impl Current {
-    /// Reads both tables.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub(super) fn read(
-        store: &Store,
-        outside: &Outside,
-        now: Timestamp,
-    ) -> Result<Current, store::Error> {
-        let mut current = Current::default();
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        for (_, row) in store.scan(Table::PostedAlert, all, ROWS_MAX)? {
-            match Alert::decode(&row) {
-                Some(alert) => current.take_posted(alert, now),
-                None => tracing::error!("a posted alert cannot be read"),
-            }
-        }
-        let mut evaluated = HashMap::new();
-        for (key, row) in store.scan(Table::RuleGroup, all, ROWS_MAX)? {
-            let last_eval = RuleGroupRow::decode(&row).map(|row| row.last_eval);
-            evaluated.extend(last_eval.map(|at| (key, at)));
-        }
-        // After them, so that our own word counts more.
-        for (_, row) in store.scan(Table::Alert, all, ROWS_MAX)? {
-            match AlertRow::decode(&row) {
-                Ok(mut row) => {
-                    // Every evaluation says anew that it fires; the row tells the first.
-                    let group = rule_group_key(&row.file, &row.group);
-                    let last_eval = evaluated.get(group.as_slice()).copied();
-                    row.written_at = row.written_at.max(last_eval.unwrap_or(row.written_at));
-                    current.take_own(row, outside, now);
-                }
-                Err(_) => tracing::error!("an alert row cannot be read"),
-            }
-        }
-        Ok(current)
-    }
-
-    fn take_posted(&mut self, alert: Alert, now: Timestamp) {
-        if alert.fires_at(now) {
-            self.firing.insert(alert.labels.clone(), alert);
-        } else {
-            let end = alert.ends_at.unwrap_or(now);
-            self.ended.insert(alert.labels, end);
-        }
-    }
-
-    fn take_own(&mut self, row: AlertRow, outside: &Outside, now: Timestamp) {
-        if row.phase == AlertPhase::Resolved {
-            let labels = outside.labels_of(&row.labels);
-            self.ended.insert(labels, row.resolved_at.unwrap_or(now));
-        } else if let Some(alert) = outside.alert(row) {
-            self.firing.insert(alert.labels.clone(), alert);
-        }
-    }
 }
 
 impl Outside {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::alerts::{Current, ROWS_MAX};
+use super::alerts::ROWS_MAX;
+use super::current::Current;
 use super::explain::{Explanation, Subject, Teller};
 use super::flush::{Flush, Flusher};
 use super::group::{Group, Row, as_ms, row_key};
@@ -109,7 +110,7 @@ impl Dispatcher {
         let current = Current::read(&self.store, &settings.outside, now)?;
         self.sync(tree, &current, now);
         self.notice_clock(tree, now);
-        flushes.extend(Flush::housekeeping(self.unsaved_digests(tree)));
+        flushes.extend(Flush::housekeeping(self.unsaved(tree)));
         if !handed_over {
             self.take_back(now);
         }
@@ -130,13 +131,13 @@ impl Dispatcher {
         Ok(flushes)
     }
 
-    /// The rows of digests that have changed: alerts that ended are forgotten elsewhere
-    /// long before they are told.
-    fn unsaved_digests(&mut self, tree: &Tree) -> Vec<StateOp> {
+    /// The rows of groups that know what is found nowhere else, and have changed.
+    fn unsaved(&mut self, tree: &Tree) -> Vec<StateOp> {
         let mut ops = Vec::new();
         for group in self.groups.values_mut() {
-            if tree.routes[group.route].digest.is_some() {
-                let mark = group.mark();
+            let is_digest = tree.routes[group.route].digest.is_some();
+            if is_digest || !group.carried.is_empty() {
+                let mark = group.mark(is_digest);
                 if std::mem::replace(&mut group.saved, mark) != mark {
                     ops.push(group.put());
                 }
@@ -298,7 +299,7 @@ impl Dispatcher {
     /// Brings the groups up to date with the alerts.
     fn sync(&mut self, tree: &Tree, current: &Current, now: Timestamp) {
         let mut before = std::mem::take(&mut self.places);
-        for (labels, alert) in &current.firing {
+        for (labels, firing) in &current.firing {
             let places = before
                 .remove(labels)
                 .unwrap_or_else(|| places(tree, labels));
@@ -309,17 +310,14 @@ impl Dispatcher {
                 }
                 let group = self.groups.get_mut(&place.group_id);
                 let group = group.expect("it is there or was just made");
-                group.insert(alert.clone(), route, now);
+                group.insert(firing, route, now);
             }
             self.places.insert(labels.clone(), places);
         }
         let groups = self.groups.values_mut();
         for member in groups.flat_map(|g| g.members.values_mut()) {
             if member.fires_at(now) && !current.firing.contains_key(&member.labels) {
-                // Gone altogether: it resolved and was forgotten, or it is pending anew.
-                let at = current.ended.get(&member.labels).copied().unwrap_or(now);
-                // Never in the future, whatever start its sender made up.
-                member.ends_at = Some(at.max(member.starts_at).min(now));
+                member.ends_at = Some(current.end_of(member, now));
             }
         }
     }

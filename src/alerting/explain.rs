@@ -140,15 +140,19 @@ impl Subject {
         now: Timestamp,
     ) -> Result<Option<Subject>, store::Error> {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let mut found = None;
+        let mut found: Option<Subject> = None;
         for (_, row) in store.scan(Table::Alert, all, ROWS_MAX)? {
             let Ok(row) = AlertRow::decode(&row) else {
                 continue;
             };
             let labels = settings.outside.labels_of(&row.labels);
-            if [row.labels.fingerprint(), labels.fingerprint()].contains(&fingerprint) {
+            let of_rule = [row.labels.fingerprint(), labels.fingerprint()];
+            // Of several rules that say it, one that says that it fires.
+            let is_better = found
+                .as_ref()
+                .is_none_or(|found| found.phase != Phase::Firing);
+            if of_rule.contains(&fingerprint) && is_better {
                 found = Some(Subject::own(labels, row));
-                break;
             }
         }
         if found.is_none() {

@@ -99,6 +99,8 @@ impl Flusher<'_> {
         group.has_flushed = true;
         group.next_flush = route.next_flush(now);
         group.fired.clear();
+        // The next look says it again of those that are left.
+        group.carried.clear();
         if !told.is_empty() || is_changed {
             ops.push(group.put());
         }

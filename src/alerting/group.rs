@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::alerts::Alert;
+use super::current::Firing;
 use super::route::Route;
 use super::told::Told;
 use super::verdict::{Hold, Verdict};
@@ -40,7 +41,10 @@ pub(super) struct Group {
     pub(super) holds: BTreeMap<u64, Hold>,
     /// Of a digest: how often alerts began to fire since the last one, by fingerprint.
     pub(super) fired: BTreeMap<u64, u32>,
-    /// Of a digest: what its row says, see [`Group::mark`].
+    /// Members that began before all who say now that they fire, with the first start
+    /// of those, by fingerprint.
+    pub(super) carried: BTreeMap<u64, Timestamp>,
+    /// What its row says, see [`Group::mark`].
     pub(super) saved: u64,
 }
 
@@ -59,35 +63,55 @@ impl Group {
             verdicts: BTreeMap::new(),
             holds: BTreeMap::new(),
             fired: BTreeMap::new(),
+            carried: BTreeMap::new(),
             saved: 0,
         }
     }
 
-    /// Takes a firing alert in, or what is new about it.
-    pub(super) fn insert(&mut self, alert: Alert, route: &Route, now: Timestamp) {
+    /// Takes a firing alert in, or what is new about it. It goes on when it was seen to
+    /// fire since those began who say so now: who began it may be forgotten.
+    pub(super) fn insert(&mut self, firing: &Firing, route: &Route, now: Timestamp) {
+        let mut alert = firing.alert.clone();
+        let fingerprint = alert.labels.fingerprint();
+        let old = self.members.get(&alert.labels);
+        let goes_on = |old: &&Alert| old.fires_at(now) && old.updated_at >= firing.alert.starts_at;
+        if let Some(old) = old.filter(goes_on) {
+            alert.starts_at = alert.starts_at.min(old.starts_at);
+        }
+        if alert.starts_at < firing.since {
+            self.carried.insert(fingerprint, firing.since);
+        } else {
+            self.carried.remove(&fingerprint);
+        }
         let due = alert.starts_at.plus_ms(as_ms(route.group_wait));
         // As Alertmanager: who waited long enough elsewhere does not wait here.
         if !self.has_flushed && due < now && route.digest.is_none() {
             self.next_flush = self.next_flush.min(now);
         }
         if route.digest.is_some() {
-            let old = self.members.get(&alert.labels);
             let begins = old.is_none_or(|old| old.starts_at != alert.starts_at);
-            let fired = self.fired.entry(alert.labels.fingerprint()).or_default();
+            let fired = self.fired.entry(fingerprint).or_default();
             *fired = fired.saturating_add(u32::from(begins));
         }
         self.members.insert(alert.labels.clone(), alert);
     }
 
-    /// A number that changes with what a digest will say: what ended long before it is
-    /// found nowhere else.
-    pub(super) fn mark(&self) -> u64 {
+    /// A number that changes with what is found nowhere else: all that a digest will
+    /// say, because what ended long before it is forgotten, and starts that are carried.
+    pub(super) fn mark(&self, is_digest: bool) -> u64 {
         let mut hash = Xxh3::new();
         for member in self.members.values() {
+            let fingerprint = member.labels.fingerprint();
+            let since = self.carried.get(&fingerprint);
+            if !is_digest && since.is_none() {
+                continue;
+            }
             let end = member.ends_at.map_or(i64::MAX, Timestamp::as_ms);
-            hash.update(&member.labels.fingerprint().to_le_bytes());
-            hash.update(&member.starts_at.as_ms().to_le_bytes());
-            hash.update(&end.to_le_bytes());
+            let since = since.map_or(i64::MAX, |since| since.as_ms());
+            hash.update(&fingerprint.to_le_bytes());
+            for ms in [member.starts_at.as_ms(), end, since] {
+                hash.update(&ms.to_le_bytes());
+            }
         }
         hash.digest()
     }

@@ -1,6 +1,7 @@
 //! What holds alerts back at one moment: inhibition, time intervals and silences.
 
-use super::alerts::{Alert, Current};
+use super::alerts::Alert;
+use super::current::Current;
 use super::inhibit::Inhibitor;
 use super::interval;
 use super::note;

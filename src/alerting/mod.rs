@@ -15,6 +15,7 @@
 //! ([`crate::store::WriteBatch::volatile`]), and people are told all the same.
 
 mod alerts;
+mod current;
 mod dispatcher;
 mod explain;
 mod flush;

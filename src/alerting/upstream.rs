@@ -11,7 +11,6 @@
 //! after the last answer we tell them ourselves.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,12 +18,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Inner;
-use super::alerts::{Alert, Outside, ROWS_MAX};
+use super::alerts::{Alert, Outside};
+use super::current::Current;
 use super::group::as_ms;
 use super::settings::Settings;
 use crate::config::Config;
 use crate::delivery::{self, Poster};
-use crate::model::alert::{AlertPhase, AlertRow};
 use crate::model::{Clock, Labels, Timestamp};
 use crate::store::{self, Store, Table};
 use crate::telemetry::Metrics;
@@ -277,20 +276,13 @@ fn own_alerts(
     outside: &Outside,
     now: Timestamp,
 ) -> Result<Vec<Alert>, store::Error> {
-    let all = (Bound::Unbounded, Bound::Unbounded);
-    let rows = store.scan(Table::Alert, all, ROWS_MAX)?;
-    let rows = rows
-        .iter()
-        .filter_map(|(_, row)| AlertRow::decode(row).ok());
     let is_due = |alert: &Alert| {
         let ended = alert.ends_at.map(|end| now.ms_since(end));
         ended.is_none_or(|ms| ms <= RESOLVED_MS)
     };
-    let sent = rows.filter(|row| row.phase != AlertPhase::Pending);
-    Ok(sent
-        .filter_map(|row| outside.alert(row))
-        .filter(is_due)
-        .collect())
+    let mut alerts = Current::own(store, outside, now)?;
+    alerts.retain(is_due);
+    Ok(alerts)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::alerts::{Alert, Current};
+use super::alerts::Alert;
+use super::current::Current;
 use super::group::Group;
 use super::inhibit::Inhibitor;
 use super::settings::Settings;
@@ -63,12 +64,13 @@ impl Picture {
         let inhibitor = Inhibitor::new(&settings.inhibit_rules, current.firing.keys());
         let mut alerts: Vec<AlertStatus> = current
             .firing
-            .values()
+            .into_values()
+            .map(|firing| firing.alert)
             .map(|alert| AlertStatus {
                 receivers: receivers(settings, &alert.labels),
                 silenced_by: silence::silencing(&silences, &alert.labels, now),
                 inhibited_by: inhibitor.by(&alert.labels).map(|by| format!("{by:016x}")),
-                alert: alert.clone(),
+                alert,
             })
             .collect();
         alerts.sort_by_cached_key(|status| status.alert.labels.fingerprint());

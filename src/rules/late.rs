@@ -12,20 +12,25 @@
 //! is left out and counted. Native histograms are not recomputed.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::backtest::{self, BacktestError, Interval, Replay};
 use super::load::Settings;
+use super::manager::Inner;
 use super::rows;
 use super::spec::{GroupSpec, Kind, RuleSpec};
 use crate::model::history::Transition;
 use crate::model::labels::METRIC_NAME;
-use crate::model::{Labels, Matcher, Timestamp, is_stale_nan};
+use crate::model::{Labels, Matcher, Sample, Timestamp, is_stale_nan};
 use crate::promql::{QueryError, Queryable, SelectHints, Series};
 use crate::store::{Item, Row, SeriesKey, StateOp, Urgency, WriteBatch};
 
 /// Data this much behind the clock is late; less is the way of messages.
 const LATE_MS: i64 = 3 * 60_000;
+
+/// How often it is asked whether late data came.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// How far back slots are looked at again.
 const BACK_MS: i64 = 6 * 3_600_000;
@@ -44,7 +49,7 @@ pub(super) const RETROACTIVE: &str = "retroactive";
 
 /// What came of a look at late data.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+struct Found {
     /// To be written; empty when there is nothing.
     pub(super) batch: WriteBatch,
     pub(super) evaluated: u64,
@@ -58,11 +63,78 @@ pub(super) struct Found {
     pub(super) is_cut: bool,
 }
 
+impl Inner {
+    /// Looks at the data that came since the last time, and writes what it gave.
+    pub(super) async fn look_at_late_data(&self) {
+        let seats = self.seats.lock().await.clone();
+        let Some(settings) = seats.first().map(|seat| Arc::clone(&seat.settings)) else {
+            return;
+        };
+        let groups: Vec<_> = seats.iter().map(|seat| Arc::clone(&seat.spec)).collect();
+        let next = self.store.version().unwrap_or_default();
+        let seen = self.seen.swap(next, Ordering::Relaxed);
+        let (store, now) = (self.store.clone(), self.clock.now());
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancel);
+        let work = move || look(&store, seen, &groups, &settings, now, &flag);
+        let mut work = tokio::task::spawn_blocking(work);
+        let looked = tokio::select! {
+            looked = &mut work => looked,
+            () = self.stop.cancelled() => {
+                cancel.store(true, Ordering::Relaxed);
+                work.await
+            }
+        };
+        match looked {
+            Ok(Ok(found)) => self.take_late(found).await,
+            Ok(Err(err)) => tracing::warn!(error = %err, "cannot look at late data"),
+            // The runtime ends, or a panic that was reported where it happened.
+            Err(_) => {}
+        }
+    }
+
+    async fn take_late(&self, found: Found) {
+        let rules = &self.metrics.rules;
+        for (counter, count) in [
+            (&rules.late_evaluations, found.evaluated),
+            (&rules.late_filled, found.filled),
+            (&rules.late_differing, found.differing),
+            (&rules.late_alerts, found.alerts),
+            (&rules.late_cut, u64::from(found.is_cut)),
+        ] {
+            counter.inc_by(count);
+        }
+        if found.batch.items.is_empty() {
+            return;
+        }
+        let (samples, alerts) = (found.filled, found.alerts);
+        tracing::info!(
+            samples,
+            alerts,
+            "late data changed what rules say of the past"
+        );
+        if let Err(err) = self.store.write(found.batch).await {
+            tracing::error!(error = %err, "cannot write what late data gave");
+        }
+    }
+}
+
+/// Looks once in a while.
+pub(super) async fn run(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        inner.look_at_late_data().await;
+    }
+}
+
 /// Looks at the data that came after `version`; gives what has to be written. Blocking.
 ///
 /// # Errors
 /// When the store cannot be read, or `cancel` is set.
-pub(super) fn look(
+fn look(
     data: &dyn Queryable,
     version: u64,
     groups: &[Arc<GroupSpec>],
@@ -140,7 +212,7 @@ impl Found {
         Ok(())
     }
 
-    fn missing(&mut self, now: &Series, then: &[crate::model::Sample], rows: &mut Vec<Row>) {
+    fn missing(&mut self, now: &Series, then: &[Sample], rows: &mut Vec<Row>) {
         for sample in now.samples.iter().filter(|s| !is_stale_nan(s.v)) {
             match then.binary_search_by_key(&sample.t, |s| s.t) {
                 Ok(at) => {

@@ -22,7 +22,10 @@ mod overlay;
 mod own;
 pub mod packs;
 mod raw;
+mod restore;
 mod rows;
+mod run;
+mod seat;
 pub mod spec;
 #[cfg(test)]
 mod tests;

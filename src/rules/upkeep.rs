@@ -1,16 +1,21 @@
-//! Alerts of rules that are gone, and history that is old.
+//! Alerts and series of rules that are gone, and history that is old.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::alert::RESOLVED_RETENTION_MS;
+use super::group::Group;
+use super::manager::Inner;
 use super::rows::{pairs, phase_name, put_transition};
-use crate::model::Timestamp;
+use super::seat::Seat;
 use crate::model::alert::{AlertPhase, AlertRow, alert_key_rule};
 use crate::model::history::{self, Transition};
-use crate::store::{self, StateOp, Store, Table};
+use crate::model::{Labels, Timestamp, stale_nan};
+use crate::store::{self, Item, Row, SeriesKey, StateOp, Store, Table, Urgency, WriteBatch};
 
 /// How long the history is kept, in milliseconds.
 const HISTORY_KEEP_MS: i64 = 7 * 86_400_000;
@@ -21,15 +26,94 @@ const HISTORY_ROWS_MAX: usize = 500_000;
 /// Rows of the history that are removed at once; the rest goes the next time.
 const HISTORY_REMOVE_MAX: usize = 10_000;
 
+/// How often resolved alerts of removed rules and old history are cleared away.
+const INTERVAL: Duration = Duration::from_secs(600);
+
 /// Alerts that are looked at.
 const ALERTS_MAX: usize = 1_000_000;
+
+impl Inner {
+    /// Ends the series of groups that are gone, but those that one that is left gives too.
+    pub(super) async fn remove(&self, gone: Vec<(Arc<Seat>, Option<Group>)>, left: &[Arc<Seat>]) {
+        let mut ended: BTreeSet<Labels> = BTreeSet::new();
+        for (seat, group) in gone {
+            self.metrics.rules.remove_group(&seat.key);
+            self.count_selected(&seat, 0);
+            ended.extend(group.iter().flat_map(Group::series).cloned());
+        }
+        for seat in left {
+            if let Some(group) = seat.group.lock().await.as_ref() {
+                group.series().for_each(|labels| {
+                    ended.remove(labels);
+                });
+            }
+        }
+        if ended.is_empty() {
+            return;
+        }
+        let t = self.clock.now();
+        let rows = ended.into_iter().map(|labels| Row {
+            series: SeriesKey::Labels(labels),
+            t,
+            v: stale_nan(),
+        });
+        let mut batch = WriteBatch {
+            urgency: Urgency::RideAlong,
+            sheds: true,
+            volatile: true,
+            ..WriteBatch::default()
+        };
+        batch.push(rows, Item::default());
+        if let Err(err) = self.store.write(batch).await {
+            tracing::error!(error = %err, "cannot end the series of removed rules");
+        }
+    }
+
+    /// Resolves the alerts of rules that are gone, and clears away what is old.
+    pub(super) async fn settle(&self, seats: &[Arc<Seat>]) {
+        let rules = seats.iter().flat_map(|seat| &seat.spec.rules);
+        let known: HashSet<u64> = rules.map(|rule| rule.id).collect();
+        let (store, now) = (self.store.clone(), self.clock.now());
+        let work = move || changes(&store, &known, now);
+        let ops = match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(ops)) => ops,
+            Ok(Err(err)) => {
+                tracing::error!(error = %err, "cannot read the alerts of removed rules");
+                return;
+            }
+            Err(_) => return,
+        };
+        if ops.is_empty() {
+            return;
+        }
+        if let Err(err) = self
+            .store
+            .write(WriteBatch::of_state(ops).even_unsaved())
+            .await
+        {
+            tracing::error!(error = %err, "cannot settle the alerts of removed rules");
+        }
+    }
+}
+
+/// Clears away what is old, once in a while.
+pub(super) async fn run(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        let seats = inner.seats.lock().await.clone();
+        inner.settle(&seats).await;
+    }
+}
 
 /// What has to change so that no alert outlives its rule: firing ones resolve,
 /// others go. Old history goes too.
 ///
 /// # Errors
 /// When the tables cannot be read.
-pub(super) fn changes(
+fn changes(
     store: &Store,
     known: &HashSet<u64>,
     now: Timestamp,

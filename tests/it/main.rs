@@ -55,4 +55,5 @@ mod server;
 mod sink;
 mod strange;
 mod tidy;
+mod twins;
 mod upstream;

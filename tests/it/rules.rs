@@ -12,6 +12,7 @@ use std::time::Duration;
 use pulse::alerting::{self, Alerting};
 use pulse::config::Config;
 use pulse::model::clock::ManualClock;
+use pulse::model::history::{self, Transition};
 use pulse::model::{Clock, Delivery, Labels, Matcher, Sample, Timestamp, is_stale_nan};
 use pulse::promql::{Queryable, SelectHints};
 use pulse::rules::{self, AlertState, Rules};
@@ -31,6 +32,15 @@ pub(crate) struct Machine {
     config: Config,
     /// Whether the clock is followed only as far as it can be trusted.
     pub(crate) is_guarded: bool,
+}
+
+/// An alert of a rule changed its state.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) at: i64,
+    pub(crate) file: String,
+    pub(crate) group: String,
+    pub(crate) to: String,
 }
 
 /// What runs until it is ended.
@@ -71,7 +81,21 @@ impl Machine {
     }
 
     fn write_rules(&self, text: &str) {
-        std::fs::write(self.dir.path().join("rules.yml"), text).unwrap();
+        self.write_file("rules.yml", text);
+    }
+
+    pub(crate) fn write_file(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    /// Without an error when it is not there.
+    pub(crate) fn remove_file(&self, name: &str) {
+        drop(std::fs::remove_file(self.dir.path().join(name)));
+    }
+
+    /// The rules of all files.
+    pub(crate) fn load(&self) -> rules::Loaded {
+        rules::load(&self.config).unwrap()
     }
 
     fn data(&self) -> PathBuf {
@@ -104,7 +128,7 @@ impl Machine {
             &tasks,
             stop.clone(),
         );
-        let loaded = rules::load(&self.config).unwrap();
+        let loaded = self.load();
         let parts = (store.clone(), Arc::clone(&metrics), clock);
         let rules = rules::start(loaded, parts.0, parts.1, parts.2, tasks, stop).await;
         Process {
@@ -162,9 +186,33 @@ impl Process {
         &self.rules
     }
 
+    /// Takes over what the rule files say now.
+    pub(crate) async fn reload(&self, machine: &Machine) {
+        self.rules.reload(machine.load()).await;
+    }
+
+    /// What became of the alerts of that name, in the order of time.
+    pub(crate) fn changes(&self, alert: &str) -> Vec<Change> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = self.store.scan(Table::AlertHistory, all, 10_000).unwrap();
+        // Rows with a longer key say what notifications became of it.
+        let rows = rows.iter().filter(|(key, _)| key.len() == 21);
+        let change = |(key, row): &(bytes::Bytes, bytes::Bytes)| {
+            let row: Transition = serde_json::from_slice(row).unwrap();
+            let (at, _) = history::parse_key(key).unwrap();
+            (row.rule == alert).then(|| Change {
+                at: at.as_ms(),
+                file: row.file,
+                group: row.group,
+                to: row.to,
+            })
+        };
+        rows.filter_map(change).collect()
+    }
+
     /// The transitions on record.
     pub(crate) fn history(&self) -> Vec<(i64, String, String)> {
-        history(&self.store)
+        transitions(&self.store)
     }
 
     /// The value of a counter without labels.
@@ -641,7 +689,7 @@ async fn a09_a_reload_keeps_the_state_of_rules_that_stay_and_resolves_the_others
 
     let another = "  - {record: one, expr: '1'}\n";
     machine.write_rules(&group(&format!("{another}{HOT}")));
-    p.rules.reload(rules::load(&machine.config).unwrap()).await;
+    p.reload(&machine).await;
     assert_eq!(p.alerts(), [AlertState::Pending]);
     p.step(10).await;
     p.step(10).await;
@@ -656,7 +704,7 @@ async fn a09_a_reload_keeps_the_state_of_rules_that_stay_and_resolves_the_others
     assert!(is_stale_nan(cold.last().unwrap().v));
 
     machine.write_rules("groups: []\n");
-    p.rules.reload(rules::load(&machine.config).unwrap()).await;
+    p.reload(&machine).await;
     p.step(10).await;
     assert_eq!(statuses(&p.deliver().await), ["resolved"]);
     let hot = &p.series("ALERTS")["ALERTS{alertname=\"Hot\", alertstate=\"firing\"}"].clone();
@@ -819,7 +867,7 @@ fn a11_rule_files_are_refused_where_promtool_refuses_them() {
 }
 
 /// The transitions that the live engine wrote down: milliseconds, labels, phase.
-fn history(store: &Store) -> Vec<(i64, String, String)> {
+fn transitions(store: &Store) -> Vec<(i64, String, String)> {
     let all = (Bound::Unbounded, Bound::Unbounded);
     let rows = store.scan(Table::AlertHistory, all, 10_000).unwrap();
     let transition = |(key, row): &(bytes::Bytes, bytes::Bytes)| {
@@ -882,7 +930,7 @@ async fn a21_a_backtest_does_what_the_live_engine_did_on_the_same_data() {
     };
     let report = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
 
-    let live = history(&p.store);
+    let live = transitions(&p.store);
     let of = |phase: &str| -> Vec<(i64, String)> {
         let rows = live.iter().filter(|(_, _, to)| to == phase);
         rows.map(|(ms, labels, _)| (*ms, labels.clone())).collect()
@@ -916,7 +964,7 @@ async fn a21_a_backtest_does_what_the_live_engine_did_on_the_same_data() {
     assert_eq!(report.failures, 0);
     assert!(!report.notifications.is_empty());
     // Nothing was written.
-    assert_eq!(history(&p.store), live);
+    assert_eq!(transitions(&p.store), live);
 }
 
 #[tokio::test]
