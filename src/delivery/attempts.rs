@@ -25,6 +25,8 @@ const ENDED_MAX: usize = 500;
 const NOTIFICATIONS_KEEP_MS: i64 = 7 * 86_400_000;
 /// What they may take of the disk, for each destination.
 const NOTIFICATIONS_BYTES_MAX: usize = 32 << 20;
+/// Attempts of the process before that judge the receiver.
+const OUTCOMES_MAX: usize = 256;
 /// Rows that are read at once; a row is at most about 30 KiB.
 const PAGE: usize = 64;
 
@@ -44,6 +46,9 @@ pub struct Attempt {
     /// The first KiB of the answer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
+    /// Whether it speaks against the receiver, rather than against the event.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub receiver_failed: bool,
 }
 
 /// How an event ended.
@@ -167,6 +172,9 @@ pub(super) struct Kept {
     /// Notifications by number: when they were made, and the bytes of the row.
     notifications: BTreeMap<u64, (Timestamp, usize)>,
     notification_bytes: usize,
+    /// When the latest attempts of the process before ended, and whether the receiver
+    /// failed; not always in order.
+    outcomes: Vec<(Timestamp, bool)>,
 }
 
 impl Kept {
@@ -178,6 +186,7 @@ impl Kept {
             if history.end.is_some() {
                 kept.end(sequence, history.kind);
             }
+            kept.note_outcomes(&history.attempts);
         })?;
         Ok(kept)
     }
@@ -188,7 +197,31 @@ impl Kept {
             ended: VecDeque::new(),
             notifications: BTreeMap::new(),
             notification_bytes: 0,
+            outcomes: Vec::new(),
         }
+    }
+
+    fn note_outcomes(&mut self, attempts: &[Attempt]) {
+        let ended = |a: &Attempt| {
+            let ms = i64::try_from(a.duration_ms).unwrap_or(i64::MAX);
+            (a.at.plus_ms(ms), a.receiver_failed)
+        };
+        self.outcomes.extend(attempts.iter().map(ended));
+        if self.outcomes.len() > 2 * OUTCOMES_MAX {
+            self.sort_outcomes();
+        }
+    }
+
+    fn sort_outcomes(&mut self) {
+        self.outcomes.sort_by_key(|(at, _)| *at);
+        let surplus = self.outcomes.len().saturating_sub(OUTCOMES_MAX);
+        self.outcomes.drain(..surplus);
+    }
+
+    /// How the latest attempts of the process before ended, oldest first; once.
+    pub(super) fn take_outcomes(&mut self) -> Vec<(Timestamp, bool)> {
+        self.sort_outcomes();
+        std::mem::take(&mut self.outcomes)
     }
 
     /// Notes a row that is about to be written.
@@ -283,6 +316,7 @@ mod tests {
             status: Some(500),
             error: Some("status 500".to_owned()),
             answer: "x".repeat(1024),
+            receiver_failed: true,
         }
     }
 
@@ -313,6 +347,20 @@ mod tests {
             kept.note(n, DeliveryKind::Notification, at(9 * day), 13 << 20);
         }
         assert_eq!(trimmed(&mut kept, 9 * day), [0]);
+    }
+
+    #[test]
+    fn the_latest_outcomes_of_all_events_are_in_order() {
+        let mut kept = Kept::new("d");
+        for event in 0..100 {
+            let attempts: Vec<Attempt> = (0..20).map(|n| attempt(n * 100 + event)).collect();
+            kept.note_outcomes(&attempts);
+        }
+        let outcomes = kept.take_outcomes();
+        let want: Vec<i64> = (2_000 - 256..2_000).map(|at| at + 5).collect();
+        let got: Vec<i64> = outcomes.iter().map(|(at, _)| at.as_ms()).collect();
+        assert_eq!(got, want);
+        assert!(kept.take_outcomes().is_empty());
     }
 
     #[test]

@@ -4,9 +4,14 @@
 //! minute, open it for 30 s. Then one probe goes out: its success closes the
 //! breaker, its failure opens it for twice as long, up to 15 minutes. No attempt is
 //! made, and so none is used up, while it is open.
+//!
+//! A restart does not close it: it is what the attempts on record made it, but its probe
+//! may go out at once, because somebody may have restarted us for that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use crate::model::Timestamp;
 
 const FAILURES_IN_A_ROW: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -45,6 +50,25 @@ impl Breaker {
             window: VecDeque::new(),
             open_for: OPEN_MIN,
         }
+    }
+
+    /// As the process before left it: `outcomes` are the ends of its latest attempts, and
+    /// whether the receiver failed, oldest first.
+    pub(super) fn after(outcomes: &[(Timestamp, bool)]) -> Breaker {
+        let mut breaker = Breaker::new();
+        let first = outcomes.first().map_or(Timestamp::MIN, |(at, _)| *at);
+        for (at, failed) in outcomes {
+            let now = Duration::from_millis(at.ms_since(first).unsigned_abs());
+            // A probe, if it was due.
+            breaker.try_attempt(now);
+            breaker.record(*failed, now);
+        }
+        if breaker.is_open() {
+            breaker.state = State::Open(Duration::ZERO);
+        }
+        // Its times are not those of this process.
+        breaker.window.clear();
+        breaker
     }
 
     /// Asks for permission to make an attempt, whose end must be recorded.
@@ -145,6 +169,30 @@ mod tests {
         }
         assert!(!breaker.is_open());
         assert_eq!(opened(7).open_until(), Some(at(37)));
+    }
+
+    #[test]
+    fn a_restart_leaves_it_as_it_was_and_lets_a_probe_out() {
+        let after = |ends: &[(i64, bool)]| {
+            let ends = ends.iter();
+            let ends: Vec<_> = ends
+                .map(|(secs, failed)| (Timestamp::from_ms(secs * 1_000), *failed))
+                .collect();
+            Breaker::after(&ends)
+        };
+        assert!(!after(&[]).is_open());
+        let five: Vec<_> = (100..105).map(|at| (at, true)).collect();
+        let mut open = after(&five);
+        assert!(open.is_open() && open.try_attempt(at(0)));
+        open.record(true, at(1));
+        assert_eq!(open.open_until(), Some(at(61)), "it goes on from 30 s");
+        // A probe that succeeded, and one more failure.
+        let closed = [&five[..], &[(140, false), (141, true)]].concat();
+        assert!(!after(&closed).is_open());
+        let mut four = after(&five[..4]);
+        assert!(!four.is_open());
+        four.record(true, at(0));
+        assert!(four.is_open(), "the fifth in a row");
     }
 
     #[test]

@@ -229,11 +229,12 @@ impl Running {
 }
 
 async fn work(seat: Seat, before: Option<CancellationToken>) {
+    let is_changed = before.is_some();
     if let Some(before) = before {
         before.cancelled().await;
     }
     loop {
-        match Worker::new(seat.clone()) {
+        match Worker::new(seat.clone(), is_changed) {
             Ok(worker) => return Box::pin(worker.run()).await,
             Err(store::Error::Closed) => return,
             Err(err) => {

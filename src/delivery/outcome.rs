@@ -90,6 +90,7 @@ impl Done {
                 status: outcome.status,
                 error: outcome.error,
                 answer: outcome.answer,
+                receiver_failed: outcome.receiver_failed,
             },
             fate,
         }

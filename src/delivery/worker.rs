@@ -92,23 +92,33 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Reads which attempts are on record.
+    /// Reads which attempts are on record. `is_changed`: the destination was another one
+    /// until now, so they say nothing of it.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(super) fn new(seat: Seat) -> Result<Worker, store::Error> {
+    pub(super) fn new(seat: Seat, is_changed: bool) -> Result<Worker, store::Error> {
         let Options {
             name,
             schedule,
             ordered,
             ..
         } = &*seat.options;
+        let mut kept = Kept::load(&seat.store, name)?;
+        let outcomes = kept.take_outcomes();
+        let breaker = match is_changed {
+            true => Breaker::new(),
+            false => Breaker::after(&outcomes),
+        };
+        // Before anybody looks: that a receiver works again is not said by a restart.
+        let gauges = Gauges::new(&seat.metrics, name);
+        gauges.set_state(breaker.is_open(), false);
         Ok(Worker {
             sender: Sender::new(&seat.options.target, seat.options.timeout),
             queue: Queue::new(seat.store.clone(), name, schedule.clone(), *ordered),
-            breaker: Breaker::new(),
-            gauges: Gauges::new(&seat.metrics, name),
-            kept: Kept::load(&seat.store, name)?,
+            breaker,
+            gauges,
+            kept,
             attempts: FuturesUnordered::new(),
             done: Vec::new(),
             commit_at: Instant::now(),

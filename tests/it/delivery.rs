@@ -631,6 +631,47 @@ async fn an_open_breaker_uses_up_no_attempts() {
 }
 
 #[tokio::test]
+async fn a_breaker_stays_open_over_a_restart_until_a_probe_succeeds() {
+    let mut rig = Rig::new();
+    let sink = rig
+        .sink(|n, _| Answer::Status(if n < 6 { 500 } else { 200 }, ""))
+        .await;
+    rig.lead("hook", &sink, "concurrency = 1");
+    let is_open = |running: &Running| {
+        let state = running.view().state;
+        matches!(state, DestinationState::BreakerOpen(_))
+    };
+    let running = rig.run();
+    for n in 0..20 {
+        rig.enqueue(event("hook", &format!("e{n}"))).await;
+    }
+    rig.until("the breaker", STILL, || is_open(&running)).await;
+    running.stop().await;
+    assert_eq!(sink.count(), 5);
+
+    rig.metrics = Metrics::new();
+    let again = rig.run();
+    rig.until("a probe that fails", STILL, || {
+        sink.count() == 6 && is_open(&again)
+    })
+    .await;
+    let open = rig.metrics.delivery.breaker_open.clone();
+    assert_eq!(open.with_label_values(&["hook"]).get(), 1);
+    again.stop().await;
+    assert_eq!(sink.count(), 6, "one probe is enough");
+
+    let last = rig.run();
+    rig.until("everything that was due", STILL, || sink.count() >= 20)
+        .await;
+    rig.until("a closed breaker", STILL, || {
+        open.with_label_values(&["hook"]).get() == 0
+    })
+    .await;
+    last.stop().await;
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn a_receiver_that_hangs_holds_up_nobody_else() {
     let mut rig = Rig::new();
     let hanging = rig.sink(|_, _| Answer::Hang).await;
