@@ -61,7 +61,7 @@ struct Run {
 impl Run {
     async fn new() -> Run {
         let machine = Machine::new("groups: []\n");
-        for file in 0..2 {
+        for file in [0, 1] {
             machine.write_file(&format!("{}.yml", FILES[file]), &text(file, false));
         }
         let process = Some(machine.boot().await);
