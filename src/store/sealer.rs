@@ -22,7 +22,7 @@ mod rewrite;
 mod rolls;
 pub(super) mod room;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;

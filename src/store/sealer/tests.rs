@@ -281,7 +281,7 @@ pub(super) fn names(setup: &Setup) -> Vec<String> {
 }
 
 mod reduced;
-mod rolls;
+pub(in crate::store) mod rolls;
 
 const DAY_FILE: &str = "day-20231114.redb";
 const HOURS_FILE: &str = "l0-20231114.redb";

@@ -10,7 +10,7 @@ pub(super) const DAY: i64 = 24 * HOUR;
 /// The first second of T0's day, of which two hours are left.
 const TODAY_S: u32 = 1_699_920_000;
 
-pub(in crate::store) fn options(setup: &Setup) -> Options {
+pub(super) fn options(setup: &Setup) -> Options {
     let mut options = setup.options();
     options.store.rollup_5m_retention = Span::secs(180 * 86_400);
     options.store.rollup_1h_retention = Span::secs(730 * 86_400);
@@ -43,7 +43,7 @@ fn rolled(store: &Store, start_s: u32, kind: Kind) -> Option<Vec<(u32, Rolls)>> 
 }
 
 /// Whether the day's roll-ups say what its samples say.
-fn check_rolls(store: &Store, start_s: u32) {
+pub(in crate::store) fn check_rolls(store: &Store, start_s: u32) {
     let (from, to) = (
         i64::from(start_s) * 1_000,
         i64::from(start_s) * 1_000 + DAY - 1,
