@@ -142,13 +142,7 @@ impl Loader<'_> {
     /// Hands samples over while those before are being committed.
     async fn send(&mut self, records: Vec<Record>) -> anyhow::Result<()> {
         self.unsealed += records.len() as u64;
-        let rows = records.iter().map(|record| Row {
-            series: self.key_of(record.series),
-            t: crate::model::Timestamp::from_ms(record.t_ms),
-            v: record.v,
-        });
-        let rows: Vec<Row> = rows.collect();
-        let pending = self.submit(rows).await?;
+        let pending = self.submit(&records).await?;
         self.take_answer().await?;
         self.waiting = Some(Sent { records, pending });
         Ok(())
@@ -161,8 +155,13 @@ impl Loader<'_> {
         }
     }
 
-    async fn submit(&self, rows: Vec<Row>) -> anyhow::Result<Pending> {
+    async fn submit(&self, records: &[Record]) -> anyhow::Result<Pending> {
         let mut batch = WriteBatch::default();
+        let rows = records.iter().map(|record| Row {
+            series: self.key_of(record.series),
+            t: crate::model::Timestamp::from_ms(record.t_ms),
+            v: record.v,
+        });
         batch.push(rows, Item::default());
         match tokio::time::timeout(ROOM_WAIT, self.store.submit(batch)).await {
             Ok(pending) => Ok(pending?),
@@ -200,13 +199,7 @@ impl Loader<'_> {
             self.ids[record.series as usize] = None;
         }
         self.outcome.refusals[Refusal::UnknownSeries as usize] -= gone.len() as u64;
-        let rows = gone.iter().map(|record| Row {
-            series: self.key_of(record.series),
-            t: crate::model::Timestamp::from_ms(record.t_ms),
-            v: record.v,
-        });
-        let pending = self.submit(rows.collect()).await?;
-        let committed = pending.committed().await?;
+        let committed = self.submit(&gone).await?.committed().await?;
         self.count(&committed);
         Ok(())
     }
