@@ -58,7 +58,8 @@ where
     }
 
     /// A walk over these series, which must ascend, that leaves out what cannot be
-    /// read and counts it in `lost`: series of a file.
+    /// read and counts it in `lost`: series of a file. A series loses no more than its
+    /// samples in the hours whose page is damaged.
     pub fn salvaging(
         files: Vec<&'a SealedFile>,
         keys: Vec<(u32, u32)>,
@@ -101,13 +102,7 @@ where
                 (Err(_), Some((lost, before))) => {
                     samples = before;
                     for (key, samples) in keys.iter().zip(&mut samples) {
-                        let whole = samples.clone();
-                        let one = std::slice::from_mut(samples);
-                        if file
-                            .read(&[*key], i64::MIN, i64::MAX, usize::MAX, one)
-                            .is_err()
-                        {
-                            *samples = whole;
+                        if file.salvage(*key, samples) {
                             lost.set(lost.get() + 1);
                         }
                     }

@@ -55,10 +55,38 @@ impl SealedFile {
         samples_max: usize,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
-        assert_eq!(targets.len(), out.len(), "BUG: one vector for each target");
-        debug_assert!(targets.windows(2).all(|pair| pair[0] < pair[1]));
         // The list first, then the snapshot: every listed generation is in it.
         let generations = self.generations();
+        self.read_of(&generations, parts, targets, (start, end), samples_max, out)
+    }
+
+    /// Appends what can be read of one series, generation by generation; says whether
+    /// something cannot.
+    pub(super) fn salvage(&self, target: (u32, u32), out: &mut Vec<Sample>) -> bool {
+        let always = (i64::MIN, i64::MAX);
+        let mut is_short = false;
+        for one in self.generations().chunks(1) {
+            let mut with_it = out.clone();
+            let into = std::slice::from_mut(&mut with_it);
+            match self.read_of(one, 0..=u16::MAX, &[target], always, usize::MAX, into) {
+                Ok(()) => *out = with_it,
+                Err(_) => is_short = true,
+            }
+        }
+        is_short
+    }
+
+    fn read_of(
+        &self,
+        generations: &[Generation],
+        parts: RangeInclusive<u16>,
+        targets: &[(u32, u32)],
+        (start, end): (i64, i64),
+        samples_max: usize,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), Error> {
+        assert_eq!(targets.len(), out.len(), "BUG: one vector for each target");
+        debug_assert!(targets.windows(2).all(|pair| pair[0] < pair[1]));
         let read = self.begin_read_here()?;
         let tombstones = self.tombstones.all();
         let mut budget = Budget {
@@ -68,7 +96,7 @@ impl SealedFile {
         let mut buffers = Buffers::default();
         let mut read_all = || -> Result<(), Trouble> {
             let mut tables = None;
-            for generation in generations.iter() {
+            for generation in generations {
                 if generation.max_time < start || generation.min_time > end {
                     continue;
                 }
