@@ -5,7 +5,9 @@
 //! random part reached the disk and the rest is gone at the next open, although
 //! reads showed it until then, as with a real kernel.
 //!
-//! Two of three messages are samples alone: they go to the appended log.
+//! Two of three messages are samples alone: they go to the appended log. In one of four
+//! runs the day is over, so that each rewrite is followed by its roll-ups, and late
+//! samples come into a day that has some.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -370,10 +372,26 @@ struct Found {
     rewrites: u64,
     /// Commits that went to the appended log.
     appended: u64,
+    /// Roll-ups that were made.
+    rolls: u64,
 }
 
-/// Real names, in memory where there is such a place: the bytes are on the fake disk.
-fn memory_dir() -> tempfile::TempDir {
+/// The first second of the day that the samples are in.
+const DAY_S: u32 = 1_699_920_000;
+
+/// What a run is made with, and its clock.
+fn setup(dir: &Path, seed: u64) -> (Options, Clock) {
+    let mut options = options(dir);
+    if seed % 4 != 1 {
+        return (options, manual(T0).0);
+    }
+    options.store.rollup_5m_retention = config::Span::secs(100 * 86_400);
+    options.store.rollup_1h_retention = config::Span::secs(100 * 86_400);
+    (options, manual(T0 + 4 * 3_600_000).0)
+}
+
+/// A directory, in memory where there is such a place.
+pub(super) fn memory_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() {
         tempfile::tempdir_in(memory)
@@ -410,9 +428,8 @@ async fn run_on(disk: Arc<Disk>, seed: u64, urgency: Urgency) -> Found {
         // A store writes about a hundred times until it is open and has sealed once.
         let writes = if random.one_in(3) { 600 } else { 120 };
         disk.cut_after(1 + random.below(writes));
-        let (clock, _) = manual(T0);
+        let (options, clock) = setup(dir.path(), seed);
         let lock = take_lock(dir.path());
-        let options = options(dir.path());
         let opened = Store::open_on(disk.backends(), lock, options, clock, Metrics::new());
         if let Ok(store) = opened {
             while !disk.is_dead() && next < 400 {
@@ -441,18 +458,19 @@ async fn run_on(disk: Arc<Disk>, seed: u64, urgency: Urgency) -> Found {
                 }
             }
             found.cuts += u64::from(disk.is_dead());
-            found.appended += store.shared.metrics.store.log_commits.get();
+            let metrics = &store.shared.metrics.store;
+            found.appended += metrics.log_commits.get();
+            found.rolls += metrics.rollups.get();
             store.close().await;
         }
         disk.power_on();
     }
-    let (clock, _) = manual(T0);
     // Opening must not fail for longer than syncs do.
     let store = loop {
         let metrics = Metrics::new();
         let lock = take_lock(dir.path());
-        let options = options(dir.path());
-        match Store::open_on(disk.backends(), lock, options, clock.clone(), metrics) {
+        let (options, clock) = setup(dir.path(), seed);
+        match Store::open_on(disk.backends(), lock, options, clock, metrics) {
             Ok(store) => break store,
             Err(err) => assert!(sync_fails_one_in > 0, "seed {seed}: {err:?}"),
         }
@@ -461,6 +479,7 @@ async fn run_on(disk: Arc<Disk>, seed: u64, urgency: Urgency) -> Found {
     if !disk.state().skips_log_syncs {
         assert_eq!(halves, [] as [&str; 0], "SEED={seed}");
         assert_eq!(store.verify().faults, [], "SEED={seed}");
+        sealer::tests::rolls::check_current(&store, DAY_S);
     }
     found.acknowledged = acknowledged.len() as u64;
     found.lost = acknowledged.iter().filter(|id| !there.contains(id)).count() as u64;
@@ -489,6 +508,7 @@ async fn run_all(seeds: std::ops::Range<u64>, urgency: Urgency, one_in: u64) -> 
         all.seals += found.seals;
         all.rewrites += found.rewrites;
         all.appended += found.appended;
+        all.rolls += found.rolls;
     }
     all
 }
@@ -499,19 +519,25 @@ fn seeds(usual: u64) -> u64 {
     if long { usual * 50 } else { usual }
 }
 
+/// `PULSE_TEST_SEED` begins elsewhere.
+fn first_seed() -> u64 {
+    let seed = std::env::var("PULSE_TEST_SEED").ok();
+    seed.and_then(|seed| seed.parse().ok()).unwrap_or(0)
+}
+
 #[tokio::test]
 async fn an_acknowledged_batch_survives_every_power_cut_whole() {
-    let found = run_all(0..seeds(200), Urgency::Commit, 0).await;
+    let found = run_all(first_seed()..first_seed() + seeds(200), Urgency::Commit, 0).await;
     assert!(found.cuts > 200 && found.acknowledged > 1_000, "{found:?}");
     assert!(found.cut_off > 0, "the cuts lost nothing: {found:?}");
     assert!(found.seals > 10 && found.rewrites > 5, "{found:?}");
-    assert!(found.appended > 500, "{found:?}");
+    assert!(found.appended > 500 && found.rolls > 5, "{found:?}");
     assert!(SECTORS_LOST.load(Ordering::Relaxed) > 1_000);
 }
 
 #[tokio::test]
 async fn a_batch_survives_failing_syncs_and_power_cuts() {
-    let first = 1_000_000;
+    let first = 1_000_000 + first_seed();
     let found = run_all(first..first + seeds(40), Urgency::Commit, 12).await;
     assert!(found.cuts > 40 && found.acknowledged > 200, "{found:?}");
     assert!(found.appended > 50, "{found:?}");

@@ -109,6 +109,8 @@ impl Pressure {
 mod ladder;
 #[cfg(test)]
 mod refused;
+#[cfg(test)]
+mod rolls;
 
 #[cfg(test)]
 mod tests {

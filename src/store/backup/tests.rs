@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::copy::Copy;
 use super::*;
 use crate::model::{Sample, Timestamp};
+use crate::store::sealer::tests::rolls::check_rolls;
 use crate::store::tests::{T0, batch, labels, manual, options, row, samples};
 use crate::store::{Item, Options, StateOp, Store, Table, WriteBatch};
 use crate::telemetry::Metrics;
@@ -369,5 +370,65 @@ async fn a_bad_backup_is_refused_by_name_and_touches_nothing() {
     assert_eq!(cause, "it is not empty");
     let store = open(&into);
     assert!(store.resolve(&labels("v", "d0")).is_some());
+    store.close().await;
+}
+
+/// Roll-ups are sealed files as others: they come back, and a later backup leaves out
+/// those that are as they were.
+#[tokio::test]
+async fn roll_ups_come_back_also_from_an_incremental_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_rolls = |at: &Path| {
+        let mut options = options(at);
+        options.store.rollup_5m_retention = crate::config::Span::secs(90 * 86_400);
+        options.store.rollup_1h_retention = crate::config::Span::secs(90 * 86_400);
+        open_with(options)
+    };
+    let data = dir.path().join("data");
+    let store = with_rolls(&data);
+    let day = 86_400_000;
+    for back in 0..3 {
+        let rows = (0..200).map(|i| row("v", "d1", T0 - back * day + i * 1_000, i as f64));
+        store.write(batch(rows)).await.unwrap();
+    }
+    store.compact_now().await.unwrap();
+    let full = dir.path().join("full.pulse");
+    assert_eq!(back_up(&store, &Plan::default(), &full).left_out, 0);
+    // A late sample: one of three days, and its roll-ups, are other files now.
+    let late = row("v", "d1", T0 - day - 5_000, 7.0);
+    store.write(batch([late])).await.unwrap();
+    store.compact_now().await.unwrap();
+    let (head, contents) = contents(&full).unwrap();
+    let plan = Plan {
+        base: Some(Base {
+            id: head.id,
+            name: "full.pulse".to_owned(),
+        }),
+        files: contents.files,
+    };
+    let later = dir.path().join("later.pulse");
+    assert_eq!(back_up(&store, &plan, &later).left_out, 7, "six and FORMAT");
+    let names = |dir: &Path| -> BTreeSet<String> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with("redb")).collect()
+    };
+    let (before, files) = (held(&store), names(&data));
+    assert_eq!(files.iter().filter(|n| n.starts_with("roll")).count(), 6);
+    store.close().await;
+
+    let into = dir.path().join("restored");
+    restore(&later, None, &into).unwrap();
+    assert_eq!(names(&into), files);
+    let store = with_rolls(&into);
+    assert_eq!(held(&store), before);
+    for back in 0..3 {
+        let start_s = u32::try_from((T0 - T0.rem_euclid(day) - back * day) / 1_000).unwrap();
+        check_rolls(&store, start_s);
+    }
+    assert_eq!(store.verify().faults, []);
+    // Nothing is made again: they say what the days have.
+    store.compact_now().await.unwrap();
+    assert_eq!(store.shared.metrics.store.rollups.get(), 0);
     store.close().await;
 }

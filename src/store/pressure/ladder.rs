@@ -70,7 +70,7 @@ impl Machine {
     }
 
     /// One look of the sealer.
-    async fn tick(&mut self) {
+    pub(super) async fn tick(&mut self) {
         let mut sealer = self.sealer.take().unwrap();
         let ticked = tokio::task::spawn_blocking(move || {
             assert!(sealer.tick().is_ok());
@@ -113,7 +113,7 @@ impl Machine {
         assert_eq!(outcome.refusal, Some(Refusal::Overload));
     }
 
-    fn days(&self) -> usize {
+    pub(super) fn days(&self) -> usize {
         self.store.shared.days.all().len()
     }
 }

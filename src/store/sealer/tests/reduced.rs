@@ -311,3 +311,118 @@ async fn sixty_days_are_answered_where_samples_are_kept_for_thirty() {
         usize::try_from((59 * DAY + 17 * HOUR) / (7 * MINUTE)).unwrap() + 1
     );
 }
+
+/// Late samples and deletions change the samples under roll-ups that stand already.
+#[tokio::test]
+async fn late_and_deleted_samples_are_in_the_answers_of_roll_ups() {
+    let mut random = Random(2);
+    let (one, other) = (Setup::new(), Setup::new());
+    let (rolled, raw) = (one.open_with(options(&one)), other.open());
+    let now = Timestamp::from_ms(DAY0 + 2 * DAY + 21 * HOUR);
+    one.clock.set(now);
+    other.clock.set(now);
+    let both = [&rolled, &raw];
+    let rows = data(&mut random);
+    for store in both {
+        added(store, rows.clone()).await;
+        store.compact_now().await.unwrap();
+    }
+    let compare = |what: &str| {
+        for query in QUERIES.iter().step_by(3).chain(&QUERIES[9..12]) {
+            for range in [RANGES[1], RANGES[3]] {
+                let what = format!("{what}: {query} over {range:?}");
+                assert_same(ask(&rolled, query, range), ask(&raw, query, range), &what);
+            }
+        }
+    };
+    // In memory, then sealed beside the rewritten day.
+    for round in 0..2 {
+        let times: Vec<i64> = (0..60).map(|_| DAY0 + random.below(2 * DAY)).collect();
+        for store in both {
+            let late = times.iter().map(|t| row("a", "d2", *t, 1_000.0));
+            added(store, late.collect()).await;
+        }
+        compare(&format!("late {round}"));
+        for store in both {
+            store.seal_now().await.unwrap();
+        }
+        compare(&format!("late and sealed {round}"));
+    }
+    // Hidden, then gone from the files. A whole series, and hours of another one.
+    let (from, to) = (DAY0 + 5 * HOUR + 7, DAY0 + 9 * HOUR + 11);
+    for (device, from, to) in [("d1", from, to), ("d3", i64::MIN, i64::MAX)] {
+        let series = vec![vec![Matcher::equal("device_id", device)]];
+        let (from, to) = (Timestamp::from_ms(from), Timestamp::from_ms(to));
+        for store in both {
+            assert_eq!(store.delete_series(&series, from, to).await.unwrap(), 1);
+        }
+    }
+    compare("deleted");
+    for store in both {
+        store.clean_tombstones().await.unwrap();
+    }
+    compare("cleaned");
+    for store in both {
+        store.compact_now().await.unwrap();
+    }
+    assert_eq!(rolled.shared.days.all_rolls().len(), 4);
+    compare("made again");
+    assert!(rolled.resolve(&labels("a", "d3")).is_none());
+    rolled.close().await;
+    raw.close().await;
+}
+
+/// Where the samples are gone by their age, what is deleted leaves the roll-ups too.
+#[tokio::test]
+async fn a_deleted_series_does_not_live_on_in_roll_ups() {
+    let setup = Setup::new();
+    let mut options = options(&setup);
+    options.store.retention = Span::secs(86_400);
+    let store = setup.open_with(options.clone());
+    setup.clock.set(Timestamp::from_ms(T0 + 3 * HOUR));
+    added(&store, rows(T0 - 20 * HOUR, 4_800)).await;
+    store.compact_now().await.unwrap();
+    setup.clock.set(Timestamp::from_ms(T0 + 3 * DAY));
+    store.seal_now().await.unwrap();
+    assert!(store.shared.days.all().is_empty(), "the samples are gone");
+    let range = (T0 - 20 * HOUR, T0, HOUR);
+    let seen = |store: &Store, device: &str| {
+        let query = format!("max_over_time(temp{{device_id=\"{device}\"}}[1h])");
+        let series = series(ask(store, &query, range));
+        series.iter().map(|s| s.samples.len()).sum::<usize>()
+    };
+    assert_eq!((seen(&store, "d1"), seen(&store, "d2")), (21, 21));
+
+    // Before roll-ups of hours and of minutes, both at once, and never again.
+    let delete = async |store: &Store, device: &str, from: i64, to: i64| {
+        let series = vec![vec![Matcher::equal("device_id", device)]];
+        let (from, to) = (Timestamp::from_ms(from), Timestamp::from_ms(to));
+        assert_eq!(store.delete_series(&series, from, to).await.unwrap(), 1);
+    };
+    delete(&store, "d1", i64::MIN, i64::MAX).await;
+    delete(&store, "d2", T0 - 10 * HOUR, T0 - 8 * HOUR - 1).await;
+    // Buckets that the deletion touches are hidden whole: (-11, -10], (-10, -9], (-9, -8].
+    let check = |store: &Store, what: &str| {
+        assert_eq!(seen(store, "d1"), 0, "{what}");
+        assert_eq!(seen(store, "d2"), 18, "{what}");
+        assert_eq!(seen(store, "d3"), 21, "{what}");
+    };
+    check(&store, "hidden");
+    store.close().await;
+    drop(store);
+    let store = setup.open_with(options.clone());
+    check(&store, "after a restart");
+    store.clean_tombstones().await.unwrap();
+    assert_eq!(store.tombstones(), 0);
+    check(&store, "cleaned");
+    assert!(store.resolve(&labels("temp", "d1")).is_none());
+    for kind in Kind::ROLLS {
+        let file = store.shared.days.all_rolls();
+        let file = file.iter().find(|file| file.kind == kind).unwrap();
+        let series = store.shared.days.series_of(file).unwrap();
+        assert_eq!(series.len(), 2, "{kind:?} has the deleted series");
+    }
+    store.close().await;
+    drop(store);
+    check(&setup.open_with(options), "without tombstones");
+}
