@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use redb::{ReadableDatabase as _, ReadableTable as _};
 
+use super::catalog::first_seen_s;
 use super::disk::io_error;
-use super::index::{Cardinality, Top, first_seen_s};
+use super::index::{Cardinality, Top};
 use super::tables::SERIES;
 use super::{Error, Store};
 

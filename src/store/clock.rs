@@ -31,7 +31,7 @@ const FOUND_MAX_MS: i64 = 2_714_000_000_000;
 pub(super) fn saved(db: &Database, newest_ms: i64) -> Result<Option<Saved>, redb::Error> {
     let table = db.begin_read()?.open_table(state_table(Table::Kv))?;
     let row = table.get(KEY)?;
-    let row = row.and_then(|row| serde_json::from_slice(open_value(row.value())?).ok());
+    let row = row.and_then(|row| serde_json::from_slice(open_value(KEY, row.value())?).ok());
     let is_plausible = (0..FOUND_MAX_MS).contains(&newest_ms);
     let found = is_plausible.then(|| Saved::at(Timestamp::from_ms(newest_ms)));
     Ok(row.or(found))

@@ -17,6 +17,7 @@ use roaring::RoaringBitmap;
 pub(super) use cardinality::Top;
 pub use cardinality::{Cardinality, Count};
 
+use super::catalog;
 use super::native;
 use super::paged::Paged;
 use super::postings::Postings;
@@ -123,7 +124,8 @@ impl Index {
         }
         let series = self.last_ref + 1;
         let entry = Entry(pairs.as_slice().into());
-        let row = encode_row(self.tenant_of(&entry), first_seen_s, &pairs);
+        let head = (self.tenant_of(&entry), first_seen_s);
+        let row = catalog::encode(series, head, &pairs, labels);
         self.link(series, entry, labels);
         Added {
             series,
@@ -159,12 +161,15 @@ impl Index {
         self.symbols.restore(id, text);
     }
 
-    /// Puts a stored series back; its symbols must be there. `None` when the row
-    /// is damaged.
+    /// Puts a stored series back; its symbols must be there. `None` when the row or one
+    /// of its symbols is damaged; its number is not given again.
     pub(super) fn restore_series(&mut self, series: u32, row: &[u8]) -> Option<()> {
-        let entry = decode_row(row)?;
-        let known = |id: u32| self.symbols.contains(id);
-        if !entry.pairs().all(|(n, v)| known(n) && known(v)) {
+        self.last_ref = self.last_ref.max(series);
+        let entry = Entry(catalog::pairs(row)?.into());
+        let labels = entry
+            .pairs()
+            .map(|(n, v)| (self.symbols.text(n), self.symbols.text(v)));
+        if !catalog::is_right(series, row, labels) {
             return None;
         }
         for (name, value) in entry.pairs() {
@@ -174,6 +179,11 @@ impl Index {
         let labels = self.labels_of(&entry);
         self.link(series, entry, &labels);
         Some(())
+    }
+
+    /// Takes out the symbols that no series uses. When all is well there are none.
+    pub(super) fn drop_unused_symbols(&mut self) {
+        self.symbols.drop_unused();
     }
 
     /// Never gives a ref or a symbol number up to these again.
@@ -402,44 +412,4 @@ fn listed_values(matcher: &Matcher, want: bool) -> Option<impl Iterator<Item = &
     let is_list = matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex);
     let values = matcher.value.split(move |c| is_list && c == '|');
     (positive == want).then_some(values)
-}
-
-/// A catalog row: tenant, group (0: none yet), first seen in seconds, pairs.
-fn encode_row(tenant: u32, first_seen_s: u64, pairs: &[u8]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(16 + pairs.len());
-    varint::put(&mut row, u64::from(tenant));
-    varint::put(&mut row, 0);
-    varint::put(&mut row, first_seen_s);
-    row.extend_from_slice(pairs);
-    row
-}
-
-/// Whether a catalog row can be read and names symbols that are there.
-pub(super) fn is_catalog_row(row: &[u8], symbols: &RoaringBitmap) -> bool {
-    decode_row(row).is_some_and(|entry| {
-        let known = |(n, v)| symbols.contains(n) && symbols.contains(v);
-        entry.pairs().all(known)
-    })
-}
-
-fn decode_row(row: &[u8]) -> Option<Entry> {
-    let mut reader = Reader(row);
-    for _ in 0..3 {
-        reader.number()?;
-    }
-    let mut rest = reader.clone();
-    while !rest.is_empty() {
-        rest.number32()?;
-        rest.number32()?;
-    }
-    Some(Entry(reader.0.into()))
-}
-
-/// When the series of a catalog row was made, in seconds since the epoch; `None`
-/// when the row is malformed.
-pub(super) fn first_seen_s(row: &[u8]) -> Option<u64> {
-    let mut reader = Reader(row);
-    reader.number()?;
-    reader.number()?;
-    reader.number()
 }

@@ -128,7 +128,7 @@ pub(super) fn owner(kind: Kind, key: &[u8], stored: &[u8]) -> String {
             let name = key.len().saturating_sub(9);
             String::from_utf8_lossy(&key[..name]).into_owned()
         }
-        Kind::Dead => open_value(stored)
+        Kind::Dead => open_value(key, stored)
             .and_then(|row| state::decode_dead_letter(row).ok())
             .map_or_else(|| "_unknown".to_owned(), |letter| letter.tenant_id),
     }

@@ -12,7 +12,10 @@ mod analyze;
 mod appended;
 pub mod backup;
 pub mod batch;
+#[cfg(test)]
+mod bit_flip;
 mod blocks;
+mod catalog;
 mod changed;
 mod churn;
 mod clock;
@@ -26,6 +29,7 @@ mod disk;
 #[cfg(test)]
 mod fixture;
 mod head;
+mod hot;
 mod index;
 mod intake;
 mod ledger;
@@ -91,12 +95,12 @@ use appended::Appended;
 use days::Days;
 pub use disk::DirLock;
 use disk::{Backends, io_error};
+use hot::Hot;
 use intake::Load;
 use ledger::Ledger;
 use pressure::Level;
 use sealer::{Command, Sealer};
 use shared::{Ended, Opened, Shared};
-use tables::Hot;
 use writer::{Job, Writer};
 
 /// Commands that may wait for the sealer.
@@ -227,7 +231,10 @@ impl Store {
         } else {
             disk::counted_files(store.bytes_written.clone(), store.syncs.clone())
         };
-        Store::open_on(files, lock, options, clock, metrics)
+        let hot = options.dir.join(tables::HOT_FILE);
+        hot::caught(&hot, || {
+            Store::open_on(files, lock, options, clock, metrics)
+        })
     }
 
     /// As [`Store::open`], on other bytes than files.
@@ -264,7 +271,9 @@ impl Store {
         let db = hot.database()?;
         let fail = |err| io_error("read", hot.path(), err);
         let appended = log.hold().reader(sealed + 1);
-        let replayed = replay::replay(&db, appended, meta, &coverage, &metrics).map_err(fail)?;
+        let replayed = hot::caught(hot.path(), || {
+            replay::replay(&db, appended, meta, &coverage, &metrics).map_err(fail)
+        })?;
         let appended = i64::try_from(log.bytes()).unwrap_or(i64::MAX);
         metrics.store.wal_bytes.add(appended);
         let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;

@@ -105,12 +105,18 @@ fn read_catalog(db: &Database, meta: Meta, metrics: &Metrics) -> Result<Index, F
         let (id, text) = row?;
         index.restore_symbol(id.value(), text.value());
     }
+    let mut damaged = 0;
     for row in txn.open_table(SERIES)?.iter()? {
         let (id, row) = row?;
         if index.restore_series(id.value(), row.value()).is_none() {
-            metrics.store.checksum_failures.inc();
+            damaged += 1;
             tracing::error!(series = id.value(), "damaged catalog row, series left out");
         }
+    }
+    if damaged > 0 {
+        metrics.store.checksum_failures.inc_by(damaged);
+        // A damaged text may be that of another symbol now, which stands for it.
+        index.drop_unused_symbols();
     }
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     index.skip_to(number(meta.last_ref), number(meta.last_symbol));

@@ -23,7 +23,7 @@ pub(super) fn get(shared: &Shared, table: Table, key: &[u8]) -> Result<Option<By
     let Some(row) = row else {
         return Ok(None);
     };
-    match open_value(row.value()) {
+    match open_value(key, row.value()) {
         Some(value) => Ok(Some(Bytes::copy_from_slice(value))),
         None => {
             shared.metrics.store.checksum_failures.inc();
@@ -85,7 +85,7 @@ pub(super) fn scan(
                 found.extend(value.map(|value| (key, value)));
                 continue;
             }
-            match open_value(stored.value()) {
+            match open_value(key.value(), stored.value()) {
                 Some(value) => found.push((
                     Bytes::copy_from_slice(key.value()),
                     Bytes::copy_from_slice(value),

@@ -63,11 +63,6 @@ impl Symbols {
         self.texts.get(id).map_or("", |symbol| &symbol.text)
     }
 
-    /// Whether the number stands for a text.
-    pub(super) fn contains(&self, id: u32) -> bool {
-        self.texts.get(id).is_some()
-    }
-
     /// The number of a text, which is used once more now; says whether it is new.
     pub(super) fn take(&mut self, text: &str) -> (u32, bool) {
         if let Some(id) = self.get(text) {
@@ -115,6 +110,18 @@ impl Symbols {
         }
         self.texts.remove(id);
         true
+    }
+
+    /// Takes out every text that nothing uses.
+    pub(super) fn drop_unused(&mut self) {
+        let texts = &mut self.texts;
+        self.ids.retain(|entry| {
+            let is_used = texts.get(entry.id).is_some_and(|symbol| symbol.uses > 0);
+            if !is_used {
+                texts.remove(entry.id);
+            }
+            is_used
+        });
     }
 
     /// The last number that was given.

@@ -5,26 +5,26 @@
 //! | `meta` | name | see [`Meta`]'s fields |
 //! | `wal` | commit (u64), part (u16) | a piece of a log record, at most 16,300 bytes |
 //! | `sym` | symbol (u32) | the text |
-//! | `series` | ref (u32) | tenant, group, first seen (s), name and value symbols; all varints |
-//! | a state table | as its owner says | the value, then its xxh3-64 (LE) |
+//! | `series` | ref (u32) | see [`super::catalog`]; its hash is that of its symbols' texts too |
+//! | a state table | as its owner says | the value, then the xxh3-64 (LE) of key and value |
+//!
+//! redb compares its own checksums at a repair only, so each of these has one of ours.
+//! Version 1 had none in `meta` and `series`, and none of the keys of state rows: it is
+//! made version 2 when it is opened, but for the state rows, of which both forms stay
+//! good.
 //!
 //! Values of more than 16,300 bytes would take and write up to twice their size.
 //! The number of the last commit is the largest of the last key in `wal`, the last
 //! record of the appended log ([`super::appended`]) and `wal_sealed_seq`: every commit
 //! writes a record to one of the two logs.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-
 use redb::{
     Database, ReadTransaction, ReadableDatabase as _, TableDefinition, TableError,
     TableHandle as _, WriteTransaction,
 };
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::disk::{Backends, Boxed, frozen_files, io_error, is_read_only, sync_dir};
-use super::{Error, Table};
+use super::Table;
 
 /// Single values by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -39,7 +39,13 @@ pub(super) const SERIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new(
 pub(super) const VALUE_BYTES_MAX: usize = 16_300;
 
 /// The version of the file's form.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
+
+/// The first version, which is still opened.
+pub(super) const FIRST_VERSION: u64 = 1;
+
+/// The row of `meta` with the hash of the others.
+const META_HASH: &str = "hash";
 
 /// The redb table of a state table.
 pub(super) fn state_table(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -71,9 +77,19 @@ impl Meta {
         ]
     }
 
+    fn hash(mut self) -> u64 {
+        let fields = self.fields();
+        let add = |hash, (name, value): (&str, &mut u64)| {
+            let hash = xxh3_64_with_seed(name.as_bytes(), hash);
+            xxh3_64_with_seed(&value.to_le_bytes(), hash)
+        };
+        fields.into_iter().fold(0, add)
+    }
+
     /// Writes all of it.
     pub(super) fn write(mut self, txn: &WriteTransaction) -> Result<(), redb::Error> {
         let mut table = txn.open_table(META)?;
+        table.insert(META_HASH, self.hash().to_le_bytes().as_slice())?;
         for (name, value) in self.fields() {
             table.insert(name, value.to_le_bytes().as_slice())?;
         }
@@ -86,6 +102,9 @@ impl Meta {
     }
 
     /// Reads all of it as a transaction sees it.
+    ///
+    /// # Errors
+    /// When redb cannot read, or a number is not the one that was written.
     pub(super) fn read_in(read: &ReadTransaction) -> Result<Meta, redb::Error> {
         let mut meta = Meta::default();
         let table = read.open_table(META)?;
@@ -94,6 +113,12 @@ impl Meta {
                 *field = value.value().try_into().map_or(0, u64::from_le_bytes);
             }
         }
+        let hash = table.get(META_HASH)?;
+        let is_right = hash.is_some_and(|hash| hash.value() == meta.hash().to_le_bytes());
+        if !is_right && meta.version != FIRST_VERSION {
+            let what = format!("table {:?}: wrong checksum", META.name());
+            return Err(redb::Error::Corrupted(what));
+        }
         Ok(meta)
     }
 }
@@ -101,245 +126,10 @@ impl Meta {
 /// The file that holds the log, the catalog and the state tables.
 pub(super) const HOT_FILE: &str = "hot.redb";
 
-/// `hot.redb`, which the writer may close and open again after an I/O error.
-pub(super) struct Hot {
-    path: PathBuf,
-    backends: Backends,
-    cache_bytes: usize,
-    open: RwLock<Option<Arc<Database>>>,
-    /// Whether what is open can only be read, because the medium takes no writes.
-    is_frozen: AtomicBool,
-}
-
-impl Hot {
-    /// Opens the file, makes it when it is missing, and checks its form.
-    pub(super) fn open(
-        dir: &Path,
-        backends: Backends,
-        cache_bytes: usize,
-    ) -> Result<(Hot, Meta), Error> {
-        let hot = Hot {
-            path: dir.join(HOT_FILE),
-            backends,
-            cache_bytes,
-            open: RwLock::new(None),
-            is_frozen: AtomicBool::new(false),
-        };
-        if !hot.path.exists() {
-            hot.create(dir)?;
-        }
-        hot.check()
-    }
-
-    /// As [`Hot::open`], when the file must be there.
-    ///
-    /// # Errors
-    /// As [`Hot::open`]; also when there is no such file.
-    pub(super) fn open_existing(
-        dir: &Path,
-        backends: Backends,
-        cache_bytes: usize,
-    ) -> Result<(Hot, Meta), Error> {
-        let path = dir.join(HOT_FILE);
-        if !path.exists() {
-            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(io_error("open", &path, missing));
-        }
-        let hot = Hot {
-            path,
-            backends,
-            cache_bytes,
-            open: RwLock::new(None),
-            is_frozen: AtomicBool::new(false),
-        };
-        hot.check()
-    }
-
-    fn check(self) -> Result<(Hot, Meta), Error> {
-        let hot = self;
-        let opened = hot.reopen().and_then(|db| {
-            let meta = check(&db);
-            meta.map_err(|source| io_error("open", &hot.path, source))
-        });
-        match opened {
-            Ok(meta) => Ok((hot, meta)),
-            Err(Error::Io { path, source, .. }) if is_damage(&*source) => {
-                Err(Error::Damaged { path, source })
-            }
-            Err(err) => Err(err),
-        }
-    }
-
-    /// Makes the file under another name first: a power cut while redb lays it
-    /// out leaves something that it does not open again.
-    fn create(&self, dir: &Path) -> Result<(), Error> {
-        let new = dir.join("hot.redb.new");
-        match std::fs::remove_file(&new) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &new, err));
-            }
-            _ => {}
-        }
-        let db = self.open_at(&new, &self.backends)?;
-        let meta = Meta {
-            version: VERSION,
-            ..Meta::default()
-        };
-        make_tables(&db, meta).map_err(|err| io_error("write", &new, err))?;
-        drop(db);
-        std::fs::rename(&new, &self.path)
-            .and_then(|()| sync_dir(dir))
-            .map_err(|err| io_error("rename", &new, err))
-    }
-
-    fn open_at(&self, path: &Path, backends: &Backends) -> Result<Database, Error> {
-        let backend = backends(path).map_err(|err| io_error("open", path, err))?;
-        Database::builder()
-            .set_cache_size(self.cache_bytes)
-            .create_with_backend(Boxed(backend))
-            .map_err(|err| io_error("open", path, redb::Error::from(err)))
-    }
-
-    /// Opens the file again. Waits until no reader uses the old handle, because
-    /// closing that may still write. When the medium takes no writes, the file is
-    /// opened to be read, so that rules and pages go on.
-    ///
-    /// # Errors
-    /// When the file cannot be written, or not even read.
-    pub(super) fn reopen(&self) -> Result<Arc<Database>, Error> {
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = slot.take() {
-            while Arc::strong_count(&old) > 1 {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-        }
-        match self.open_at(&self.path, &self.backends) {
-            Ok(db) => {
-                self.is_frozen.store(false, Ordering::Release);
-                let db = Arc::new(db);
-                *slot = Some(Arc::clone(&db));
-                Ok(db)
-            }
-            Err(Error::Io { path, source, .. }) if is_read_only(&*source) => {
-                self.is_frozen.store(true, Ordering::Release);
-                *slot = Some(Arc::new(self.open_at(&path, &frozen_files())?));
-                Err(io_error("open", &path, source))
-            }
-            Err(err) => Err(err),
-        }
-    }
-
-    /// The open database, to write to it.
-    ///
-    /// # Errors
-    /// As [`Hot::database`], and when it was opened to be read only.
-    pub(super) fn writable(&self) -> Result<Arc<Database>, Error> {
-        if self.is_frozen.load(Ordering::Acquire) {
-            return Err(Error::ReadOnly);
-        }
-        self.database()
-    }
-
-    /// Gives the space that deleted rows left back to the disk. Waits until nobody
-    /// reads; readers that come meanwhile wait as well.
-    pub(super) fn compact(&self) -> Result<(), Error> {
-        drop(self.writable()?);
-        let fail = |err| io_error("compact", &self.path, err);
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let mut held = slot
-            .take()
-            .ok_or_else(|| io_error("compact", &self.path, "closed after an I/O error"))?;
-        let mut db = loop {
-            match Arc::try_unwrap(held) {
-                Ok(db) => break db,
-                Err(shared) => held = shared,
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        };
-        // After an error redb wants to be opened again, as after one of a commit.
-        db.compact().map_err(|err| fail(redb::Error::from(err)))?;
-        *slot = Some(Arc::new(db));
-        Ok(())
-    }
-
-    /// The open database.
-    ///
-    /// # Errors
-    /// While it cannot be opened again after an I/O error.
-    pub(super) fn database(&self) -> Result<Arc<Database>, Error> {
-        let slot = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        slot.clone()
-            .ok_or_else(|| io_error("read", &self.path, "closed after an I/O error"))
-    }
-
-    /// Walks redb's own checksums of all pages; says whether they are right. Only
-    /// while nobody else uses the file.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub(super) fn check_integrity(&self) -> Result<bool, Error> {
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let db = slot.as_mut().and_then(Arc::get_mut);
-        let db = db.ok_or_else(|| io_error("check", &self.path, "it is in use"))?;
-        db.check_integrity()
-            .map_err(|err| io_error("check", &self.path, redb::Error::from(err)))
-    }
-
-    /// The file.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 /// A table that former versions made and never used.
 pub(super) const RETIRED: &str = "dedupe";
 
-/// Whether redb says that a file is none of its own, or not whole.
-pub(super) fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
-    if err.is::<redb::TableError>() {
-        return true;
-    }
-    match err.downcast_ref::<redb::Error>() {
-        Some(redb::Error::Io(err)) => matches!(err.kind(), InvalidData | UnexpectedEof),
-        Some(err) => matches!(
-            err,
-            redb::Error::Corrupted(_)
-                | redb::Error::RepairAborted
-                | redb::Error::UpgradeRequired(_)
-                | redb::Error::TableDoesNotExist(_)
-                | redb::Error::TableTypeMismatch { .. }
-                | redb::Error::TypeDefinitionChanged { .. }
-        ),
-        None => false,
-    }
-}
-
-/// Refuses a file that a newer version wrote; makes tables that came since.
-fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>> {
-    let names: Vec<String> = db
-        .begin_read()?
-        .list_tables()?
-        .map(|table| table.name().to_owned())
-        .collect();
-    let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
-    let names = names.iter().filter(|name| *name != RETIRED);
-    for name in names.clone() {
-        if !own.contains(&name.as_str()) && Table::from_name(name).is_none() {
-            return Err(format!("unknown table {name:?}: written by a newer pulse").into());
-        }
-    }
-    let meta = Meta::read(db)?;
-    if meta.version != VERSION {
-        let found = meta.version;
-        return Err(format!("format {found}, expected {VERSION}: written by a newer pulse").into());
-    }
-    if names.count() < own.len() + Table::ALL.len() {
-        make_tables(db, meta)?;
-    }
-    Ok(meta)
-}
-
+/// Makes all tables, and writes these numbers.
 pub(super) fn make_tables(db: &Database, meta: Meta) -> Result<(), redb::Error> {
     let txn = db.begin_write()?;
     meta.write(&txn)?;
@@ -362,100 +152,44 @@ pub(super) fn has_commit(db: &Database, seq: u64) -> Result<bool, redb::Error> {
     }
 }
 
-/// Appends a state value's checksum.
-pub(super) fn seal_value(value: &[u8]) -> Vec<u8> {
+/// Appends the checksum of a state row.
+pub(super) fn seal_value(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(value.len() + 8);
     sealed.extend_from_slice(value);
-    sealed.extend_from_slice(&xxh3_64(value).to_le_bytes());
+    sealed.extend_from_slice(&row_hash(key, value).to_le_bytes());
     sealed
 }
 
-/// Takes the checksum off; `None` when it is wrong.
-pub(super) fn open_value(stored: &[u8]) -> Option<&[u8]> {
-    let (value, hash) = stored.split_at_checked(stored.len().checked_sub(8)?)?;
-    (hash == xxh3_64(value).to_le_bytes()).then_some(value)
+fn row_hash(key: &[u8], value: &[u8]) -> u64 {
+    xxh3_64(value) ^ xxh3_64_with_seed(key, 1)
+}
+
+/// Takes the checksum off; `None` when it is wrong. Version 1 left the key out.
+pub(super) fn open_value<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
+    let (value, hash) = stored.split_last_chunk::<8>()?;
+    let hash = u64::from_le_bytes(*hash);
+    let is_right = hash == row_hash(key, value) || hash == xxh3_64(value);
+    is_right.then_some(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::disk::counted_files;
-    use prometheus::IntCounter;
-
-    fn files() -> Backends {
-        let counter = || IntCounter::new("c", "c").unwrap();
-        counted_files(counter(), counter())
-    }
-
-    fn open_error(dir: &Path) -> String {
-        let err = Hot::open(dir, files(), 1 << 20).err().unwrap();
-        std::error::Error::source(&err).unwrap().to_string()
-    }
-
-    #[test]
-    fn a_new_file_has_all_tables_and_opens_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let (hot, meta) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
-        assert_eq!(meta.version, 1);
-        drop(hot);
-        let (hot, again) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
-        assert_eq!(again, meta);
-        assert!(!has_commit(&hot.database().unwrap(), 1).unwrap());
-    }
-
-    #[test]
-    fn newer_versions_and_unknown_tables_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let (hot, mut meta) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
-        meta.version = 2;
-        let txn = hot.database().unwrap().begin_write().unwrap();
-        meta.write(&txn).unwrap();
-        txn.commit().unwrap();
-        drop(hot);
-        assert!(open_error(dir.path()).contains("format 2, expected 1"));
-
-        let dir = tempfile::tempdir().unwrap();
-        let (hot, _) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
-        let txn = hot.database().unwrap().begin_write().unwrap();
-        let table: TableDefinition<'_, u32, u32> = TableDefinition::new("histograms");
-        txn.open_table(table).unwrap();
-        txn.commit().unwrap();
-        drop(hot);
-        assert!(open_error(dir.path()).contains("unknown table \"histograms\""));
-    }
-
-    #[test]
-    fn deleted_rows_leave_no_space_after_a_compaction() {
-        let dir = tempfile::tempdir().unwrap();
-        let (hot, _) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
-        let len = || std::fs::metadata(hot.path()).unwrap().len();
-        let write = |change: &dyn Fn(&WriteTransaction)| {
-            let txn = hot.database().unwrap().begin_write().unwrap();
-            change(&txn);
-            txn.commit().unwrap();
-        };
-        write(&|txn| {
-            let mut log = txn.open_table(WAL).unwrap();
-            for seq in 0..500 {
-                log.insert((seq, 0), [7; 10_000].as_slice()).unwrap();
-            }
-        });
-        let full = len();
-        write(&|txn| {
-            let mut log = txn.open_table(WAL).unwrap();
-            log.retain(|key, _| key.0 == 499).unwrap();
-        });
-        hot.compact().unwrap();
-        assert!(full > 5_000_000 && len() < 1_000_000, "{full}, {}", len());
-        assert!(has_commit(&hot.database().unwrap(), 499).unwrap());
-    }
 
     #[test]
     fn a_changed_value_is_seen() {
-        let mut sealed = seal_value(b"abc");
-        assert_eq!(open_value(&sealed), Some(&b"abc"[..]));
+        let mut sealed = seal_value(b"key", b"abc");
+        assert_eq!(open_value(b"key", &sealed), Some(&b"abc"[..]));
+        assert_eq!(open_value(b"kez", &sealed), None);
         sealed[1] ^= 1;
-        assert_eq!(open_value(&sealed), None);
-        assert_eq!(open_value(b"short"), None);
+        assert_eq!(open_value(b"key", &sealed), None);
+        assert_eq!(open_value(b"key", b"short"), None);
+        let mut first = b"abc".to_vec();
+        first.extend_from_slice(&xxh3_64(b"abc").to_le_bytes());
+        assert_eq!(
+            open_value(b"key", &first),
+            Some(&b"abc"[..]),
+            "of version 1"
+        );
     }
 }

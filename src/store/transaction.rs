@@ -28,9 +28,9 @@ pub(super) enum Change {
 
 impl Change {
     /// The value as it is stored; none when the row is to go.
-    fn stored(&self) -> Option<Vec<u8>> {
+    fn stored(&self, key: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Change::Put(value) | Change::Replace(value) => Some(seal_value(value)),
+            Change::Put(value) | Change::Replace(value) => Some(seal_value(key, value)),
             Change::Delete => None,
         }
     }
@@ -251,7 +251,7 @@ fn put_plain(
         if change.is_late(key, &rows)? {
             continue;
         }
-        match change.stored() {
+        match change.stored(key) {
             Some(stored) => drop(rows.insert(&key[..], stored.as_slice())?),
             None => drop(rows.remove(&key[..])?),
         }
@@ -271,7 +271,7 @@ fn put_counted(
         if change.is_late(key, rows)? {
             continue;
         }
-        let stored = change.stored();
+        let stored = change.stored(key);
         let old = match &stored {
             Some(stored) => rows.insert(&key[..], stored.as_slice())?,
             None => rows.remove(&key[..])?,
@@ -304,7 +304,8 @@ fn evict_deliveries(
         let first = rows.range(from.as_slice()..=to.as_slice())?.next();
         let Some((key, bytes, delivery)) = first.transpose()?.map(|(key, value)| {
             let (key, stored) = (key.value().to_vec(), value.value());
-            let delivery = open_value(stored).and_then(|row| state::decode_delivery(row).ok());
+            let delivery =
+                open_value(&key, stored).and_then(|row| state::decode_delivery(row).ok());
             let bytes = key.len() + stored.len();
             (key, bytes, delivery)
         }) else {

@@ -2,9 +2,8 @@
 //!
 //! A directory that no process uses is opened without a change, also after a crash
 //! and on a read-only medium; one in use is checked by the process that has it.
-//! `hot.redb` has checksums of ours on log records and state rows; the catalog has
-//! none, so where nobody writes redb's own checksums of all its pages are walked
-//! too. Memory is that of a few pages.
+//! `hot.redb` has checksums of ours on log records, state rows and series; where nobody
+//! writes redb's own checksums of all its pages are walked too. Memory is that of a few pages.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -12,16 +11,18 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use redb::{ReadTransaction, ReadableDatabase as _, ReadableTable as _};
-use roaring::{RoaringBitmap, RoaringTreemap};
+use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
 
 use super::appended::{Appended, Broken, Held};
+use super::catalog::Texts;
 use super::days::{DayFile, Days, store_error};
 use super::disk::{self, DirLock, causes, io_error};
+use super::hot::Hot;
 use super::sealed::{BadRow, Kind, SealedFile};
-use super::tables::{self, HOT_FILE, Hot, Meta, SERIES, SYMBOLS, WAL, state_table};
+use super::tables::{self, HOT_FILE, Meta, SERIES, WAL, state_table};
 use super::wal::Record;
-use super::{Error, Table, index, transaction};
+use super::{Error, Table, transaction};
 
 /// At most this many faults are listed; the rest is counted.
 const LISTED_MAX: usize = 1_000;
@@ -127,24 +128,21 @@ impl Checked {
     fn hot(&mut self, path: &Path, read: &ReadTransaction) -> Result<(), redb::Error> {
         for table in Table::ALL {
             for row in read.open_table(state_table(table))?.iter()? {
-                let (_, row) = row?;
+                let (key, row) = row?;
                 self.rows += 1;
-                if tables::open_value(row.value()).is_none() {
+                if tables::open_value(key.value(), row.value()).is_none() {
                     let what = format!("a row of {}: wrong checksum", table.name());
                     let bytes = row.value().to_vec();
                     self.row(path, BadRow { what, bytes });
                 }
             }
         }
-        let mut symbols = RoaringBitmap::new();
-        for row in read.open_table(SYMBOLS)?.iter()? {
-            symbols.insert(row?.0.value());
-        }
+        let mut texts = Texts::of(read)?;
         for row in read.open_table(SERIES)?.iter()? {
             let (id, row) = row?;
             self.rows += 1;
-            if !index::is_catalog_row(row.value(), &symbols) {
-                let what = format!("series {}: malformed", id.value());
+            if !texts.are_right(id.value(), row.value())? {
+                let what = format!("series {}: wrong checksum", id.value());
                 let bytes = row.value().to_vec();
                 self.row(path, BadRow { what, bytes });
             }

@@ -17,8 +17,9 @@ use crate::model::Timestamp;
 use crate::store::appended::{self, Appended};
 use crate::store::days::{DayFile, Days, Pin, store_error};
 use crate::store::disk::{self, io_error};
+use crate::store::hot::Hot;
 use crate::store::sealed::Kind;
-use crate::store::tables::{HOT_FILE, Hot};
+use crate::store::tables::HOT_FILE;
 use crate::store::{DirLock, Error};
 
 /// Files of the process, not of the data.

@@ -13,8 +13,8 @@
 use std::path::{Path, PathBuf};
 
 use super::super::disk::{io_error, sync_dir};
+use super::super::hot;
 use super::super::sealed::{self, Kind};
-use super::super::tables;
 use super::super::{Error, sealed::Error as SealedError};
 use super::{DAY_MS, DayFile, Days, lock};
 
@@ -68,7 +68,7 @@ impl Aside {
 pub(in crate::store) fn is_damage(err: &SealedError) -> bool {
     match err {
         SealedError::Damaged { .. } => true,
-        SealedError::Io { source, .. } => tables::is_damage(&**source),
+        SealedError::Io { source, .. } => hot::is_damage(&**source),
         SealedError::Format { .. } | SealedError::TooManySamples { .. } => false,
     }
 }
