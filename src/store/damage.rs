@@ -1,10 +1,8 @@
 //! Bad files: named, set aside, never deleted; the rest serves, and no answer is wrong.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-use super::tests::{T0, batch, manual, options, row, samples};
+use super::tests::{T0, batch, flip, manual, options, row, samples};
 use super::*;
 
 const DAY: i64 = 86_400_000;
@@ -51,19 +49,6 @@ fn aside(dir: &Path) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
-}
-
-/// Changes a byte of the file in the middle of a page of values: behind the head
-/// of the largest value that it has.
-fn flip_in_page(path: &Path, at: u64) {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
 }
 
 /// Where in the file some bytes of its pages are: the longest run that is not zero.
@@ -146,14 +131,14 @@ async fn a_damaged_page_is_an_error_first_and_then_a_gap() {
         let mut places = page_places(&path).into_iter();
         let (store, err) = loop {
             let place = places.next().expect("the file has a page that is read");
-            flip_in_page(&path, place);
+            flip(&path, place);
             let store = open(dir.path()).unwrap();
             if let Err(err) = read(&store) {
                 break (store, err);
             }
             store.close().await;
             drop(store);
-            flip_in_page(&path, place);
+            flip(&path, place);
         };
         let cause = std::error::Error::source(&err).unwrap().to_string();
         assert!(

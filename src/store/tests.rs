@@ -109,6 +109,16 @@ fn letter(tenant: &str, payload: usize) -> StateOp {
     }))
 }
 
+/// Changes a bit of a byte of a file.
+pub(super) fn flip(path: &Path, at: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::options().read(true).write(true).open(path);
+    let file = file.unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+}
+
 pub(super) fn samples(store: &Store, matchers: &[Matcher]) -> Vec<(String, Vec<Sample>)> {
     let found = store.select(
         Timestamp::MIN,

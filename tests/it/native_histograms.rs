@@ -173,25 +173,10 @@ async fn a_real_prometheus_computes_the_same() {
     let server = Server::start(dir.path(), free_port()).await;
     let end = now() / 1000 * 1000;
     send(&server, "h", &counter(end)).await;
-    let more = [
-        "--enable-feature=native-histograms",
-        "--web.enable-remote-write-receiver",
-    ];
-    let Some(prometheus) = Prometheus::start_with("global: {}", free_port(), &more) else {
+    let sent = body("h", &counter(end));
+    let Some(prometheus) = Prometheus::start_with_written(&sent).await else {
         return;
     };
-    let write = prometheus.url("/api/v1/write");
-    eventually("it took them", || async {
-        let request = hyper::Request::post(&write)
-            .header("content-type", "application/x-protobuf")
-            .header("content-encoding", "snappy")
-            .header("x-prometheus-remote-write-version", "0.1.0")
-            .body(http_body_util::Full::from(body("h", &counter(end))))
-            .unwrap();
-        let answer = Http::new().try_send(request).await?;
-        (answer.status < 300).then_some(())
-    })
-    .await;
     for query in [
         "h",
         "h + h",

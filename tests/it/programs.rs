@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::broker::{PATIENCE, free_port, program};
+use crate::server::{Http, eventually};
 
 /// A child that is killed when it is dropped.
 struct Running(Child);
@@ -42,6 +43,28 @@ impl Prometheus {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         Prometheus::start_in(dir, &data, config, port, more)
+    }
+
+    /// One that takes remote_write, native histograms too, and has taken this message.
+    pub(crate) async fn start_with_written(message: &[u8]) -> Option<Prometheus> {
+        let more = [
+            "--enable-feature=native-histograms",
+            "--web.enable-remote-write-receiver",
+        ];
+        let prometheus = Prometheus::start_with("global: {}", free_port(), &more)?;
+        let write = prometheus.url("/api/v1/write");
+        eventually("it took the message", || async {
+            let request = hyper::Request::post(&write)
+                .header("content-type", "application/x-protobuf")
+                .header("content-encoding", "snappy")
+                .header("x-prometheus-remote-write-version", "0.1.0")
+                .body(http_body_util::Full::from(message.to_vec()))
+                .unwrap();
+            let answer = Http::new().try_send(request).await?;
+            (answer.status < 300).then_some(())
+        })
+        .await;
+        Some(prometheus)
     }
 
     /// One without targets on a data directory that is there.

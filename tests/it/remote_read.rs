@@ -9,7 +9,7 @@ use pulse::model::{Histogram, HistogramSample, Timestamp};
 
 use crate::broker::free_port;
 use crate::programs::Prometheus;
-use crate::server::{Answer, Http, Server, eventually};
+use crate::server::{Answer, Http, Server};
 
 /// The time that a chunk of Prometheus may not reach over.
 const BLOCK_MS: i64 = 2 * 3_600_000;
@@ -219,19 +219,9 @@ async fn chunks_are_byte_for_byte_those_of_prometheus() {
             .is_ok()
     );
 
-    let more = [
-        "--enable-feature=native-histograms",
-        "--web.enable-remote-write-receiver",
-    ];
-    let Some(prometheus) = Prometheus::start_with("global: {}", free_port(), &more) else {
+    let Some(prometheus) = Prometheus::start_with_written(&body).await else {
         return;
     };
-    let write = prometheus.url("/api/v1/write");
-    eventually("it took them", || async {
-        let answer = asked(&write, body.clone()).await?;
-        (answer.status < 300).then_some(())
-    })
-    .await;
     let read = prometheus.url("/api/v1/read");
     let theirs = asked(&read, question(end, &[1, 0])).await.unwrap();
     assert_eq!((theirs.status, content_type(&theirs)), (200, STREAMED));

@@ -1,12 +1,11 @@
 //! The appended log on real files: what goes there, what a damaged or torn one costs,
 //! and that its files are used again and never taken for what they were.
 
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::*;
 use crate::store::disk::counted_files;
-use crate::store::tests::{T0, batch, manual, options, row, samples};
+use crate::store::tests::{T0, batch, flip, manual, options, row, samples};
 use crate::store::{Options, StateOp, Store, Table, WriteBatch, verify};
 use crate::telemetry::Metrics;
 
@@ -65,17 +64,6 @@ fn place_of(path: &Path, commit: u64) -> u64 {
     let mut found =
         at.filter(|at| frame::Head::read(&bytes[*at..]).is_some_and(|h| h.seq == commit));
     found.next().expect("it is there") as u64
-}
-
-fn flip(path: &Path, at: u64) {
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
 }
 
 #[tokio::test]

@@ -287,14 +287,17 @@ impl SmallDisk {
         None
     }
 
-    pub(super) fn path(&self) -> &Path {
-        self.0.path()
+    /// The data directory on it.
+    pub(super) fn data(&self) -> std::path::PathBuf {
+        let data = self.0.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        data
     }
 
     /// Fills all but `left` bytes; gives the file.
     pub(super) fn fill(&self, left: u64) -> std::path::PathBuf {
-        let filler = self.path().join("filler");
-        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        let filler = self.0.path().join("filler");
+        let stat = rustix::fs::statvfs(self.0.path()).unwrap();
         let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
         let size = usize::try_from(bytes).unwrap();
         std::fs::write(&filler, vec![1_u8; size]).unwrap();
@@ -304,8 +307,16 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.path()).status());
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
     }
+}
+
+/// Without a bound for free space and without a reserve.
+pub(super) fn bare(data: &Path) -> Options {
+    let mut options = options(data);
+    options.store.free_min = Size::bytes(0);
+    options.store.reserve = Size::bytes(0);
+    options
 }
 
 /// Writes large rows of state until the disk refuses one; false when it never did.
@@ -329,8 +340,7 @@ async fn a_real_full_disk_loses_nothing_keeps_state_alive_and_recovers() {
     let Some(disk) = SmallDisk::mount() else {
         return;
     };
-    let data = disk.path().join("data");
-    std::fs::create_dir(&data).unwrap();
+    let data = disk.data();
     let mut machine = Machine::open(options(&data));
     machine.tick().await;
     assert!(data.join("ballast").exists());
@@ -379,12 +389,7 @@ async fn control_without_ladder_and_reserve_a_full_disk_stops_state_too() {
     let Some(disk) = SmallDisk::mount() else {
         return;
     };
-    let data = disk.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let mut options = options(&data);
-    options.store.free_min = Size::bytes(0);
-    options.store.reserve = Size::bytes(0);
-    let machine = Machine::open(options);
+    let machine = Machine::open(bare(&disk.data()));
     assert_eq!(machine.refusal("d1", T0).await, None);
     let filler = disk.fill(0);
     assert!(exhaust(&machine).await, "the disk took everything");

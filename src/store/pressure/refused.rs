@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use super::ladder::{DEADLINE, Machine, SOON, SmallDisk, exhaust};
-use crate::config::Size;
+use super::ladder::{DEADLINE, Machine, SOON, SmallDisk, bare, exhaust};
 use crate::store::disk::Backends;
 use crate::store::tests::{T0, manual, options};
 use crate::store::{DirLock, StateOp, Store, Table, WriteBatch};
@@ -17,11 +16,7 @@ async fn a18_on_a_full_disk_alerts_go_on_in_memory_and_are_saved_when_there_is_r
     let Some(disk) = SmallDisk::mount() else {
         return;
     };
-    let data = disk.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let mut options = options(&data);
-    options.store.free_min = Size::bytes(0);
-    options.store.reserve = Size::bytes(0);
+    let options = bare(&disk.data());
     let machine = Machine::open(options.clone());
     let store = machine.store.clone();
     let put = |key: &str, value: &str| StateOp::Put {

@@ -13,9 +13,7 @@ async fn roll_ups_leave_a_full_disk_first_and_come_back_with_the_room() {
     let Some(disk) = SmallDisk::mount() else {
         return;
     };
-    let data = disk.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let mut options = options(&data);
+    let mut options = options(&disk.data());
     options.store.reserve = Size::bytes(0);
     options.store.rollup_5m_retention = Span::secs(90 * 86_400);
     options.store.rollup_1h_retention = Span::secs(90 * 86_400);
