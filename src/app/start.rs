@@ -204,6 +204,7 @@ impl Base {
                 features: Features::of(&self.config.query.features),
                 step_stats: false,
                 threads: query_threads(),
+                at_hand: false,
             },
             cache: Arc::new(RangeCache::new(self.config.query.cache.as_usize())),
         }

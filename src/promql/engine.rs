@@ -34,6 +34,9 @@ pub struct Options {
     pub step_stats: bool,
     /// How many threads may read and evaluate the series of one selector.
     pub threads: usize,
+    /// Whether a query that takes more than a moment, or needs a disk, is to be given up
+    /// with [`QueryError::NotAtHand`] or an error of a limit.
+    pub at_hand: bool,
 }
 
 /// As Prometheus: 5 minutes, 1 minute, 50 million samples, one thread.
@@ -47,6 +50,7 @@ impl Default for Options {
             features: Features::default(),
             step_stats: false,
             threads: 1,
+            at_hand: false,
         }
     }
 }

@@ -36,6 +36,9 @@ pub struct SelectHints {
     /// What [`Queryable::reduced`] said yes to: what stands for buckets comes in the
     /// place of samples. A sample alone stands for itself, and counts 1.
     pub reduce: Option<Reduce>,
+    /// Stop with [`QueryError::NotAtHand`] rather than wait for a disk or read much: the
+    /// caller has a thread that must not be held up.
+    pub at_hand: bool,
     /// Stop with [`QueryError::Cancelled`] soon after this turns true.
     pub cancel: Arc<AtomicBool>,
 }
@@ -47,6 +50,7 @@ impl Default for SelectHints {
             samples_max: 50_000_000,
             newest_only: false,
             reduce: None,
+            at_hand: false,
             cancel: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -130,6 +134,9 @@ pub enum QueryError {
     /// The limit of samples, in Prometheus' words.
     #[error("query processing would load too many samples into memory in query execution")]
     TooManySamples,
+    /// It would take longer than the caller can wait on its thread.
+    #[error("more is selected than what is at hand")]
+    NotAtHand,
     /// The caller gave up or the time ran out.
     #[error("query was canceled")]
     Cancelled,

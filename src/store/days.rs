@@ -199,7 +199,7 @@ pub(super) fn store_error(err: sealed::Error) -> Error {
         sealed::Error::Io { path, .. }
         | sealed::Error::Format { path, .. }
         | sealed::Error::Damaged { path, .. } => path.clone(),
-        sealed::Error::TooManySamples { .. } => PathBuf::new(),
+        sealed::Error::TooManySamples { .. } | sealed::Error::NotAtHand => PathBuf::new(),
     };
     io_error("use", &path, err)
 }
@@ -304,6 +304,13 @@ impl Days {
         drop(open);
         drop(oldest);
         Ok(file)
+    }
+
+    /// The file of a day that is open, if nobody opens or closes it at this moment.
+    fn file_at_hand(&self, day: &DayFile) -> Result<Arc<OpenFile>, sealed::Error> {
+        let slot = day.file.try_lock().ok();
+        let file = slot.and_then(|slot| slot.upgrade());
+        file.ok_or(sealed::Error::NotAtHand)
     }
 
     /// Called with the file's slot locked, as it is while the file goes away.

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::days::reduce::count_each;
 use super::native;
-use super::sealed;
+use super::sealed::{self, Room};
 use super::shared::Shared;
-use crate::model::{Labels, Matcher, Sample, Timestamp};
+use crate::model::{Labels, MatchOp, Matcher, Sample, Timestamp};
 use crate::promql::queryable::{Fold, Reduce, Reduced, Take};
 use crate::promql::{HistogramSeries, QueryError, SelectHints, Series};
 
@@ -24,6 +24,10 @@ const CHUNK_SAMPLES_MAX: usize = 128 << 10;
 const CHUNK_SAMPLES_MIN: usize = 16 << 10;
 /// Guessed distance of two samples, to size the first chunks by.
 const INTERVAL_MS: i64 = 10_000;
+/// Up to about so many samples, the first ones are looked at before there are threads.
+const LOOK_FIRST_SAMPLES: usize = 256 << 10;
+/// What is probably more than so many samples is not read at hand.
+const AT_HAND_SAMPLES_MAX: usize = 64 << 10;
 /// Series of a chunk: neighbours share pages, so a few at least.
 const CHUNK_SERIES: std::ops::RangeInclusive<usize> = 4..=512;
 /// So many chunks for each thread, so that none is idle at the end for long.
@@ -63,9 +67,15 @@ pub(super) fn for_each(
     hints: &SelectHints,
     takers: &mut [&mut Take<'_>],
 ) -> Result<(), QueryError> {
+    if hints.at_hand && (hints.reduce.is_some() || !is_quick(matchers)) {
+        return Err(QueryError::NotAtHand);
+    }
     let targets = targets(shared, matchers);
     let guess = (range.1.ms_since(range.0).max(0) / INTERVAL_MS).saturating_add(1);
     let guess = usize::try_from(guess).unwrap_or(usize::MAX);
+    if hints.at_hand && targets.len().saturating_mul(guess) > AT_HAND_SAMPLES_MAX {
+        return Err(QueryError::NotAtHand);
+    }
     let size = chunk_series(guess, targets.len(), takers.len());
     let threads = targets.len().div_ceil(size).clamp(1, takers.len());
     let read = Reading {
@@ -78,6 +88,19 @@ pub(super) fn for_each(
         next: AtomicUsize::new(0),
         count: AtomicUsize::new(0),
     };
+    let mut chunk = Chunk::default();
+    if threads > 1 && targets.len().saturating_mul(guess) <= LOOK_FIRST_SAMPLES {
+        // The samples may be far fewer than thought: the first ones show.
+        let first: &mut Take<'_> = takers[0];
+        if !read.next_chunk(&mut chunk, first)? {
+            return Ok(());
+        }
+        let each = chunk.len().div_ceil(size);
+        if each.saturating_mul(targets.len() - size) < CHUNK_SAMPLES_MIN {
+            while read.next_chunk(&mut chunk, first)? {}
+            return Ok(());
+        }
+    }
     let (first, others) = takers[..threads]
         .split_first_mut()
         .expect("BUG: nobody takes the series");
@@ -85,9 +108,9 @@ pub(super) fn for_each(
         let read = &read;
         let others: Vec<_> = others
             .iter_mut()
-            .map(|take| scope.spawn(move || read.chunks(&mut **take)))
+            .map(|take| scope.spawn(move || read.chunks(&mut Chunk::default(), &mut **take)))
             .collect();
-        let mut done = read.chunks(&mut **first);
+        let mut done = read.chunks(&mut chunk, &mut **first);
         for other in others {
             let other = other
                 .join()
@@ -96,6 +119,13 @@ pub(super) fn for_each(
         }
         done
     })
+}
+
+/// Whether the series are found by a look at a few lists, not at all values of a label.
+fn is_quick(matchers: &[Matcher]) -> bool {
+    let is_text = |m: &Matcher| matches!(m.op, MatchOp::Equal | MatchOp::NotEqual);
+    let names_some = |m: &Matcher| m.op == MatchOp::Equal && !m.value.is_empty();
+    matchers.iter().all(is_text) && matchers.iter().any(names_some)
 }
 
 /// See [`crate::promql::Queryable::reduced`].
@@ -179,26 +209,28 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads chunks until there are no more. After an error nobody begins another.
-    fn chunks(&self, take: &mut Take<'_>) -> Result<(), QueryError> {
-        let mut chunk = Chunk::default();
-        loop {
-            let size = self.size.load(Ordering::Relaxed);
-            let at = self.next.fetch_add(size, Ordering::Relaxed);
-            let rest = self.targets.get(at..).unwrap_or_default();
-            let targets = &rest[..size.min(rest.len())];
-            if targets.is_empty() {
-                return Ok(());
-            }
-            let done = self.one(targets, &mut chunk, take);
-            if done.is_err() {
-                self.next.store(self.targets.len(), Ordering::Relaxed);
-                return done;
-            }
-            let samples: usize = chunk.samples.iter().map(Vec::len).sum();
-            let each = samples.div_ceil(targets.len());
-            let fits = chunk_series(each, self.targets.len(), self.threads);
-            self.size.store(next_size(size, fits), Ordering::Relaxed);
+    fn chunks(&self, chunk: &mut Chunk, take: &mut Take<'_>) -> Result<(), QueryError> {
+        while self.next_chunk(chunk, take)? {}
+        Ok(())
+    }
+
+    /// Reads one chunk; says no when there are no more.
+    fn next_chunk(&self, chunk: &mut Chunk, take: &mut Take<'_>) -> Result<bool, QueryError> {
+        let size = self.size.load(Ordering::Relaxed);
+        let at = self.next.fetch_add(size, Ordering::Relaxed);
+        let rest = self.targets.get(at..).unwrap_or_default();
+        let targets = &rest[..size.min(rest.len())];
+        if targets.is_empty() {
+            return Ok(false);
         }
+        if let Err(err) = self.one(targets, chunk, take) {
+            self.next.store(self.targets.len(), Ordering::Relaxed);
+            return Err(err);
+        }
+        let each = chunk.len().div_ceil(targets.len());
+        let fits = chunk_series(each, self.targets.len(), self.threads);
+        self.size.store(next_size(size, fits), Ordering::Relaxed);
+        Ok(true)
     }
 
     fn one(
@@ -250,6 +282,11 @@ struct Chunk {
 }
 
 impl Chunk {
+    /// How many samples it holds.
+    fn len(&self) -> usize {
+        self.samples.iter().map(Vec::len).sum()
+    }
+
     fn read(
         &mut self,
         shared: &Shared,
@@ -302,7 +339,13 @@ impl Chunk {
             .ok_or(QueryError::TooManySamples)?;
         let days = &shared.days;
         match hints.reduce {
-            None => days.read(targets, start, end, left, &mut self.samples),
+            None => {
+                let room = Room {
+                    samples_max: left,
+                    at_hand: hints.at_hand,
+                };
+                days.read(targets, (start, end), room, &mut self.samples)
+            }
             Some(reduce) => {
                 if reduce.fold == Fold::Count {
                     self.recent.iter_mut().for_each(|s| count_each(s));
@@ -340,6 +383,7 @@ impl Chunk {
 fn query_error(shared: &Shared, err: sealed::Error) -> QueryError {
     match err {
         sealed::Error::TooManySamples { .. } => QueryError::TooManySamples,
+        sealed::Error::NotAtHand => QueryError::NotAtHand,
         err => {
             if matches!(err, sealed::Error::Damaged { .. }) {
                 shared.metrics.store.checksum_failures.inc();

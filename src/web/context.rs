@@ -148,6 +148,13 @@ impl Gate {
         }
     }
 
+    /// Runs `work`, which takes no time to speak of, on this thread: what it costs to hand
+    /// it over would be more. `None` when all permits are taken.
+    pub fn run_here<T>(&self, work: impl FnOnce(&Cancel) -> T) -> Option<T> {
+        let _permit = self.permits.try_acquire().ok()?;
+        Some(work(&Cancel::default()))
+    }
+
     fn publish(&self) {
         let free = self.permits.available_permits();
         self.metrics

@@ -137,7 +137,7 @@ impl From<QueryError> for ApiError {
         let kind = match &err {
             QueryError::TooManySeries(_) | QueryError::TooManySamples => ErrorType::Execution,
             QueryError::Cancelled => ErrorType::Canceled,
-            QueryError::Store(_) => ErrorType::Internal,
+            QueryError::NotAtHand | QueryError::Store(_) => ErrorType::Internal,
         };
         logged(kind, &err);
         ApiError::new(kind, err.to_string())

@@ -100,6 +100,7 @@ impl Evaluator<'_> {
             samples_max: self.options.samples_max,
             newest_only: wanted.newest_only,
             reduce: wanted.reduce,
+            at_hand: self.options.at_hand,
             cancel: self.cancel.clone(),
         };
         let room = self.options.samples_max.saturating_sub(self.held);
@@ -111,12 +112,19 @@ impl Evaluator<'_> {
             natives.remove(labels).unwrap_or_default()
         };
         let read = AtomicU64::new(0);
+        let samples_left = match self.options.at_hand {
+            true => (self.options.samples_max as u64).saturating_sub(self.samples_read),
+            false => u64::MAX,
+        };
         let cancel = &**self.cancel;
         let one = |take: &mut Visit<'_>, labels: &Labels, samples: &[Sample]| {
             if cancel.load(Ordering::Relaxed) {
                 return Err(QueryError::Cancelled);
             }
-            read.fetch_add(samples.len() as u64, Ordering::Relaxed);
+            let count = samples.len() as u64;
+            if read.fetch_add(count, Ordering::Relaxed) + count > samples_left {
+                return Err(QueryError::NotAtHand);
+            }
             let native = if any_native {
                 native_of(labels)
             } else {

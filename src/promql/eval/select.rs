@@ -16,6 +16,9 @@ use super::{Evaluator, Result};
 use crate::model::labels::METRIC_NAME;
 use crate::model::{HistogramSample, Labels, Sample, Timestamp, is_stale_nan};
 
+/// What the windows of a series probably hold all together, when it is quick to see.
+const AT_HAND_LOOKS_MAX: usize = 8 << 10;
+
 /// A function of windows with its parameters.
 pub(super) struct WindowCall<'a> {
     pub(super) function: WindowFunction,
@@ -134,6 +137,7 @@ impl Evaluator<'_> {
         call: &WindowCall<'_>,
         windows: &Windows,
     ) -> Result<Grid> {
+        self.check_windows(windows)?;
         let tally = std::mem::take(&mut self.tally);
         let grid = self.rows(wanted, &|part, labels, samples, native| {
             let samples = without_stale(samples, &mut part.buffer);
@@ -153,12 +157,23 @@ impl Evaluator<'_> {
         grid
     }
 
+    /// Gives up when the windows look at too much to be done at hand.
+    fn check_windows(&self, windows: &Windows) -> Result<()> {
+        let each = usize::try_from(windows.range_ms / 10_000).unwrap_or(usize::MAX);
+        let looks = windows.steps.count.saturating_mul(each.saturating_add(1));
+        if self.options.at_hand && looks > AT_HAND_LOOKS_MAX {
+            return Err(QueryError::NotAtHand.into());
+        }
+        Ok(())
+    }
+
     fn windowed_subquery(
         &mut self,
         subquery: &Subquery,
         call: &WindowCall<'_>,
         windows: &Windows,
     ) -> Result<Grid> {
+        self.check_windows(windows)?;
         let before = self.held;
         let (inner, steps) = self.subquery(subquery, windows)?;
         let mut grid = Grid::default();

@@ -69,7 +69,9 @@ pub(in crate::store) fn is_damage(err: &SealedError) -> bool {
     match err {
         SealedError::Damaged { .. } => true,
         SealedError::Io { source, .. } => hot::is_damage(&**source),
-        SealedError::Format { .. } | SealedError::TooManySamples { .. } => false,
+        SealedError::Format { .. }
+        | SealedError::TooManySamples { .. }
+        | SealedError::NotAtHand => false,
     }
 }
 

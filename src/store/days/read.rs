@@ -5,7 +5,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::super::deleted::Tombstone;
-use super::super::sealed::{self, Generation, Kind};
+use super::super::sealed::{self, Generation, Kind, Room};
 use super::{DayFile, Days, lock, quarantine};
 use crate::model::Sample;
 
@@ -54,36 +54,39 @@ impl Days {
     /// closed range to `out`, one vector for each, sorted by time.
     ///
     /// # Errors
-    /// When a file is damaged or the samples are more than `samples_max`.
+    /// When a file is damaged, the samples are too many, or not all at hand.
     pub(in crate::store) fn read(
         &self,
         targets: &[(u32, u32)],
-        start: i64,
-        end: i64,
-        samples_max: usize,
+        range: (i64, i64),
+        room: Room,
         out: &mut [Vec<Sample>],
     ) -> Result<(), sealed::Error> {
-        quarantine::check(&lock(&self.aside), (start, end), |_| false)?;
-        self.read_whole(targets, start, end, samples_max, out)
+        quarantine::check(&lock(&self.aside), range, |_| false)?;
+        self.read_whole(targets, range, room, out)
     }
 
     /// As [`Days::read`], of what can be read.
     fn read_whole(
         &self,
         targets: &[(u32, u32)],
-        start: i64,
-        end: i64,
-        samples_max: usize,
+        (start, end): (i64, i64),
+        room: Room,
         out: &mut [Vec<Sample>],
     ) -> Result<(), sealed::Error> {
         loop {
             let mut again = false;
             for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
                 let before: usize = out.iter().map(Vec::len).sum();
-                let left = samples_max.saturating_sub(before);
-                let read = self
-                    .file(day)
-                    .and_then(|file| file.get().read(targets, start, end, left, out));
+                let left = Room {
+                    samples_max: room.samples_max.saturating_sub(before),
+                    ..room
+                };
+                let file = match room.at_hand {
+                    true => self.file_at_hand(day),
+                    false => self.file(day),
+                };
+                let read = file.and_then(|file| file.get().read(targets, start, end, left, out));
                 match read {
                     Ok(()) => {}
                     Err(_) if day.is_gone() => again = true,
@@ -108,7 +111,8 @@ impl Days {
         t: i64,
     ) -> Result<Option<f64>, sealed::Error> {
         let mut found = [Vec::new()];
-        self.read_whole(&[(metric, series)], t, t, usize::MAX, &mut found)?;
+        let room = Room::of(usize::MAX);
+        self.read_whole(&[(metric, series)], (t, t), room, &mut found)?;
         Ok(found[0].first().map(|sample| sample.v))
     }
 

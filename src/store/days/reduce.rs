@@ -18,7 +18,7 @@ use super::rolls::has_all;
 use super::{DAY_S, DayFile, Days, lock};
 use crate::model::{Sample, is_stale_nan};
 use crate::promql::queryable::{Coarse, Fold, Reduce, Reduced};
-use crate::store::sealed::{self, Kind};
+use crate::store::sealed::{self, Kind, Room};
 
 /// What is read of a day.
 struct Source {
@@ -174,6 +174,7 @@ impl Days {
         let mut samples = vec![Vec::new(); targets.len()];
         let mut is_gone = false;
         let (start, end) = range;
+        let room = Room::of(samples_max);
         let rolls = source.rolls.iter().map(|file| (file, true));
         let all = source.samples.iter().map(|file| (file, false)).chain(rolls);
         for (day, is_roll) in all {
@@ -183,9 +184,9 @@ impl Days {
             let read = self.file(day).and_then(|file| {
                 let file = file.get();
                 if is_roll {
-                    file.read_track(fold, targets, range, samples_max, &mut samples)
+                    file.read_track(fold, targets, range, room, &mut samples)
                 } else {
-                    file.read(targets, start, end, samples_max, &mut samples)
+                    file.read(targets, start, end, room, &mut samples)
                 }
             });
             match read {

@@ -270,12 +270,12 @@ fn decode_body(
             })
         }
         (_, 0) => ints::decode(tag, body, n, range, &mut |run| {
-            out.extend(run.iter().map(|number| *number as f64));
+            decimal::values(run, 1.0, out);
         }),
         _ => {
             let scale = decimal::scale(exponent).ok_or(Malformed("unknown form"))?;
             ints::decode(tag, body, n, range, &mut |run| {
-                out.extend(run.iter().map(|number| *number as f64 / scale));
+                decimal::values(run, scale, out);
             })
         }
     }
@@ -361,6 +361,21 @@ mod decimal {
         let number = value as i64;
         let exact = exponent == 0 && number.unsigned_abs() < 1 << 62 && number as f64 == value;
         exact.then_some(number)
+    }
+
+    /// Appends the values of numbers: their quotients by the power. Where all are small,
+    /// they become floats by [`ROUND`], which takes the processor several at a time.
+    pub(super) fn values(numbers: &[i64], power: f64, out: &mut Vec<f64>) {
+        let is_small = |all: bool, number: &i64| all & (number.unsigned_abs() < 1 << 51);
+        if numbers.iter().fold(true, is_small) {
+            let float = |number: &i64| {
+                let bits = ROUND.to_bits().wrapping_add(number.cast_unsigned());
+                f64::from_bits(bits) - ROUND
+            };
+            out.extend(numbers.iter().map(|number| float(number) / power));
+        } else {
+            out.extend(numbers.iter().map(|number| *number as f64 / power));
+        }
     }
 
     /// The number and the smallest exponent.
@@ -465,6 +480,21 @@ mod decimal {
             check(&[1e15, 9_007_199_254_740_993.0, 1e17], Some((0, 0)));
             check(&[0.000_000_001], Some((9, 0)));
             check(&[1.0 / 3.0; 9], None);
+        }
+
+        #[test]
+        fn numbers_become_the_floats_that_they_are() {
+            let edge = 1_i64 << 51;
+            let small = [0, 1, -1, 7, edge - 1, 1 - edge];
+            let large = [5, edge, -edge, i64::MAX, i64::MIN];
+            for numbers in [&small[..], &large[..]] {
+                for power in [1.0, 10.0, 1e12] {
+                    let mut out = Vec::new();
+                    values(numbers, power, &mut out);
+                    let want: Vec<f64> = numbers.iter().map(|n| *n as f64 / power).collect();
+                    assert_eq!(out, want);
+                }
+            }
         }
 
         #[test]

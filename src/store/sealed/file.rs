@@ -75,6 +75,9 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// Something is not in memory, and was not to be fetched.
+    #[error("not in memory")]
+    NotAtHand,
 }
 
 /// One series' samples in one window.
@@ -165,6 +168,7 @@ pub(super) enum Trouble {
     Damaged(String),
     Format(u64),
     TooManySamples(usize),
+    NotAtHand,
 }
 
 impl<E: Into<redb::Error>> From<E> for Trouble {
@@ -560,6 +564,7 @@ fn locate(path: &Path, action: &'static str, trouble: Trouble) -> Error {
         Trouble::Damaged(what) => Error::Damaged { path, what },
         Trouble::Format(found) => Error::Format { path, found },
         Trouble::TooManySamples(limit) => Error::TooManySamples { limit },
+        Trouble::NotAtHand => Error::NotAtHand,
     }
 }
 

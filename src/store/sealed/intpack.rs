@@ -225,24 +225,24 @@ const UNPACK: [Unpack; 56] = unpack_of!(
 );
 
 fn unpack_narrow<const WIDTH: usize>(packed: &[u8], reference: i64, out: &mut [i64]) {
-    let mut at = 0;
-    let mut next = |group: &mut [i64; GROUP]| {
-        // A group and a word behind its last integer's first byte.
-        if let Some(bytes) = packed.get(at..at + WIDTH + WORD) {
-            unpack_group::<WIDTH>(bytes, reference, group);
-        } else {
-            let mut padded = [0; 56 + WORD];
-            let rest = packed.get(at..).unwrap_or_default();
-            padded[..rest.len()].copy_from_slice(rest);
-            unpack_group::<WIDTH>(&padded[..WIDTH + WORD], reference, group);
-        }
-        at += WIDTH;
-    };
     let (groups, rest) = out.as_chunks_mut::<GROUP>();
-    groups.iter_mut().for_each(&mut next);
+    // Groups with a word behind their last integer's first byte; the others are few.
+    let whole = (packed.len().saturating_sub(WORD) / WIDTH).min(groups.len());
+    let (near, far) = groups.split_at_mut(whole);
+    for (group, at) in near.iter_mut().zip((0..).step_by(WIDTH)) {
+        unpack_group::<WIDTH>(&packed[at..], reference, group);
+    }
+    let mut padded = [0; 2 * (56 + WORD)];
+    let left = packed.get(whole * WIDTH..).unwrap_or_default();
+    padded[..left.len()].copy_from_slice(left);
+    let mut at = 0;
+    for group in far {
+        unpack_group::<WIDTH>(&padded[at..], reference, group);
+        at += WIDTH;
+    }
     if !rest.is_empty() {
         let mut group = [0; GROUP];
-        next(&mut group);
+        unpack_group::<WIDTH>(&padded[at..], reference, &mut group);
         rest.copy_from_slice(&group[..rest.len()]);
     }
 }

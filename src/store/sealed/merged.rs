@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::file::{Error, SealedFile, SealedSeries};
+use super::read::Room;
 use crate::model::Sample;
 
 /// About how many samples are in memory at once: 4 MiB.
@@ -95,7 +96,7 @@ where
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); keys.len()];
         for file in &self.files {
             let before = self.lost.map(|lost| (lost, samples.clone()));
-            let read = file.read(keys, i64::MIN, i64::MAX, usize::MAX, &mut samples);
+            let read = file.read(keys, i64::MIN, i64::MAX, Room::of(usize::MAX), &mut samples);
             match (read, before) {
                 (Ok(()), _) => {}
                 (Err(err), None) => return Err(err),

@@ -33,6 +33,7 @@ pub use column::Malformed;
 pub use file::{Covered, Error, Generation, SealedFile, SealedSeries};
 pub use merged::{Ended, Merged};
 pub use name::Kind;
+pub use read::Room;
 pub use rolled::{RolledSeries, Rolls, bucket_end};
 #[cfg(test)]
 pub(crate) use tables::{flip_stat, flip_window};

@@ -24,6 +24,25 @@ use super::tables::{self, PAGE, PageKey, TIMES, WINDOW, WindowRow};
 use crate::model::{Sample, Timestamp};
 use crate::store::deleted::{Hidden, Tombstone};
 
+/// What a read may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// So many samples are decoded at most.
+    pub samples_max: usize,
+    /// Whether only pages that are kept in memory may be read.
+    pub at_hand: bool,
+}
+
+impl Room {
+    /// For so many samples, wherever they are.
+    pub const fn of(samples_max: usize) -> Room {
+        Room {
+            samples_max,
+            at_hand: false,
+        }
+    }
+}
+
 impl SealedFile {
     /// Appends the samples of `targets` (metric symbol, ref; ascending, unique) in
     /// `start..=end` (ms) to the vectors of `out`, one for each target, so that
@@ -34,16 +53,16 @@ impl SealedFile {
     ///
     /// # Errors
     /// [`Error::Damaged`] rather than less data; [`Error::TooManySamples`] before
-    /// more than `samples_max` are decoded.
+    /// more of them are decoded than there is room for; [`Error::NotAtHand`].
     pub fn read(
         &self,
         targets: &[(u32, u32)],
         start: i64,
         end: i64,
-        samples_max: usize,
+        room: Room,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
-        self.read_parts(0..=u16::MAX, targets, (start, end), samples_max, out)
+        self.read_parts(0..=u16::MAX, targets, (start, end), room, out)
     }
 
     /// As [`SealedFile::read`], of the entries with these parts.
@@ -52,7 +71,7 @@ impl SealedFile {
         parts: RangeInclusive<u16>,
         targets: &[(u32, u32)],
         (start, end): (i64, i64),
-        samples_max: usize,
+        room: Room,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
         // The list first, then the snapshot: every listed generation is in it.
@@ -90,8 +109,8 @@ impl SealedFile {
         let read = self.begin_read_here()?;
         let tombstones = self.tombstones.all();
         let mut budget = Budget {
-            left: samples_max,
-            limit: samples_max,
+            left: room.samples_max,
+            limit: room.samples_max,
         };
         let mut buffers = Buffers::default();
         let mut read_all = || -> Result<(), Trouble> {
@@ -106,6 +125,7 @@ impl SealedFile {
                 };
                 Walk {
                     kept: &self.kept,
+                    at_hand: room.at_hand,
                     pages,
                     generation,
                     hidden: hidden_in(&tombstones, generation, self.bucket_ms),
@@ -168,6 +188,8 @@ struct Buffers {
 /// A pass over the pages of one generation.
 struct Walk<'a> {
     kept: &'a (Arc<kept::Pages>, u64),
+    /// Whether no other pages may be read.
+    at_hand: bool,
     pages: &'a Pages,
     generation: &'a Generation,
     hidden: Hidden,
@@ -221,6 +243,7 @@ impl Walk<'_> {
         if let Some(found) = self.kept.0.find(self.place(wanted)) {
             return Ok(Some(found));
         }
+        self.may_fetch()?;
         let from = tables::page_key(window, number, first);
         let to = tables::page_key(window, number, wanted);
         let Some(found) = self.pages.range(from..=to)?.next_back() else {
@@ -241,12 +264,20 @@ impl Walk<'_> {
         {
             return Ok(found);
         }
+        self.may_fetch()?;
         let (window, number) = (self.generation.window_start_s, self.generation.generation);
         let guard = self
             .pages
             .get(tables::page_key(window, number, key))?
             .ok_or_else(|| missing(key, self.generation))?;
         self.check(key, &guard)
+    }
+
+    fn may_fetch(&self) -> Result<(), Trouble> {
+        if self.at_hand {
+            return Err(Trouble::NotAtHand);
+        }
+        Ok(())
     }
 
     /// Checks a page, and keeps it.

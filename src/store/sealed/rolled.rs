@@ -19,6 +19,7 @@ use std::path::Path;
 
 use super::file::{Backends, Covered, Error, Generation, SealedFile, covered_span};
 use super::page::EntryKey;
+use super::read::Room;
 use super::seal::{Layout, Seal};
 use super::tables;
 use crate::model::{Labels, Sample, is_stale_nan};
@@ -214,11 +215,11 @@ impl SealedFile {
         fold: Fold,
         targets: &[(u32, u32)],
         range: (i64, i64),
-        samples_max: usize,
+        room: Room,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
         let part = fold as u16;
-        self.read_parts(part..=part, targets, range, samples_max, out)
+        self.read_parts(part..=part, targets, range, room, out)
     }
 
     /// All tracks of some series of a file of roll-ups.
@@ -230,7 +231,7 @@ impl SealedFile {
         for fold in Fold::ALL {
             let mut track = vec![Vec::new(); targets.len()];
             let always = (i64::MIN, i64::MAX);
-            self.read_track(fold, targets, always, usize::MAX, &mut track)?;
+            self.read_track(fold, targets, always, Room::of(usize::MAX), &mut track)?;
             for (rolls, samples) in all.iter_mut().zip(track) {
                 rolls.0[fold as usize] = samples;
             }

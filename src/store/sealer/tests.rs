@@ -3,8 +3,8 @@
 use super::*;
 use crate::config;
 use crate::model::clock::ManualClock;
-use crate::model::{Matcher, Sample, Timestamp};
-use crate::promql::{Queryable as _, SelectHints};
+use crate::model::{MatchOp, Matcher, Sample, Timestamp};
+use crate::promql::{QueryError, Queryable as _, SelectHints};
 use crate::store::batch::{Refusal, Row, SeriesKey};
 use crate::store::tests::{T0, batch, labels, manual, options, row, samples};
 use crate::store::{Options, Store};
@@ -267,6 +267,37 @@ async fn time_ranges_of_label_questions_reach_into_sealed_days() {
     let matchers = [Matcher::equal("device_id", "d")];
     let all = store.select(Timestamp::MIN, Timestamp::MAX, &matchers, &hints);
     assert!(all.is_err(), "two samples where one is allowed");
+}
+
+#[tokio::test]
+async fn what_is_asked_for_at_hand_is_not_fetched_from_a_file() {
+    let setup = Setup::new();
+    let store = setup.open();
+    added(&store, vec![row("a", "d", T0, 1.0), row("b", "d", T0, 2.0)]).await;
+    store.seal_now().await.unwrap();
+    let select = |matcher: Matcher, at_hand: bool| {
+        let hints = SelectHints {
+            at_hand,
+            ..SelectHints::default()
+        };
+        let (from, to) = (T0 - 60_000, T0 + 60_000);
+        let (from, to) = (Timestamp::from_ms(from), Timestamp::from_ms(to));
+        store.select(from, to, &[matcher], &hints)
+    };
+    let d = || Matcher::equal("device_id", "d");
+    let any = || Matcher::new("device_id", MatchOp::Regex, "d.*").unwrap();
+    assert!(matches!(select(d(), true), Err(QueryError::NotAtHand)));
+    let all = select(d(), false).unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(select(d(), true).unwrap(), all, "in memory now");
+    let err = select(any(), true);
+    assert!(
+        matches!(err, Err(QueryError::NotAtHand)),
+        "a look at all values"
+    );
+    added(&store, vec![row("a", "d", T0 + 1_000, 3.0)]).await;
+    let all = select(d(), true).unwrap();
+    assert_eq!(all.iter().map(|s| s.samples.len()).sum::<usize>(), 3);
 }
 
 /// The names of the sealed files.

@@ -71,6 +71,7 @@ fn read(
     let from = now.plus_ms(1 - lookback);
     let hints = SelectHints {
         reduce: None,
+        at_hand: false,
         series_max: options.series_max,
         samples_max: options.samples_max,
         newest_only: true,

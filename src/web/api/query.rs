@@ -9,14 +9,22 @@ use tokio::time::Instant;
 use super::json::{self, Object};
 use super::params::{Params, positive};
 use crate::model::{Sample, Timestamp};
-use crate::promql::{self, Engine, Expr, Output, RangeSeries, Value, VectorSample};
+use crate::promql::{
+    self, Engine, EvalError, Expr, Output, QueryError, RangeSeries, Value, VectorSample,
+};
+use crate::store::Store;
 use crate::web::Context;
-use crate::web::context::GateError;
+use crate::web::context::{Cancel, GateError};
 use crate::web::error::ApiError;
 
 /// Steps of one range query above the first, as in Prometheus: enough for a week of
 /// minutes, and for every pixel of a wide screen.
 const STEPS_MAX: i64 = 11_000;
+
+/// So many samples are read, and values held, by a query that is evaluated at once.
+const AT_HAND_SAMPLES_MAX: usize = 32 << 10;
+/// And its text has at most so many bytes.
+const AT_HAND_TEXT_MAX: usize = 1_000;
 
 /// What both kinds of query have in common.
 struct Asked {
@@ -24,6 +32,8 @@ struct Asked {
     engine: Engine,
     timeout: Duration,
     limit: usize,
+    /// Whether it is too long a text to be evaluated at once.
+    is_long: bool,
     /// Whether the answer tells what it took, and for each step.
     stats: Detail,
     began: Instant,
@@ -56,14 +66,7 @@ pub async fn instant(State(context): State<Context>, params: Params) -> Result<R
     let limit = params.limit()?;
     let t = params.evaluation_time(context.clock.now())?;
     let asked = Asked::new(&context, &params, limit)?;
-    let store = context.store.clone();
-    let run = context.gate.run(asked.timeout, move |cancel| {
-        let started = Instant::now();
-        let output = asked.engine.instant(&store, &asked.expr, t, cancel)?;
-        let stats = asked.stats(started, (t, Duration::ZERO));
-        Ok(encoded(output, asked.limit, stats))
-    });
-    run.await?.map(json::respond)
+    answer(&context, asked, When::At(t)).await
 }
 
 /// The values of an expression at regular steps.
@@ -86,14 +89,27 @@ pub async fn range(State(context): State<Context>, params: Params) -> Result<Res
         ));
     }
     let asked = Asked::new(&context, &params, limit)?;
-    let store = context.store.clone();
-    let run = context.gate.run(asked.timeout, move |cancel| {
-        let (engine, started) = (&asked.engine, Instant::now());
-        let output = engine.range(&store, &asked.expr, start, end, step, cancel)?;
-        let stats = asked.stats(started, (start, step));
-        Ok(encoded(output, asked.limit, stats))
+    answer(&context, asked, When::Over(start, end, step)).await
+}
+
+/// The times of the evaluation.
+#[derive(Clone, Copy)]
+enum When {
+    At(Timestamp),
+    Over(Timestamp, Timestamp, Duration),
+}
+
+/// Evaluates on this thread what takes a fraction of a millisecond, which is half of
+/// what the way to the blocking pool and back takes; all else goes there.
+async fn answer(context: &Context, asked: Asked, when: When) -> Result<Response, ApiError> {
+    if let Some(answer) = asked.at_hand(context, when) {
+        return answer.map(json::respond);
+    }
+    let (store, timeout) = (context.store.clone(), asked.timeout);
+    let run = context.gate.run(timeout, move |cancel| {
+        asked.run(&asked.engine, &store, when, cancel)
     });
-    run.await?.map(json::respond)
+    Ok(json::respond(run.await??))
 }
 
 impl Asked {
@@ -126,10 +142,47 @@ impl Asked {
             engine,
             timeout,
             limit,
+            is_long: params.get("query").len() > AT_HAND_TEXT_MAX,
             stats,
             parsed: began.elapsed(),
             began,
         })
+    }
+
+    /// The answer, if the query is short, and all that it reads is little and in memory.
+    fn at_hand(&self, context: &Context, when: When) -> Option<Result<Vec<u8>, ApiError>> {
+        if self.is_long {
+            return None;
+        }
+        let mut engine = self.engine.clone();
+        let options = &mut engine.options;
+        (options.at_hand, options.threads) = (true, 1);
+        options.samples_max = options.samples_max.min(AT_HAND_SAMPLES_MAX);
+        let gate = &context.gate;
+        let answer = gate.run_here(|cancel| self.run(&engine, &context.store, when, cancel))?;
+        match answer {
+            Err(EvalError::Query(err)) if !matches!(err, QueryError::Store(_)) => None,
+            answer => Some(answer.map_err(ApiError::from)),
+        }
+    }
+
+    fn run(
+        &self,
+        engine: &Engine,
+        store: &Store,
+        when: When,
+        cancel: &Cancel,
+    ) -> Result<Vec<u8>, EvalError> {
+        let (expr, started) = (&self.expr, Instant::now());
+        let (output, steps) = match when {
+            When::At(t) => (engine.instant(store, expr, t, cancel)?, (t, Duration::ZERO)),
+            When::Over(start, end, step) => (
+                engine.range(store, expr, start, end, step, cancel)?,
+                (start, step),
+            ),
+        };
+        let stats = self.stats(started, steps);
+        Ok(encoded(output, self.limit, stats))
     }
 
     /// What the query took that is done now, if anybody wants to know.

@@ -125,6 +125,7 @@ impl Reader {
         let options = &self.context.engine.options;
         let hints = SelectHints {
             reduce: None,
+            at_hand: false,
             series_max: options.series_max,
             samples_max: options.samples_max,
             newest_only: false,

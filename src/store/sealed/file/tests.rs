@@ -13,6 +13,7 @@ use redb::backends::FileBackend;
 
 use super::*;
 use crate::model::stale_nan;
+use crate::store::sealed::Room;
 
 const CACHE: usize = 1 << 18;
 const WINDOW_S: u32 = 1_767_225_600;
@@ -147,7 +148,7 @@ fn read_all(
     end: i64,
 ) -> Result<Vec<Vec<Sample>>, Error> {
     let mut out = vec![Vec::new(); targets.len()];
-    file.read(targets, start, end, usize::MAX, &mut out)?;
+    file.read(targets, start, end, Room::of(usize::MAX), &mut out)?;
     Ok(out)
 }
 
@@ -276,7 +277,8 @@ fn more_samples_than_allowed_are_not_decoded() {
     write(&file, hour(20)).unwrap();
     let mut out = vec![Vec::new(); 2];
     let targets = [(0, 0), (0, 10)];
-    let read = |max, out: &mut [Vec<Sample>]| file.read(&targets, i64::MIN, i64::MAX, max, out);
+    let read =
+        |max, out: &mut [Vec<Sample>]| file.read(&targets, i64::MIN, i64::MAX, Room::of(max), out);
     assert!(matches!(
         read(479, &mut out),
         Err(Error::TooManySamples { limit: 479 })

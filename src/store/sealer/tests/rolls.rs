@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Size, Span};
 use crate::promql::queryable::Fold;
-use crate::store::sealed::{Kind, Rolls};
+use crate::store::sealed::{Kind, Rolls, Room};
 
 pub(super) const DAY: i64 = 24 * HOUR;
 
@@ -70,7 +70,7 @@ fn check_roll(store: &Store, start_s: u32, kind: Kind) {
     for (id, found) in rolls {
         let key = (index.metric_symbol(id), id);
         let mut samples = [Vec::new()];
-        days.read(&[key], from, to, usize::MAX, &mut samples)
+        days.read(&[key], (from, to), Room::of(usize::MAX), &mut samples)
             .unwrap();
         let wanted = Rolls::of(&samples[0], kind.bucket_ms());
         for fold in Fold::ALL {
