@@ -76,18 +76,18 @@ impl SealedFile {
     ) -> Result<(), Error> {
         // The list first, then the snapshot: every listed generation is in it.
         let generations = self.generations();
-        self.read_of(&generations, parts, targets, (start, end), samples_max, out)
+        self.read_of(&generations, parts, targets, (start, end), room, out)
     }
 
     /// Appends what can be read of one series, generation by generation; says whether
     /// something cannot.
     pub(super) fn salvage(&self, target: (u32, u32), out: &mut Vec<Sample>) -> bool {
-        let always = (i64::MIN, i64::MAX);
+        let (always, room) = ((i64::MIN, i64::MAX), Room::of(usize::MAX));
         let mut is_short = false;
         for one in self.generations().chunks(1) {
             let mut with_it = out.clone();
             let into = std::slice::from_mut(&mut with_it);
-            match self.read_of(one, 0..=u16::MAX, &[target], always, usize::MAX, into) {
+            match self.read_of(one, 0..=u16::MAX, &[target], always, room, into) {
                 Ok(()) => *out = with_it,
                 Err(_) => is_short = true,
             }
@@ -101,7 +101,7 @@ impl SealedFile {
         parts: RangeInclusive<u16>,
         targets: &[(u32, u32)],
         (start, end): (i64, i64),
-        samples_max: usize,
+        room: Room,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
         assert_eq!(targets.len(), out.len(), "BUG: one vector for each target");
