@@ -424,3 +424,25 @@ async fn without_its_hash_a_flipped_bit_of_a_text_would_be_a_wrong_label() {
         }
     }
 }
+
+/// The last series' row stands under another key: a new series must not get its number,
+/// under which its samples are in the log.
+#[tokio::test]
+async fn a_number_whose_series_is_lost_is_not_given_again() {
+    let base = filled().await;
+    let whole = whole_of(base.path());
+    let db = redb::Database::open(base.path().join(tables::HOT_FILE)).unwrap();
+    let txn = db.begin_write().unwrap();
+    {
+        let mut series = txn.open_table(tables::SERIES).unwrap();
+        let row = {
+            let (_, row) = series.pop_last().unwrap().unwrap();
+            row.value().to_vec()
+        };
+        series.insert(0, row.as_slice()).unwrap();
+    }
+    txn.commit().unwrap();
+    drop(db);
+    assert_eq!(go_on(base.path(), &whole).await, Gap);
+    assert!(!passes_verify(base.path()));
+}

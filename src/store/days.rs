@@ -49,6 +49,8 @@ const DAY_MS: i64 = 86_400_000;
 pub(super) struct Days {
     dir: PathBuf,
     backends: Backends,
+    /// Nothing is written.
+    is_read: bool,
     cache_bytes: usize,
     /// Checked pages of all files.
     pages: Arc<Pages>,
@@ -329,7 +331,7 @@ impl Days {
                 what: "removed or replaced".to_owned(),
             });
         }
-        let file = if day.kind.is_frozen() {
+        let file = if day.kind.is_frozen() || self.is_read {
             SealedFile::open_frozen(&day.path, cache_bytes, &self.backends)
         } else {
             SealedFile::open(&day.path, cache_bytes, &self.backends)

@@ -11,6 +11,7 @@ use redb::{Database, ReadableDatabase as _, TableHandle as _};
 
 use super::catalog;
 use super::disk::{Backends, Boxed, frozen_files, io_error, is_read_only, sync_dir};
+use super::sealed::frozen::Held;
 use super::tables::{
     FIRST_VERSION, HOT_FILE, META, Meta, RETIRED, SERIES, SYMBOLS, VERSION, WAL, make_tables,
 };
@@ -21,7 +22,9 @@ pub(super) struct Hot {
     path: PathBuf,
     backends: Backends,
     cache_bytes: usize,
-    open: RwLock<Option<Arc<Database>>>,
+    open: RwLock<Option<Arc<Held>>>,
+    /// Nothing of it is written.
+    is_read: bool,
     /// Whether what is open can only be read, because the medium takes no writes.
     is_frozen: AtomicBool,
 }
@@ -38,6 +41,7 @@ impl Hot {
             backends,
             cache_bytes,
             open: RwLock::new(None),
+            is_read: false,
             is_frozen: AtomicBool::new(false),
         };
         if !hot.path.exists() {
@@ -46,7 +50,7 @@ impl Hot {
         hot.check()
     }
 
-    /// As [`Hot::open`], when the file must be there.
+    /// As [`Hot::open`], to read it; it must be there.
     ///
     /// # Errors
     /// As [`Hot::open`]; also when there is no such file.
@@ -65,6 +69,7 @@ impl Hot {
             backends,
             cache_bytes,
             open: RwLock::new(None),
+            is_read: true,
             is_frozen: AtomicBool::new(false),
         };
         hot.check()
@@ -109,12 +114,16 @@ impl Hot {
             .map_err(|err| io_error("rename", &new, err))
     }
 
-    fn open_at(&self, path: &Path, backends: &Backends) -> Result<Database, Error> {
+    fn open_at(&self, path: &Path, backends: &Backends) -> Result<Held, Error> {
         let backend = backends(path).map_err(|err| io_error("open", path, err))?;
-        Database::builder()
+        let db = Database::builder()
             .set_cache_size(self.cache_bytes)
             .create_with_backend(Boxed(backend))
-            .map_err(|err| io_error("open", path, redb::Error::from(err)))
+            .map_err(|err| io_error("open", path, redb::Error::from(err)))?;
+        Ok(match self.is_read {
+            true => Held::to_read(db),
+            false => Held::to_write(db),
+        })
     }
 
     /// Opens the file again. Waits until no reader uses the old handle, because
@@ -123,7 +132,7 @@ impl Hot {
     ///
     /// # Errors
     /// When the file cannot be written, or not even read.
-    pub(super) fn reopen(&self) -> Result<Arc<Database>, Error> {
+    pub(super) fn reopen(&self) -> Result<Arc<Held>, Error> {
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = slot.take() {
             while Arc::strong_count(&old) > 1 {
@@ -150,7 +159,7 @@ impl Hot {
     ///
     /// # Errors
     /// As [`Hot::database`], and when it was opened to be read only.
-    pub(super) fn writable(&self) -> Result<Arc<Database>, Error> {
+    pub(super) fn writable(&self) -> Result<Arc<Held>, Error> {
         if self.is_frozen.load(Ordering::Acquire) {
             return Err(Error::ReadOnly);
         }
@@ -183,7 +192,7 @@ impl Hot {
     ///
     /// # Errors
     /// While it cannot be opened again after an I/O error.
-    pub(super) fn database(&self) -> Result<Arc<Database>, Error> {
+    pub(super) fn database(&self) -> Result<Arc<Held>, Error> {
         let slot = self.open.read().unwrap_or_else(PoisonError::into_inner);
         slot.clone()
             .ok_or_else(|| io_error("read", &self.path, "closed after an I/O error"))

@@ -80,6 +80,12 @@ pub(super) fn replay(
     replayed.index = catalog.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     log?;
     replayed.head = target.head;
+    // A number whose series is lost is not given again, as its samples are still there.
+    let mut last_ref = 0;
+    replayed
+        .head
+        .for_each(|id, _, _| last_ref = last_ref.max(id));
+    replayed.index.skip_to(last_ref, 0);
     let parts = target.parts.into_inner();
     replayed.parts = parts.unwrap_or_else(PoisonError::into_inner);
     replayed.head.add_samples(taken.added);

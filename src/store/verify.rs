@@ -92,7 +92,8 @@ impl Checked {
     fn frozen(&mut self, path: &Path) {
         self.file(path, |checked| {
             let backends = disk::frozen_files();
-            let file = SealedFile::open(path, CACHE_BYTES, &backends).map_err(store_error)?;
+            let file = SealedFile::open_frozen(path, CACHE_BYTES, &backends);
+            let file = file.map_err(store_error)?;
             checked.sealed(&file, path)
         });
     }

@@ -32,7 +32,7 @@ impl Days {
     ) -> Result<Days, Error> {
         let mut left = Vec::new();
         loop {
-            match Days::find(dir, Arc::clone(&backends), cache_bytes, &left)? {
+            match Days::find(dir, (Arc::clone(&backends), read_only), cache_bytes, &left)? {
                 Ok(days) => return Ok(days),
                 Err((file, err)) if quarantine::is_damage(&err) => {
                     let (path, error) = (file.path.display(), causes(&err));
@@ -49,7 +49,7 @@ impl Days {
         }
     }
 
-    /// Finds the files of a directory and reads which generations they have.
+    /// Finds the files of a directory, to read them, and which generations they have.
     ///
     /// # Errors
     /// When a file cannot be read, or a newer version wrote it.
@@ -58,20 +58,21 @@ impl Days {
         backends: Backends,
         cache_bytes: usize,
     ) -> Result<Days, Error> {
-        Days::find(dir, backends, cache_bytes, &[])?.map_err(|(_, err)| store_error(err))
+        Days::find(dir, (backends, true), cache_bytes, &[])?.map_err(|(_, err)| store_error(err))
     }
 
     /// The files, or the first one that cannot be opened; those in `left` are not
     /// looked at.
     fn find(
         dir: &Path,
-        backends: Backends,
+        (backends, is_read): (Backends, bool),
         cache_bytes: usize,
         left: &[Aside],
     ) -> Result<Found, Error> {
         let days = Days {
             dir: dir.to_owned(),
             backends,
+            is_read,
             cache_bytes,
             pages: Arc::new(Pages::new(cache_bytes)),
             files: RwLock::default(),

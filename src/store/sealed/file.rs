@@ -24,7 +24,7 @@ use redb::{
 };
 
 use super::Malformed;
-use super::frozen::Frozen;
+use super::frozen::{Frozen, Held};
 use super::kept::Pages;
 use super::seal::{Layout, Seal};
 use super::tables::{self, FORMAT_MAX, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
@@ -144,7 +144,7 @@ pub type Covered = (u32, RangeInclusive<CommitSeq>);
 /// An open file. Reads and one write may run at the same time.
 pub struct SealedFile {
     path: PathBuf,
-    db: Database,
+    db: Held,
     /// Nothing may be written.
     frozen: bool,
     /// What was rewritten into this file.
@@ -207,7 +207,7 @@ impl SealedFile {
         let backend = backends(path).map_err(redb::Error::from)?;
         let db = database(path, cache_bytes, backend)?;
         init(&db, format)?;
-        SealedFile::load(path, db, false, cache_bytes)
+        SealedFile::load(path, Held::to_write(db), false, cache_bytes)
     }
 
     /// Opens a file for reading and writing. Repairs it after a crash.
@@ -217,7 +217,7 @@ impl SealedFile {
     /// When the file cannot be read, is of another format, or is damaged.
     pub fn open(path: &Path, cache_bytes: usize, backends: &Backends) -> Result<SealedFile, Error> {
         let open = || -> Result<SealedFile, Trouble> {
-            let db = database(path, cache_bytes, existing(path, backends)?)?;
+            let db = Held::to_write(database(path, cache_bytes, existing(path, backends)?)?);
             SealedFile::load(path, db, false, cache_bytes)
         };
         open().map_err(|trouble| locate(path, "open", trouble))
@@ -235,7 +235,7 @@ impl SealedFile {
     ) -> Result<SealedFile, Error> {
         let open = || -> Result<SealedFile, Trouble> {
             let frozen = Frozen::new(existing(path, backends)?).map_err(redb::Error::from)?;
-            let db = database(path, cache_bytes, Box::new(frozen))?;
+            let db = Held::to_read(database(path, cache_bytes, Box::new(frozen))?);
             SealedFile::load(path, db, true, cache_bytes)
         };
         open().map_err(|trouble| locate(path, "open", trouble))
@@ -298,7 +298,7 @@ impl SealedFile {
 
     fn load(
         path: &Path,
-        db: Database,
+        db: Held,
         frozen: bool,
         cache_bytes: usize,
     ) -> Result<SealedFile, Trouble> {

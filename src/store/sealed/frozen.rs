@@ -9,9 +9,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::ops::{Deref, DerefMut};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redb::StorageBackend;
+use redb::{Database, StorageBackend};
 
 const PAGE: usize = 4_096;
 
@@ -58,6 +60,60 @@ impl Frozen {
             self.below.read(from, &mut bytes[..there])?;
         }
         Ok(bytes)
+    }
+}
+
+/// A database, which is let go without a last commit when it is only read.
+///
+/// redb ends each use of a file with a commit. Over a file that is only read it goes to
+/// memory and is forgotten; but on bytes that redb did not write it may panic, and once
+/// more while it cleans up, which ends the process. It leaves the commit out while its
+/// thread unwinds, so the database goes in an unwinding of its own.
+pub(in crate::store) struct Held {
+    /// Gone with the drop.
+    db: Option<Database>,
+    is_read: bool,
+}
+
+impl Held {
+    /// One that is written.
+    pub(in crate::store) fn to_write(db: Database) -> Held {
+        let db = Some(db);
+        Held { db, is_read: false }
+    }
+
+    /// One that is only read.
+    pub(in crate::store) fn to_read(db: Database) -> Held {
+        let db = Some(db);
+        Held { db, is_read: true }
+    }
+}
+
+impl Deref for Held {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.db.as_ref().expect("it goes with the drop only")
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Database {
+        self.db.as_mut().expect("it goes with the drop only")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if !self.is_read || std::thread::panicking() {
+            return;
+        }
+        let unwind = AssertUnwindSafe(move || {
+            let _goes = db;
+            std::panic::resume_unwind(Box::new(()));
+        });
+        drop(std::panic::catch_unwind::<_, ()>(unwind));
     }
 }
 
