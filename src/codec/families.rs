@@ -15,7 +15,7 @@
 //!
 //! Each family comes behind its length. The format has no custom buckets.
 
-use super::histogram::{spans, zigzag};
+use super::histogram::{write_spans, zigzag};
 use super::protobuf::write;
 use crate::model::histogram::{Bucket, ResetHint};
 use crate::model::{Histogram, HistogramSample, Sample};
@@ -82,17 +82,11 @@ pub fn family(name: &str, kind: i64) -> Vec<u8> {
 /// Adds a metric to a family.
 pub fn push<'a>(
     family: &mut Vec<u8>,
-    labels: impl Iterator<Item = (&'a str, &'a str)>,
+    mut labels: impl Iterator<Item = (&'a str, &'a str)>,
     value: &Exposed,
 ) {
     let (mut metric, mut part) = (Vec::new(), Vec::new());
-    for (name, value) in labels {
-        part.clear();
-        write::bytes(&mut part, 1, name.as_bytes());
-        write::bytes(&mut part, 2, value.as_bytes());
-        write::bytes(&mut metric, 1, &part);
-    }
-    part.clear();
+    write::labels(&mut metric, &mut labels);
     let t = match value {
         Exposed::Untyped(sample) => {
             write::double(&mut part, 1, sample.v);
@@ -130,12 +124,7 @@ fn histogram(out: &mut Vec<u8>, h: &Histogram) {
 }
 
 fn side(out: &mut Vec<u8>, (number, counts): (u64, u64), buckets: &[Bucket]) {
-    for (offset, length) in spans(buckets) {
-        let mut span = Vec::new();
-        write::int(&mut span, 1, zigzag(offset).cast_signed());
-        write::int(&mut span, 2, length.cast_signed());
-        write::bytes(out, number, &span);
-    }
+    write_spans(out, number, buckets);
     for bucket in buckets {
         write::double(out, counts, bucket.count);
     }

@@ -233,13 +233,18 @@ pub fn write(out: &mut Vec<u8>, sample: &HistogramSample) {
     write_doubles(out, 16, &mut h.bounds.iter().copied());
 }
 
-fn write_side(out: &mut Vec<u8>, (number, counts): (u64, u64), buckets: &[Bucket]) {
+/// Appends where the buckets lie, a field for each of their [`spans`].
+pub(super) fn write_spans(out: &mut Vec<u8>, number: u64, buckets: &[Bucket]) {
     for (offset, length) in spans(buckets) {
         let mut span = Vec::new();
         write::int(&mut span, 1, zigzag(offset).cast_signed());
         write::int(&mut span, 2, length.cast_signed());
         write::bytes(out, number, &span);
     }
+}
+
+fn write_side(out: &mut Vec<u8>, (number, counts): (u64, u64), buckets: &[Bucket]) {
+    write_spans(out, number, buckets);
     write_doubles(out, counts, &mut buckets.iter().map(|b| b.count));
 }
 

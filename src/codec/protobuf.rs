@@ -131,6 +131,17 @@ pub(crate) mod write {
         varint(out, number << 3);
         varint(out, n.cast_unsigned());
     }
+
+    /// Appends labels, each as a first field with name and value.
+    pub(crate) fn labels(out: &mut Vec<u8>, labels: &mut dyn Iterator<Item = (&str, &str)>) {
+        let mut pair = Vec::new();
+        for (name, value) in labels {
+            pair.clear();
+            bytes(&mut pair, 1, name.as_bytes());
+            bytes(&mut pair, 2, value.as_bytes());
+            bytes(out, 1, &pair);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl QueryResult {
     /// Adds a series with floats, native histograms or both. Samples go out as they are, staleness markers included.
     pub fn push(&mut self, labels: &Labels, samples: &[Sample], native: &[HistogramSample]) {
         self.series.clear();
-        write_labels(&mut self.series, labels);
+        write::labels(&mut self.series, &mut labels.iter());
         for sample in samples {
             self.part.clear();
             write::double(&mut self.part, 1, sample.v);
@@ -163,17 +163,6 @@ impl QueryResult {
     /// How many bytes it has so far.
     pub fn size(&self) -> usize {
         self.message.len()
-    }
-}
-
-/// Labels as the first field of a series.
-pub(super) fn write_labels(series: &mut Vec<u8>, labels: &Labels) {
-    let mut pair = Vec::new();
-    for (name, value) in labels.iter() {
-        pair.clear();
-        write::bytes(&mut pair, 1, name.as_bytes());
-        write::bytes(&mut pair, 2, value.as_bytes());
-        write::bytes(series, 1, &pair);
     }
 }
 

@@ -13,7 +13,6 @@
 
 use super::chunk::{Chunk, chunks};
 use super::protobuf::write;
-use super::remote_read::write_labels;
 use crate::model::{HistogramSample, Labels, Sample};
 
 /// What the stream is called.
@@ -46,7 +45,7 @@ impl ChunkedResult {
     /// Adds a series with floats, native histograms or both.
     pub fn push(&mut self, labels: &Labels, samples: &[Sample], native: &[HistogramSample]) {
         let mut head = Vec::new();
-        write_labels(&mut head, labels);
+        write::labels(&mut head, &mut labels.iter());
         let (mut frames, mut series) = (Vec::new(), head.clone());
         chunks(samples, native, |chunk| {
             if series.len() >= FRAME_BYTES {

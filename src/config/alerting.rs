@@ -132,6 +132,7 @@ impl Alerting {
             inhibit_rules: self.inhibit_rules.clone(),
             time_intervals: self.time_intervals.clone(),
             mute_time_intervals: self.mute_time_intervals.clone(),
+            tracing: None,
             base_dir: base_dir.to_owned(),
         }))
     }

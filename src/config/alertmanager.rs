@@ -2,20 +2,21 @@
 //! same words.
 //!
 //! Both forms become one [`Alertmanager`]. The file is read unchanged; what this
-//! version cannot do (a proxy, a receiver of another kind) is refused at its line
-//! rather than passed over.
+//! version cannot do (a proxy, a receiver of another kind) is known by its name and
+//! refused at its line rather than passed over.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::document::{Document, YamlMistake};
 use super::intervals::NamedIntervals;
 use super::mistake::{Mistake, joined};
 use super::origin::{Origin, TREE_FILE, Written};
 use super::reading;
-use super::receivers::{HttpConfig, Receiver};
+use super::receivers::{HttpConfig, Receiver, TlsConfig};
 use super::routing::{InhibitRule, RouteNode};
 use super::{Address, Secret, Span};
 
@@ -37,6 +38,8 @@ pub struct Alertmanager {
     pub time_intervals: Vec<NamedIntervals>,
     /// The old name of `time_intervals`.
     pub mute_time_intervals: Vec<NamedIntervals>,
+    /// Where Alertmanager's own traces go; we have none, so it is passed over.
+    pub tracing: Option<IgnoredAny>,
     /// The folder that relative paths are relative to.
     #[serde(skip)]
     pub base_dir: PathBuf,
@@ -64,10 +67,14 @@ pub struct AlertmanagerGlobal {
     pub smtp_auth_password_file: Option<PathBuf>,
     /// For CRAM-MD5, which is not supported.
     pub smtp_auth_secret: Option<Secret>,
+    /// A file with it.
+    pub smtp_auth_secret_file: Option<PathBuf>,
     /// For PLAIN; it must be the user or empty.
     pub smtp_auth_identity: Option<String>,
     /// Whether mail goes out only encrypted.
     pub smtp_require_tls: Option<bool>,
+    /// How to trust the mail server.
+    pub smtp_tls_config: Option<TlsConfig>,
     /// Slack's incoming webhook.
     pub slack_api_url: Option<Secret>,
     /// A file with it.
@@ -82,6 +89,32 @@ pub struct AlertmanagerGlobal {
     pub opsgenie_api_url: Option<Address>,
     /// Where Telegram takes messages.
     pub telegram_api_url: Option<Address>,
+    /// The key of a VictorOps integration.
+    pub victorops_api_key: Option<Secret>,
+    /// A file with it.
+    pub victorops_api_key_file: Option<PathBuf>,
+    /// Where VictorOps takes alerts.
+    pub victorops_api_url: Option<Address>,
+    /// Where Webex takes messages.
+    pub webex_api_url: Option<Address>,
+    /// A Rocket.Chat server.
+    pub rocketchat_api_url: Option<Address>,
+    /// An access token of it.
+    pub rocketchat_token: Option<Secret>,
+    /// A file with it.
+    pub rocketchat_token_file: Option<PathBuf>,
+    /// The user of the token.
+    pub rocketchat_token_id: Option<Secret>,
+    /// A file with it.
+    pub rocketchat_token_id_file: Option<PathBuf>,
+    /// For WeChat, which has no receiver here.
+    pub wechat_api_url: Option<Address>,
+    /// For WeChat, which has no receiver here.
+    pub wechat_api_secret: Option<Secret>,
+    /// For WeChat, which has no receiver here.
+    pub wechat_api_corp_id: Option<String>,
+    /// For Jira, which has no receiver here.
+    pub jira_api_url: Option<Address>,
 }
 
 impl Alertmanager {
@@ -129,8 +162,12 @@ impl Alertmanager {
                 "no routes provided, expected a route".into(),
             )];
         };
+        self.global.check(&mut found);
         let mut receivers: HashSet<&str> = more.clone();
         for (index, receiver) in self.receivers.iter().enumerate() {
+            for (field, why) in receiver.unsupported() {
+                found.push((format!("receivers[{index}].{field}"), why));
+            }
             let (path, name) = (format!("receivers[{index}].name"), &receiver.name);
             if name.is_empty() {
                 found.push((path, "missing name in receiver".to_owned()));
@@ -145,6 +182,10 @@ impl Alertmanager {
             ("mute_time_intervals", &self.mute_time_intervals),
         ] {
             for (index, NamedIntervals { name, .. }) in all.iter().enumerate() {
+                if name.is_empty() {
+                    let text = "missing name in time interval".to_owned();
+                    found.push((format!("{list}[{index}].name"), text));
+                }
                 if !intervals.insert(name.as_str()) {
                     let text = format!("time interval {name:?} is not unique");
                     found.push((format!("{list}[{index}].name"), text));
@@ -158,6 +199,55 @@ impl Alertmanager {
         };
         known.check(root, "route", &mut found);
         found
+    }
+}
+
+impl AlertmanagerGlobal {
+    /// Secrets stand either in the file or in one of their own.
+    fn check(&self, found: &mut Vec<(String, String)>) {
+        let secrets = [
+            (
+                "slack_api_url",
+                &self.slack_api_url,
+                &self.slack_api_url_file,
+            ),
+            (
+                "opsgenie_api_key",
+                &self.opsgenie_api_key,
+                &self.opsgenie_api_key_file,
+            ),
+            (
+                "victorops_api_key",
+                &self.victorops_api_key,
+                &self.victorops_api_key_file,
+            ),
+            (
+                "rocketchat_token",
+                &self.rocketchat_token,
+                &self.rocketchat_token_file,
+            ),
+            (
+                "rocketchat_token_id",
+                &self.rocketchat_token_id,
+                &self.rocketchat_token_id_file,
+            ),
+            (
+                "smtp_auth_password",
+                &self.smtp_auth_password,
+                &self.smtp_auth_password_file,
+            ),
+            (
+                "smtp_auth_secret",
+                &self.smtp_auth_secret,
+                &self.smtp_auth_secret_file,
+            ),
+        ];
+        for (field, secret, file) in secrets {
+            if secret.is_some() && file.is_some() {
+                let text = format!("at most one of {field} & {field}_file must be configured");
+                found.push((format!("global.{field}"), text));
+            }
+        }
     }
 }
 

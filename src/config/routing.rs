@@ -38,10 +38,42 @@ impl Patterns {
     }
 }
 
+/// The old form of matchers that compare for equality: label to value.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Equals(Vec<Matcher>);
+
+impl Equals {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> Deserialize<'de> for Equals {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Equals, D::Error> {
+        let pairs = BTreeMap::<String, String>::deserialize(from)?;
+        let matcher = |(name, value): (&String, &String)| {
+            label_name(name)?;
+            Ok(Matcher::equal(name, value))
+        };
+        let all = pairs.iter().map(matcher).collect::<Result<_, _>>()?;
+        Ok(Equals(all))
+    }
+}
+
+/// The old forms take no other names than the old ones.
+fn label_name<E: de::Error>(name: &str) -> Result<(), E> {
+    match is_label_name(name) {
+        true => Ok(()),
+        false => Err(E::custom(format!("invalid label name {name:?}"))),
+    }
+}
+
 impl<'de> Deserialize<'de> for Patterns {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Patterns, D::Error> {
         let pairs = BTreeMap::<String, String>::deserialize(from)?;
         let matcher = |(name, pattern): (&String, &String)| {
+            label_name(name)?;
             // As Alertmanager keeps and shows it.
             let anchored = format!("^(?:{pattern})$");
             Matcher::new(name, MatchOp::Regex, &anchored).map_err(de::Error::custom)
@@ -60,7 +92,8 @@ impl<'de> Deserialize<'de> for GroupBy {
         let names = Vec::<String>::deserialize(from)?;
         let mut seen = HashSet::new();
         for name in &names {
-            if name != ALL_LABELS && !is_label_name(name) {
+            // Names of any characters, as since Alertmanager 0.27.
+            if name.is_empty() {
                 let text = format!("invalid label name {name:?} in group_by list");
                 return Err(de::Error::custom(text));
             }
@@ -93,7 +126,7 @@ pub struct RouteNode {
     pub group_by: GroupBy,
     /// Labels that must have these values (the old form of `matchers`).
     #[serde(rename = "match")]
-    pub equals: BTreeMap<String, String>,
+    pub equals: Equals,
     /// Labels that must match these patterns (the old form of `matchers`).
     pub match_re: Patterns,
     /// What an alert must fulfil.
@@ -140,14 +173,16 @@ impl RouteNode {
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InhibitRule {
+    /// What people call it.
+    pub name: String,
     /// The old form of `source_matchers`.
-    pub source_match: BTreeMap<String, String>,
+    pub source_match: Equals,
     /// The old form of `source_matchers`.
     pub source_match_re: Patterns,
     /// What makes others quiet.
     pub source_matchers: Matchers,
     /// The old form of `target_matchers`.
-    pub target_match: BTreeMap<String, String>,
+    pub target_match: Equals,
     /// The old form of `target_matchers`.
     pub target_match_re: Patterns,
     /// What becomes quiet.
@@ -176,15 +211,8 @@ impl InhibitRule {
     }
 }
 
-fn conditions(
-    equals: &BTreeMap<String, String>,
-    patterns: &Patterns,
-    matchers: &Matchers,
-) -> Vec<Matcher> {
-    let equal = equals
-        .iter()
-        .map(|(name, value)| Matcher::equal(name, value));
-    let mut all: Vec<Matcher> = equal.collect();
+fn conditions(equals: &Equals, patterns: &Patterns, matchers: &Matchers) -> Vec<Matcher> {
+    let mut all = equals.0.clone();
     all.extend(patterns.0.iter().cloned());
     all.extend(matchers.0.iter().cloned());
     all.sort_by(matchers::order);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Uri;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::address::Policy;
 use super::mail::Mail;
@@ -229,8 +229,10 @@ fn webhook(
         signer,
         body: body.transpose()?,
     }));
+    let given = config.timeout.filter(|span| !span.get().is_zero());
     Ok(Made {
-        timeout: options::timeout(config.timeout.unwrap_or(TIMEOUT))?,
+        // As in Alertmanager, 0s is not a limit of the operator's.
+        timeout: options::timeout(given.unwrap_or(TIMEOUT))?,
         ..plain(
             "webhook",
             http_target(maker, http),
@@ -323,6 +325,9 @@ impl<'a> Reader<'a> {
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
+        self.more_headers(config, &mut headers)
+            .context("http_config: http_headers")?;
+        refuse_detours(config).context("http_config")?;
         let tls = if uri.scheme_str() == Some("https") {
             let client = self.tls(&config.tls_config);
             Some(Arc::new(client.context("http_config: tls_config")?))
@@ -331,6 +336,33 @@ impl<'a> Reader<'a> {
             None
         };
         Ok(Http { uri, headers, tls })
+    }
+
+    /// Adds the configured headers.
+    fn more_headers(&mut self, config: &HttpConfig, headers: &mut HeaderMap) -> anyhow::Result<()> {
+        for (name, given) in &config.http_headers {
+            let header: HeaderName = name
+                .parse()
+                .map_err(|_| anyhow!("{name:?} is not a header name"))?;
+            ensure!(
+                !options::RESERVED_HEADERS.contains(&header) && !headers.contains_key(&header),
+                "{name:?} is set by pulse or by another option"
+            );
+            let mut texts = given.values.clone();
+            for secret in &given.secrets {
+                texts.extend(self.optional(name, Some(secret), None)?);
+            }
+            for file in &given.files {
+                texts.extend(self.optional(name, None, Some(file))?);
+            }
+            for text in texts {
+                let mut value = HeaderValue::from_str(&text)
+                    .map_err(|_| anyhow!("a value of {name:?} holds control characters"))?;
+                value.set_sensitive(true);
+                headers.append(header.clone(), value);
+            }
+        }
+        Ok(())
     }
 
     /// How a server is trusted.
@@ -355,9 +387,17 @@ impl<'a> Reader<'a> {
             "at most one of basic_auth, authorization & bearer_token must be configured"
         );
         if let Some(basic) = &config.basic_auth {
+            let file = basic.username_file.as_deref();
+            let user = Some(Secret::Literal(basic.username.clone()));
+            let user = user.filter(|_| !basic.username.is_empty());
+            let user = self.optional("username", user.as_ref(), file)?;
             let file = basic.password_file.as_deref();
             let password = self.optional("password", basic.password.as_ref(), file)?;
-            let pair = format!("{}:{}", basic.username, password.unwrap_or_default());
+            let pair = format!(
+                "{}:{}",
+                user.unwrap_or_default(),
+                password.unwrap_or_default()
+            );
             self.read.push(pair.clone().into_bytes());
             return Ok(Some(format!("Basic {}", BASE64.encode(pair))));
         }
@@ -377,6 +417,51 @@ fn trusts_by_name(config: &TlsConfig) -> anyhow::Result<()> {
     ensure!(
         !config.insecure_skip_verify,
         "insecure_skip_verify: not supported, name the certificate in ca_file"
+    );
+    for (field, inline) in [
+        ("ca", &config.ca),
+        ("cert", &config.cert),
+        ("key", &config.key),
+    ] {
+        ensure!(
+            inline.is_none(),
+            "{field}: not supported, put it into a file named by {field}_file"
+        );
+    }
+    ensure!(
+        config.server_name.as_deref().unwrap_or_default().is_empty(),
+        "server_name: not supported, the server is known by the name in its address"
+    );
+    match config.min_version.as_deref() {
+        None | Some("TLS10" | "TLS11" | "TLS12") => {}
+        Some("TLS13") => bail!("min_version: not supported above TLS12"),
+        Some(other) => bail!("min_version: unknown TLS version: {other}"),
+    }
+    match config.max_version.as_deref() {
+        None | Some("TLS13") => {}
+        Some("TLS10" | "TLS11" | "TLS12") => bail!("max_version: not supported below TLS13"),
+        Some(other) => bail!("max_version: unknown TLS version: {other}"),
+    }
+    Ok(())
+}
+
+/// Requests go straight to the receiver, with credentials that we have.
+fn refuse_detours(config: &HttpConfig) -> anyhow::Result<()> {
+    let text = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    for (field, is_used) in [
+        ("proxy_url", config.proxy_url.is_some()),
+        ("no_proxy", text(&config.no_proxy)),
+        ("proxy_from_environment", config.proxy_from_environment),
+        (
+            "proxy_connect_header",
+            config.proxy_connect_header.is_some(),
+        ),
+    ] {
+        ensure!(!is_used, "{field}: proxies are not supported");
+    }
+    ensure!(
+        config.oauth2.is_none(),
+        "oauth2: not supported, expected authorization or basic_auth"
     );
     Ok(())
 }

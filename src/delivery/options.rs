@@ -21,7 +21,7 @@ const CONCURRENCY_MAX: usize = 32;
 /// An attempt holds one of the few slots, so it may not last for ever.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// What the configuration may not set, because we do.
-const RESERVED_HEADERS: [HeaderName; 5] = [
+pub(super) const RESERVED_HEADERS: [HeaderName; 5] = [
     header::HOST,
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,

@@ -15,6 +15,11 @@ use crate::store::{self, StateOp, Store, Table, WriteBatch};
 /// A transaction is kept below about this size; bodies are what counts.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// After so many attempts, in about a minute, a notification to a receiver that does not
+/// answer counts as failed, though it is tried on; one that is refused does at once.
+/// Alertmanager counts it when it gives up, at the next flush of the group.
+const FAILED_ATTEMPTS: u32 = 10;
+
 /// What becomes of a row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
@@ -54,6 +59,8 @@ pub(super) struct Done {
     pub(super) row: Row,
     pub(super) attempt: Attempt,
     pub(super) fate: Fate,
+    /// Whether the notification counts as failed from now on.
+    pub(super) has_failed: bool,
 }
 
 impl Done {
@@ -68,6 +75,12 @@ impl Done {
     ) -> Done {
         let delivery = &mut row.delivery;
         delivery.attempts = delivery.attempts.saturating_add(1);
+        let attempts = delivery.attempts;
+        let has_failed = match &outcome.verdict {
+            Verdict::Delivered => false,
+            Verdict::Failed(hint) if !hint.refused => attempts == FAILED_ATTEMPTS,
+            Verdict::Failed(_) | Verdict::Gone => attempts == 1,
+        };
         let fate = match outcome.verdict {
             Verdict::Delivered => Fate::Delivered,
             Verdict::Gone => Fate::Disable,
@@ -93,6 +106,7 @@ impl Done {
                 receiver_failed: outcome.receiver_failed,
             },
             fate,
+            has_failed,
         }
     }
 

@@ -29,7 +29,7 @@ use super::outcome::{Done, Fate, batch};
 use super::queue::{Queue, Row};
 use super::target::Sender;
 use super::view::{DestinationState, Shown};
-use crate::model::{Clock, Timestamp};
+use crate::model::{Clock, DeliveryKind, Timestamp};
 use crate::store::{self, Committed, Store, Table};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ServiceName;
@@ -257,6 +257,21 @@ impl Worker {
             .total
             .with_label_values(&[tenant, kind, result])
             .inc();
+        if done.row.delivery.kind == DeliveryKind::Notification {
+            let rules = &metrics.rules;
+            for (family, is_counted) in [
+                (&rules.notification_requests, true),
+                (
+                    &rules.notification_requests_failed,
+                    done.fate != Fate::Delivered,
+                ),
+                (&rules.notifications_failed, done.has_failed),
+            ] {
+                if is_counted {
+                    family.with_label_values(&[kind]).inc();
+                }
+            }
+        }
         let mut shown = self.seat.shown.lock();
         match &done.attempt.error {
             None => shown.last_success = Some(done.attempt.at),

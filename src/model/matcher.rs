@@ -146,15 +146,18 @@ impl PartialEq for Matcher {
 
 impl Eq for Matcher {}
 
+/// Whether Alertmanager writes a name with this character in quotes.
+pub(super) fn is_sign(c: char) -> bool {
+    c.is_whitespace() || "{}!=~,\\\"'`".contains(c)
+}
+
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}{}{}",
-            self.name,
-            self.op.as_str(),
-            Quoted(&self.value)
-        )
+        match self.name.contains(is_sign) {
+            true => Quoted(&self.name).fmt(f)?,
+            false => f.write_str(&self.name)?,
+        }
+        write!(f, "{}{}", self.op.as_str(), Quoted(&self.value))
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! The form of routes, inhibition rules, silences and of the `filter` parameter.
 //! It differs from a PromQL selector: quotes may be left out, and a backslash
-//! before any other character than `n`, `"` and `\` stands for itself.
+//! before any other character than `n`, `"` and `\` stands for itself. What is none in
+//! this form is tried in the newer one, see [`super::matchers_utf8`].
 
 use std::cmp::Ordering;
 use std::fmt;
 
-use super::{MatchOp, Matcher};
+use super::{MatchOp, Matcher, matchers_utf8};
 
 /// A text that is no matcher.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -28,6 +29,13 @@ pub enum MatcherError {
 /// # Errors
 /// In Alertmanager's words.
 pub fn parse_one(text: &str) -> Result<Matcher, MatcherError> {
+    classic(text).or_else(|err| match matchers_utf8::parse(text) {
+        Ok(mut one) if one.len() == 1 => Ok(one.remove(0)),
+        _ => Err(err),
+    })
+}
+
+fn classic(text: &str) -> Result<Matcher, MatcherError> {
     let format = || MatcherError::Format(text.to_owned());
     let trimmed = text.trim();
     let end = trimmed
@@ -60,7 +68,8 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, MatcherError> {
     let inner = text.trim();
     let inner = inner.strip_prefix('{').unwrap_or(inner);
     let inner = inner.strip_suffix('}').unwrap_or(inner);
-    split(inner).into_iter().map(parse_one).collect()
+    let all: Result<Vec<Matcher>, _> = split(inner).into_iter().map(classic).collect();
+    all.or_else(|err| matchers_utf8::parse(text).map_err(|_| err))
 }
 
 /// Alertmanager's order: by name, then by value, then by operator.

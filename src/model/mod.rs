@@ -15,6 +15,7 @@ pub mod history;
 pub mod labels;
 pub mod matcher;
 pub mod matchers;
+mod matchers_utf8;
 pub mod re2;
 pub mod sample;
 pub mod tenant;

@@ -8,6 +8,7 @@
 
 mod alert_pages;
 mod alertmanager;
+mod alertmanager_config;
 mod api;
 mod backup;
 mod broker;

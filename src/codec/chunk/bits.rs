@@ -1,5 +1,7 @@
 //! A text of bits, the highest bit of a byte first.
 
+use crate::codec::histogram::zigzag;
+
 /// How many bits a number of variable length may have; the first fits what is small.
 const WIDTHS: [u32; 7] = [3, 6, 9, 12, 18, 25, 56];
 
@@ -55,7 +57,7 @@ impl Bits {
 
     /// The same with a sign, which goes to the lowest bit.
     pub(super) fn signed_varint(&mut self, number: i64) {
-        self.varint((number << 1 ^ number >> 63).cast_unsigned());
+        self.varint(zigzag(number));
     }
 
     /// Appends a number with few bits if it is small: one for zero, else as many ones

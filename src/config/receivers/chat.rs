@@ -55,6 +55,8 @@ pub struct SlackConfig {
     pub mrkdwn_in: Vec<String>,
     /// Fields of the attachment.
     pub fields: Vec<SlackField>,
+    /// Buttons of the attachment.
+    pub actions: Vec<SlackAction>,
 }
 
 impl Default for SlackConfig {
@@ -82,6 +84,7 @@ impl Default for SlackConfig {
             short_fields: false,
             mrkdwn_in: Vec::new(),
             fields: Vec::new(),
+            actions: Vec::new(),
         }
     }
 }
@@ -123,7 +126,7 @@ impl Default for TelegramConfig {
             chat_id: 0,
             message_thread_id: None,
             message: r#"{{ template "telegram.default.message" . }}"#.to_owned(),
-            parse_mode: String::new(),
+            parse_mode: "HTML".to_owned(),
             disable_notifications: false,
         }
     }
@@ -141,10 +144,16 @@ pub struct DiscordConfig {
     pub webhook_url: Option<Secret>,
     /// A file with it.
     pub webhook_url_file: Option<PathBuf>,
+    /// What stands above it.
+    pub content: String,
     /// Its title.
     pub title: String,
     /// What it says.
     pub message: String,
+    /// Who it is from.
+    pub username: String,
+    /// The sender's picture.
+    pub avatar_url: String,
 }
 
 impl Default for DiscordConfig {
@@ -154,8 +163,11 @@ impl Default for DiscordConfig {
             http_config: None,
             webhook_url: None,
             webhook_url_file: None,
+            content: String::new(),
             title: r#"{{ template "discord.default.title" . }}"#.to_owned(),
             message: r#"{{ template "discord.default.message" . }}"#.to_owned(),
+            username: String::new(),
+            avatar_url: String::new(),
         }
     }
 }
@@ -190,6 +202,37 @@ impl Default for MsTeamsConfig {
             title: r#"{{ template "msteams.default.title" . }}"#.to_owned(),
             summary: r#"{{ template "msteams.default.summary" . }}"#.to_owned(),
             text: r#"{{ template "msteams.default.text" . }}"#.to_owned(),
+        }
+    }
+}
+
+/// `msteamsv2_configs`: Microsoft Teams through a workflow of Power Automate.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MsTeamsV2Config {
+    /// Whether resolved alerts are told.
+    pub send_resolved: bool,
+    /// How requests are made.
+    pub http_config: Option<HttpConfig>,
+    /// The workflow's address.
+    pub webhook_url: Option<Secret>,
+    /// A file with it.
+    pub webhook_url_file: Option<PathBuf>,
+    /// Its title.
+    pub title: String,
+    /// What it says.
+    pub text: String,
+}
+
+impl Default for MsTeamsV2Config {
+    fn default() -> MsTeamsV2Config {
+        MsTeamsV2Config {
+            send_resolved: true,
+            http_config: None,
+            webhook_url: None,
+            webhook_url_file: None,
+            title: r#"{{ template "msteamsv2.default.title" . }}"#.to_owned(),
+            text: r#"{{ template "msteamsv2.default.text" . }}"#.to_owned(),
         }
     }
 }
@@ -238,4 +281,39 @@ pub struct SlackField {
     pub value: String,
     /// Whether it stands beside the next.
     pub short: Option<bool>,
+}
+
+/// A button of a Slack attachment.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlackAction {
+    /// Its kind, `button` for instance.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it says.
+    pub text: String,
+    /// Where it leads.
+    pub url: String,
+    /// `primary` or `danger`.
+    pub style: String,
+    /// Its name, for a button that answers.
+    pub name: String,
+    /// What it answers.
+    pub value: String,
+    /// What is asked before.
+    pub confirm: Option<SlackConfirmation>,
+}
+
+/// What a button of Slack asks before it does anything.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SlackConfirmation {
+    /// The question.
+    pub text: String,
+    /// Its title.
+    pub title: String,
+    /// What yes is called.
+    pub ok_text: String,
+    /// What no is called.
+    pub dismiss_text: String,
 }

@@ -30,6 +30,8 @@ pub struct EmailConfig {
     pub auth_password_file: Option<PathBuf>,
     /// For CRAM-MD5, which is refused.
     pub auth_secret: Option<Secret>,
+    /// A file with it.
+    pub auth_secret_file: Option<PathBuf>,
     /// For PLAIN: on whose behalf.
     pub auth_identity: Option<String>,
     /// More headers, or other ones than the default.
@@ -41,7 +43,7 @@ pub struct EmailConfig {
     /// Whether it goes out only encrypted.
     pub require_tls: Option<bool>,
     /// How to trust the server.
-    pub tls_config: TlsConfig,
+    pub tls_config: Option<TlsConfig>,
 }
 
 impl Default for EmailConfig {
@@ -56,12 +58,13 @@ impl Default for EmailConfig {
             auth_password: None,
             auth_password_file: None,
             auth_secret: None,
+            auth_secret_file: None,
             auth_identity: None,
             headers: BTreeMap::new(),
             html: r#"{{ template "email.default.html" . }}"#.to_owned(),
             text: String::new(),
             require_tls: None,
-            tls_config: TlsConfig::default(),
+            tls_config: None,
         }
     }
 }

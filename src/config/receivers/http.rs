@@ -1,8 +1,10 @@
 //! Webhooks, and how HTTP requests of all receivers are made.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::config::{Secret, Span};
 
@@ -46,7 +48,7 @@ impl Default for WebhookConfig {
     }
 }
 
-/// `http_config`: how requests are made. Proxies and OAuth are refused as unknown.
+/// `http_config`: how requests are made. Proxies and OAuth are known and refused.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
@@ -64,6 +66,30 @@ pub struct HttpConfig {
     pub follow_redirects: Option<bool>,
     /// Taken; requests are HTTP/1.1.
     pub enable_http2: Option<bool>,
+    /// More request headers.
+    pub http_headers: BTreeMap<String, HeaderValues>,
+    /// Refused: requests go straight to the receiver.
+    pub proxy_url: Option<Secret>,
+    /// Refused without a proxy.
+    pub no_proxy: Option<String>,
+    /// Only `false`.
+    pub proxy_from_environment: bool,
+    /// Refused without a proxy.
+    pub proxy_connect_header: Option<IgnoredAny>,
+    /// Refused.
+    pub oauth2: Option<IgnoredAny>,
+}
+
+/// The values of one request header.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeaderValues {
+    /// Values that may be shown.
+    pub values: Vec<String>,
+    /// Values that may not.
+    pub secrets: Vec<Secret>,
+    /// Files with values.
+    pub files: Vec<PathBuf>,
 }
 
 /// A user and its password.
@@ -72,6 +98,8 @@ pub struct HttpConfig {
 pub struct BasicAuth {
     /// The user.
     pub username: String,
+    /// A file with the user.
+    pub username_file: Option<PathBuf>,
     /// The password.
     pub password: Option<Secret>,
     /// A file with the password.
@@ -101,6 +129,18 @@ pub struct TlsConfig {
     pub cert_file: Option<PathBuf>,
     /// Its key, PEM.
     pub key_file: Option<PathBuf>,
+    /// Refused: certificates stand in files.
+    pub ca: Option<Secret>,
+    /// Refused: certificates stand in files.
+    pub cert: Option<Secret>,
+    /// Refused: keys stand in files.
+    pub key: Option<Secret>,
+    /// Refused: a server is known by the name in its address.
+    pub server_name: Option<String>,
+    /// Up to `TLS12`, which is what is asked for in any case.
+    pub min_version: Option<String>,
+    /// Only `TLS13`.
+    pub max_version: Option<String>,
     /// Only `false`: a server is never trusted blindly.
     pub insecure_skip_verify: bool,
 }

@@ -5,19 +5,25 @@ mod chat;
 mod email;
 mod http;
 mod paging;
+mod rooms;
 
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 pub use brokers::{HeartbeatConfig, MqttConfig, NatsConfig};
 pub use chat::{
-    DiscordConfig, MattermostConfig, MsTeamsConfig, SlackConfig, SlackField, TelegramConfig,
+    DiscordConfig, MattermostConfig, MsTeamsConfig, MsTeamsV2Config, SlackAction, SlackConfig,
+    SlackField, TelegramConfig,
 };
 pub use email::EmailConfig;
-pub use http::{Authorization, BasicAuth, HttpConfig, TlsConfig, WebhookConfig};
-
-pub use paging::{GotifyConfig, NtfyConfig, OpsgenieConfig, PagerDutyConfig, PushoverConfig};
+pub use http::{Authorization, BasicAuth, HeaderValues, HttpConfig, TlsConfig, WebhookConfig};
+pub use paging::{
+    GotifyConfig, NtfyConfig, OpsgenieConfig, OpsgenieResponder, PagerDutyConfig, PushoverConfig,
+    VictorOpsConfig,
+};
+pub use rooms::{RocketchatConfig, WebexConfig};
 
 /// A receiver: everything in it is told of the same alerts.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -35,12 +41,20 @@ pub struct Receiver {
     pub discord_configs: Vec<DiscordConfig>,
     /// Microsoft Teams.
     pub msteams_configs: Vec<MsTeamsConfig>,
+    /// Microsoft Teams through a workflow.
+    pub msteamsv2_configs: Vec<MsTeamsV2Config>,
+    /// Webex.
+    pub webex_configs: Vec<WebexConfig>,
+    /// Rocket.Chat.
+    pub rocketchat_configs: Vec<RocketchatConfig>,
     /// Mattermost.
     pub mattermost_configs: Vec<MattermostConfig>,
     /// PagerDuty (Events API 2).
     pub pagerduty_configs: Vec<PagerDutyConfig>,
     /// Opsgenie.
     pub opsgenie_configs: Vec<OpsgenieConfig>,
+    /// VictorOps.
+    pub victorops_configs: Vec<VictorOpsConfig>,
     /// Pushover.
     pub pushover_configs: Vec<PushoverConfig>,
     /// ntfy.
@@ -55,6 +69,14 @@ pub struct Receiver {
     pub nats_configs: Vec<NatsConfig>,
     /// Dead man's switches.
     pub heartbeat_configs: Vec<HeartbeatConfig>,
+    /// WeChat, which is refused.
+    pub wechat_configs: Vec<IgnoredAny>,
+    /// Amazon's SNS, which is refused.
+    pub sns_configs: Vec<IgnoredAny>,
+    /// Jira, which is refused.
+    pub jira_configs: Vec<IgnoredAny>,
+    /// incident.io, which is refused.
+    pub incidentio_configs: Vec<IgnoredAny>,
 }
 
 /// One way of telling within a receiver. What has to be told to it waits in the
@@ -91,12 +113,20 @@ impl Receiver {
         self.add(&mut all, "discord", told);
         let told = self.msteams_configs.iter().map(|c| c.send_resolved);
         self.add(&mut all, "msteams", told);
+        let told = self.msteamsv2_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "msteamsv2", told);
+        let told = self.webex_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "webex", told);
+        let told = self.rocketchat_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "rocketchat", told);
         let told = self.mattermost_configs.iter().map(|c| c.send_resolved);
         self.add(&mut all, "mattermost", told);
         let told = self.pagerduty_configs.iter().map(|c| c.send_resolved);
         self.add(&mut all, "pagerduty", told);
         let told = self.opsgenie_configs.iter().map(|c| c.send_resolved);
         self.add(&mut all, "opsgenie", told);
+        let told = self.victorops_configs.iter().map(|c| c.send_resolved);
+        self.add(&mut all, "victorops", told);
         let told = self.pushover_configs.iter().map(|c| c.send_resolved);
         self.add(&mut all, "pushover", told);
         let told = self.ntfy_configs.iter().map(|c| c.send_resolved);
@@ -116,6 +146,25 @@ impl Receiver {
             });
         }
         all
+    }
+
+    /// The kinds of Alertmanager's that there are not here, with the reason.
+    pub(super) fn unsupported(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let more = "a webhook to a service that translates works";
+        let kinds = [
+            ("wechat_configs", &self.wechat_configs, "WeChat"),
+            ("sns_configs", &self.sns_configs, "Amazon SNS"),
+            ("jira_configs", &self.jira_configs, "Jira"),
+            (
+                "incidentio_configs",
+                &self.incidentio_configs,
+                "incident.io",
+            ),
+        ];
+        let used = kinds
+            .into_iter()
+            .filter(|(_, configs, _)| !configs.is_empty());
+        used.map(move |(field, _, name)| (field, format!("{name} is not supported, {more}")))
     }
 
     fn add(

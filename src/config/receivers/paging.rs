@@ -20,6 +20,10 @@ pub struct PagerDutyConfig {
     pub routing_key: Option<Secret>,
     /// A file with it.
     pub routing_key_file: Option<PathBuf>,
+    /// The key of an integration of the older kind (Events API 1).
+    pub service_key: Option<Secret>,
+    /// A file with it.
+    pub service_key_file: Option<PathBuf>,
     /// Where events go.
     pub url: Option<Address>,
     /// Who sends.
@@ -28,8 +32,8 @@ pub struct PagerDutyConfig {
     pub client_url: String,
     /// What it is about.
     pub description: String,
-    /// What is affected.
-    pub source: String,
+    /// What is affected; left out: the client.
+    pub source: Option<String>,
     /// `critical`, `error`, `warning` or `info`.
     pub severity: String,
     /// The kind of event.
@@ -40,6 +44,24 @@ pub struct PagerDutyConfig {
     pub group: String,
     /// More facts.
     pub details: BTreeMap<String, String>,
+    /// Pictures.
+    pub images: Vec<PagerDutyExtra>,
+    /// Links.
+    pub links: Vec<PagerDutyExtra>,
+}
+
+/// A picture or a link of an event.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PagerDutyExtra {
+    /// Where the picture is.
+    pub src: String,
+    /// What it shows.
+    pub alt: String,
+    /// Where it leads.
+    pub href: String,
+    /// What the link says.
+    pub text: String,
 }
 
 impl Default for PagerDutyConfig {
@@ -49,16 +71,20 @@ impl Default for PagerDutyConfig {
             http_config: None,
             routing_key: None,
             routing_key_file: None,
+            service_key: None,
+            service_key_file: None,
             url: None,
             client: r#"{{ template "pagerduty.default.client" . }}"#.to_owned(),
             client_url: r#"{{ template "pagerduty.default.clientURL" . }}"#.to_owned(),
             description: r#"{{ template "pagerduty.default.description" . }}"#.to_owned(),
-            source: r#"{{ template "pagerduty.default.client" . }}"#.to_owned(),
+            source: None,
             severity: "error".to_owned(),
             class: String::new(),
             component: String::new(),
             group: String::new(),
             details: BTreeMap::new(),
+            images: Vec::new(),
+            links: Vec::new(),
         }
     }
 }
@@ -95,6 +121,25 @@ pub struct OpsgenieConfig {
     pub note: String,
     /// `P1` to `P5`.
     pub priority: String,
+    /// Who has to act.
+    pub responders: Vec<OpsgenieResponder>,
+    /// Only `false`: an alert that is there already keeps its text.
+    pub update_alerts: bool,
+}
+
+/// Who has to act: one of the three names, and what it names.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpsgenieResponder {
+    /// Its id.
+    pub id: String,
+    /// Its name; `teams` may be several, separated by commas.
+    pub name: String,
+    /// A user's name.
+    pub username: String,
+    /// `team`, `teams`, `user`, `escalation`, `schedule`, or a template.
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 impl Default for OpsgenieConfig {
@@ -114,6 +159,8 @@ impl Default for OpsgenieConfig {
             tags: String::new(),
             note: String::new(),
             priority: String::new(),
+            responders: Vec::new(),
+            update_alerts: false,
         }
     }
 }
@@ -154,8 +201,12 @@ pub struct PushoverConfig {
     pub retry: Span,
     /// How long it is repeated.
     pub expire: Span,
+    /// How long the message is kept; 0s is for ever.
+    pub ttl: Span,
     /// Whether the message is HTML.
     pub html: bool,
+    /// Whether its letters are of one width.
+    pub monospace: bool,
 }
 
 impl Default for PushoverConfig {
@@ -177,7 +228,56 @@ impl Default for PushoverConfig {
             priority: r#"{{ if eq .Status "firing" }}2{{ else }}0{{ end }}"#.to_owned(),
             retry: Span::secs(60),
             expire: Span::secs(3_600),
+            ttl: Span::secs(0),
             html: false,
+            monospace: false,
+        }
+    }
+}
+
+/// `victorops_configs`: VictorOps, now Splunk On-Call.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VictorOpsConfig {
+    /// Whether resolved alerts are told.
+    pub send_resolved: bool,
+    /// How requests are made.
+    pub http_config: Option<HttpConfig>,
+    /// The integration's key.
+    pub api_key: Option<Secret>,
+    /// A file with it.
+    pub api_key_file: Option<PathBuf>,
+    /// Where alerts go.
+    pub api_url: Option<Address>,
+    /// Which team is told.
+    pub routing_key: String,
+    /// `CRITICAL`, `WARNING` or `INFO`.
+    pub message_type: String,
+    /// What it says.
+    pub state_message: String,
+    /// What it is about.
+    pub entity_display_name: String,
+    /// Who sends.
+    pub monitoring_tool: String,
+    /// More facts.
+    pub custom_fields: BTreeMap<String, String>,
+}
+
+impl Default for VictorOpsConfig {
+    fn default() -> VictorOpsConfig {
+        VictorOpsConfig {
+            send_resolved: true,
+            http_config: None,
+            api_key: None,
+            api_key_file: None,
+            api_url: None,
+            routing_key: String::new(),
+            message_type: "CRITICAL".to_owned(),
+            state_message: r#"{{ template "victorops.default.state_message" . }}"#.to_owned(),
+            entity_display_name: r#"{{ template "victorops.default.entity_display_name" . }}"#
+                .to_owned(),
+            monitoring_tool: r#"{{ template "victorops.default.monitoring_tool" . }}"#.to_owned(),
+            custom_fields: BTreeMap::new(),
         }
     }
 }

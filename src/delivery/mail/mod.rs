@@ -18,7 +18,7 @@ use super::http::{Outcome, Verdict};
 use super::integration::Reader;
 use super::retry::Hint;
 use super::templates::{Notice, Templates, Text};
-use crate::config::receivers::EmailConfig;
+use crate::config::receivers::{EmailConfig, TlsConfig};
 use crate::model::{Delivery, Timestamp};
 use mime::Parts;
 use smtp::{Envelope, Failure, Login, Security, Server};
@@ -165,7 +165,9 @@ fn server(config: &EmailConfig, reader: &mut Reader<'_>) -> anyhow::Result<Serve
     );
     let require_tls = config.require_tls.or(global.smtp_require_tls);
     let tls = |reader: &mut Reader<'_>| {
-        let tls = reader.tls(&config.tls_config);
+        let global = reader.tree.global.smtp_tls_config.as_ref();
+        let plain = TlsConfig::default();
+        let tls = reader.tls(config.tls_config.as_ref().or(global).unwrap_or(&plain));
         tls.context("tls_config").map(Arc::new)
     };
     let security = match (port, require_tls.unwrap_or(true)) {
@@ -185,7 +187,12 @@ fn server(config: &EmailConfig, reader: &mut Reader<'_>) -> anyhow::Result<Serve
 fn login(config: &EmailConfig, reader: &mut Reader<'_>) -> anyhow::Result<Option<Login>> {
     let global = &reader.tree.global;
     ensure!(
-        config.auth_secret.is_none() && global.smtp_auth_secret.is_none(),
+        [&config.auth_secret, &global.smtp_auth_secret]
+            .iter()
+            .all(|secret| secret.is_none())
+            && [&config.auth_secret_file, &global.smtp_auth_secret_file]
+                .iter()
+                .all(|file| file.is_none()),
         "auth_secret: CRAM-MD5 is not supported, expected auth_password"
     );
     let user = config.auth_username.as_ref();

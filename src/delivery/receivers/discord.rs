@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Call, Endpoint, Notice, Setup, Text, cut};
+use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled};
 use crate::config::receivers::DiscordConfig;
 use crate::delivery::integration::Http;
 
@@ -17,8 +17,11 @@ const GREEN: u32 = 3_066_993;
 #[derive(Clone)]
 pub(in crate::delivery) struct Discord {
     endpoint: Endpoint,
+    content: Text,
     title: Text,
     message: Text,
+    /// Fields of the message, left out when they are empty.
+    outer: Fields,
 }
 
 impl Discord {
@@ -33,19 +36,26 @@ impl Discord {
             endpoint: Endpoint::of(&http),
             title: setup.text("title", &config.title)?,
             message: setup.text("message", &config.message)?,
+            outer: setup.texts(&[
+                ("username", &config.username),
+                ("avatar_url", &config.avatar_url),
+            ])?,
+            content: setup.text("content", &config.content)?,
         };
         Ok((discord, http))
     }
 
     pub(super) fn call(&self, notice: &Notice) -> Result<Call, String> {
-        let message = json!({
-            "content": "",
-            "embeds": [{
+        let mut message = filled(notice, &self.outer)?;
+        message.insert("content".to_owned(), notice.render(&self.content)?.into());
+        message.insert(
+            "embeds".to_owned(),
+            json!([{
                 "title": cut(notice.render(&self.title)?, TITLE_CHARS_MAX),
                 "description": cut(notice.render(&self.message)?, TEXT_CHARS_MAX),
                 "color": if notice.message.fires() { RED } else { GREEN },
-            }],
-        });
+            }]),
+        );
         Ok(self.endpoint.json(&message, notice))
     }
 }

@@ -11,8 +11,13 @@ mod ntfy;
 mod opsgenie;
 mod pagerduty;
 mod pushover;
+mod rocketchat;
 mod slack;
 mod telegram;
+#[cfg(test)]
+mod tests;
+mod victorops;
+mod webex;
 
 use std::path::Path;
 
@@ -20,6 +25,7 @@ use anyhow::anyhow;
 use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::http::Call;
 use super::integration::{Http, Reader};
@@ -38,12 +44,20 @@ pub(super) enum Kind {
     Discord(discord::Discord),
     /// `msteams_configs`
     MsTeams(msteams::MsTeams),
+    /// `msteamsv2_configs`
+    MsTeamsV2(msteams::MsTeamsV2),
+    /// `webex_configs`
+    Webex(webex::Webex),
+    /// `rocketchat_configs`
+    Rocketchat(rocketchat::Rocketchat),
     /// `mattermost_configs`
     Mattermost(mattermost::Mattermost),
     /// `pagerduty_configs`
     PagerDuty(pagerduty::PagerDuty),
     /// `opsgenie_configs`
     Opsgenie(opsgenie::Opsgenie),
+    /// `victorops_configs`
+    VictorOps(victorops::VictorOps),
     /// `pushover_configs`
     Pushover(pushover::Pushover),
     /// `ntfy_configs`
@@ -63,9 +77,13 @@ impl Kind {
             Kind::Telegram(kind) => kind.call(notice),
             Kind::Discord(kind) => kind.call(notice),
             Kind::MsTeams(kind) => kind.call(notice),
+            Kind::MsTeamsV2(kind) => kind.call(notice),
+            Kind::Webex(kind) => kind.call(notice),
+            Kind::Rocketchat(kind) => kind.call(notice),
             Kind::Mattermost(kind) => kind.call(notice),
             Kind::PagerDuty(kind) => kind.call(notice),
             Kind::Opsgenie(kind) => kind.call(notice),
+            Kind::VictorOps(kind) => kind.call(notice),
             Kind::Pushover(kind) => kind.call(notice),
             Kind::Ntfy(kind) => kind.call(notice),
             Kind::Gotify(kind) => kind.call(notice),
@@ -111,6 +129,19 @@ pub(super) fn all(receiver: &Receiver, setup: &mut Setup<'_, '_>) -> Vec<(&'stat
         Kind::MsTeams
     );
     add!(
+        "msteamsv2",
+        msteamsv2_configs,
+        msteams::MsTeamsV2::new,
+        Kind::MsTeamsV2
+    );
+    add!("webex", webex_configs, webex::Webex::new, Kind::Webex);
+    add!(
+        "rocketchat",
+        rocketchat_configs,
+        rocketchat::Rocketchat::new,
+        Kind::Rocketchat
+    );
+    add!(
         "mattermost",
         mattermost_configs,
         mattermost::Mattermost::new,
@@ -127,6 +158,12 @@ pub(super) fn all(receiver: &Receiver, setup: &mut Setup<'_, '_>) -> Vec<(&'stat
         opsgenie_configs,
         opsgenie::Opsgenie::new,
         Kind::Opsgenie
+    );
+    add!(
+        "victorops",
+        victorops_configs,
+        victorops::VictorOps::new,
+        Kind::VictorOps
     );
     add!(
         "pushover",
@@ -148,6 +185,12 @@ pub(super) struct Setup<'r, 'a> {
 impl Setup<'_, '_> {
     fn text(&self, field: &str, text: &str) -> anyhow::Result<Text> {
         self.templates.text(field, text)
+    }
+
+    /// Fields by their names.
+    fn texts(&self, fields: &[(&'static str, &str)]) -> anyhow::Result<Fields> {
+        let text = |(name, text): &(&'static str, &str)| Ok((*name, self.text(name, text)?));
+        fields.iter().map(text).collect()
     }
 
     fn secret(
@@ -218,6 +261,27 @@ impl Endpoint {
         let body = serde_json::to_vec(value).expect("a message is plain data");
         self.post("application/json", body, notice)
     }
+}
+
+/// Fields by their names in a message.
+type Fields = Vec<(&'static str, Text)>;
+
+/// Those of the fields that are not empty.
+fn filled(notice: &Notice, fields: &Fields) -> Result<Map<String, Value>, String> {
+    let mut filled = Map::new();
+    for (name, text) in fields {
+        let text = notice.render(text)?;
+        if !text.is_empty() {
+            filled.insert((*name).to_owned(), text.into());
+        }
+    }
+    Ok(filled)
+}
+
+/// Fields under names of the operator's.
+fn rendered(notice: &Notice, fields: &[(String, Text)]) -> Result<Map<String, Value>, String> {
+    let value = |(name, text): &(String, Text)| Ok((name.clone(), notice.render(text)?.into()));
+    fields.iter().map(value).collect()
 }
 
 /// At most this many characters; a longer text ends in `…`.

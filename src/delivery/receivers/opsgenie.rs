@@ -1,10 +1,11 @@
 //! Opsgenie's alert API. The alias is the hash of the group's key, so that repeats and
 //! the end find the same alert.
 
+use anyhow::ensure;
 use serde_json::{Map, Value, json};
 
-use super::{Call, Endpoint, Notice, Setup, Text, cut};
-use crate::config::receivers::OpsgenieConfig;
+use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled, rendered};
+use crate::config::receivers::{OpsgenieConfig, OpsgenieResponder};
 use crate::delivery::integration::Http;
 
 /// The longest message that Opsgenie takes.
@@ -17,10 +18,11 @@ pub(in crate::delivery) struct Opsgenie {
     source: Text,
     message: Text,
     /// Texts that are left out when they are empty.
-    texts: Vec<(&'static str, Text)>,
+    texts: Fields,
     /// Lists in the form of a text with commas.
-    lists: Vec<(&'static str, Text)>,
+    lists: Fields,
     details: Vec<(String, Text)>,
+    responders: Vec<Fields>,
 }
 
 impl Opsgenie {
@@ -37,6 +39,11 @@ impl Opsgenie {
         let base = global.opsgenie_api_url.as_ref();
         let base = setup.address(config.api_url.as_ref(), base, "https://api.opsgenie.com");
         let http = setup.http(config.http_config.as_ref(), &format!("{base}/v2/alerts"))?;
+        ensure!(
+            !config.update_alerts,
+            "update_alerts: not supported, an alert that is there keeps its text"
+        );
+        let responders = config.responders.iter().map(|r| responder(r, setup));
         let details = config.details.iter();
         let details = details.map(|(name, text)| Ok((name.clone(), setup.text(name, text)?)));
         let opsgenie = Opsgenie {
@@ -44,19 +51,14 @@ impl Opsgenie {
                 .with_secret("authorization", &format!("GenieKey {key}"))?,
             source: setup.text("source", &config.source)?,
             message: setup.text("message", &config.message)?,
-            texts: vec![
-                (
-                    "description",
-                    setup.text("description", &config.description)?,
-                ),
-                ("entity", setup.text("entity", &config.entity)?),
-                ("note", setup.text("note", &config.note)?),
-                ("priority", setup.text("priority", &config.priority)?),
-            ],
-            lists: vec![
-                ("tags", setup.text("tags", &config.tags)?),
-                ("actions", setup.text("actions", &config.actions)?),
-            ],
+            texts: setup.texts(&[
+                ("description", &config.description),
+                ("entity", &config.entity),
+                ("note", &config.note),
+                ("priority", &config.priority),
+            ])?,
+            lists: setup.texts(&[("tags", &config.tags), ("actions", &config.actions)])?,
+            responders: responders.collect::<anyhow::Result<_>>()?,
             details: details.collect::<anyhow::Result<_>>()?,
         };
         Ok((opsgenie, http))
@@ -79,26 +81,70 @@ impl Opsgenie {
         let mut details: Map<String, Value> = common
             .map(|(n, v)| (n.clone(), v.as_str().into()))
             .collect();
-        for (name, text) in &self.details {
-            details.insert(name.clone(), notice.render(text)?.into());
-        }
+        details.append(&mut rendered(notice, &self.details)?);
         alert.insert("details".to_owned(), details.into());
         alert.insert("source".to_owned(), source.into());
-        for (name, text) in &self.texts {
-            let text = notice.render(text)?;
-            if !text.is_empty() {
-                alert.insert((*name).to_owned(), text.into());
-            }
-        }
+        alert.append(&mut filled(notice, &self.texts)?);
         for (name, text) in &self.lists {
             let text = notice.render(text)?;
-            // As Alertmanager: spaces stay.
-            let parts = text.split(',').filter(|part| !part.is_empty());
-            let parts: Vec<&str> = parts.collect();
+            let parts = parts(&text);
             if !parts.is_empty() {
                 alert.insert((*name).to_owned(), json!(parts));
             }
         }
+        let responders = self.responders(notice)?;
+        if !responders.is_empty() {
+            alert.insert("responders".to_owned(), responders.into());
+        }
         Ok(self.endpoint.json(&alert, notice))
     }
+
+    /// Who has to act; those without a name are left out, `teams` are each a `team`.
+    fn responders(&self, notice: &Notice) -> Result<Vec<Value>, String> {
+        let mut all = Vec::new();
+        for fields in &self.responders {
+            let one = filled(notice, fields)?;
+            if one.get("type").is_some_and(|kind| kind == "teams") {
+                let names = one.get("name").and_then(Value::as_str).unwrap_or_default();
+                let team = |name: &&str| json!({"name": name, "type": "team"});
+                all.extend(parts(names).iter().map(team));
+            } else if one.len() > 1 {
+                all.push(one.into());
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The parts of a text with commas. As in Alertmanager, spaces within stay.
+fn parts(text: &str) -> Vec<&str> {
+    let parts = text.trim().split(',');
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
+fn responder(config: &OpsgenieResponder, setup: &Setup<'_, '_>) -> anyhow::Result<Fields> {
+    let kind = config.kind.to_lowercase();
+    let names = [&config.id, &config.username, &config.name];
+    ensure!(
+        names.iter().any(|name| !name.is_empty()),
+        "responders: has to have at least one of id, username or name specified"
+    );
+    let known = ["team", "teams", "user", "escalation", "schedule"];
+    ensure!(
+        kind.contains("{{") || known.contains(&kind.as_str()),
+        "responders: type {kind:?} does not match valid options {known:?}"
+    );
+    setup.texts(&[
+        ("id", &config.id),
+        ("name", &config.name),
+        ("username", &config.username),
+        (
+            "type",
+            if kind.contains("{{") {
+                &config.kind
+            } else {
+                &kind
+            },
+        ),
+    ])
 }

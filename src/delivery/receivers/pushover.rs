@@ -1,5 +1,7 @@
 //! Pushover's message API.
 
+use anyhow::bail;
+
 use super::{Call, Endpoint, Notice, Setup, Text, cut};
 use crate::config::receivers::PushoverConfig;
 use crate::delivery::integration::Http;
@@ -18,7 +20,9 @@ pub(in crate::delivery) struct Pushover {
     priority: Text,
     retry_secs: u64,
     expire_secs: u64,
-    html: bool,
+    ttl_secs: u64,
+    /// How the message is set: `html` or `monospace`.
+    set_in: Option<&'static str>,
 }
 
 impl Pushover {
@@ -26,6 +30,12 @@ impl Pushover {
         config: &PushoverConfig,
         setup: &mut Setup<'_, '_>,
     ) -> anyhow::Result<(Pushover, Http)> {
+        let set_in = match (config.html, config.monospace) {
+            (true, true) => bail!("at most one of monospace & html must be configured"),
+            (true, false) => Some("html"),
+            (false, true) => Some("monospace"),
+            (false, false) => None,
+        };
         let file = config.user_key_file.as_deref();
         let user_key = setup.secret("user_key", config.user_key.as_ref(), file)?;
         let file = config.token_file.as_deref();
@@ -52,7 +62,8 @@ impl Pushover {
             priority: setup.text("priority", &config.priority)?,
             retry_secs: config.retry.get().as_secs(),
             expire_secs: config.expire.get().as_secs(),
-            html: config.html,
+            ttl_secs: config.ttl.get().as_secs(),
+            set_in,
         };
         Ok((pushover, http))
     }
@@ -80,8 +91,11 @@ impl Pushover {
             form.append_pair("retry", &self.retry_secs.to_string());
             form.append_pair("expire", &self.expire_secs.to_string());
         }
-        if self.html {
-            form.append_pair("html", "1");
+        if self.ttl_secs > 0 {
+            form.append_pair("ttl", &self.ttl_secs.to_string());
+        }
+        if let Some(set_in) = self.set_in {
+            form.append_pair(set_in, "1");
         }
         let body = form.finish().into_bytes();
         let kind = "application/x-www-form-urlencoded";

@@ -1,9 +1,10 @@
 //! Slack's incoming webhooks.
 
+use anyhow::ensure;
 use serde_json::{Map, Value, json};
 
-use super::{Call, Endpoint, Notice, Setup, Text, cut};
-use crate::config::receivers::SlackConfig;
+use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled};
+use crate::config::receivers::{SlackAction, SlackConfig};
 use crate::delivery::integration::Http;
 
 /// The longest title that Slack shows.
@@ -14,10 +15,12 @@ const TITLE_CHARS_MAX: usize = 1_024;
 pub(in crate::delivery) struct Slack {
     endpoint: Endpoint,
     /// Fields of the message, left out when they are empty.
-    outer: Vec<(&'static str, Text)>,
+    outer: Fields,
     /// Fields of the attachment; the flag says whether an empty one is left out.
     inner: Vec<(&'static str, Text, bool)>,
     fields: Vec<(Text, Text, bool)>,
+    /// Each with what it asks before.
+    actions: Vec<(Fields, Option<Fields>)>,
     link_names: bool,
     mrkdwn_in: Vec<String>,
 }
@@ -37,20 +40,27 @@ impl Slack {
         let text = |name, text: &str| setup.text(name, text);
         let fields = config.fields.iter().map(|field| {
             let short = field.short.unwrap_or(config.short_fields);
+            ensure!(
+                !field.title.is_empty() && !field.value.is_empty(),
+                "missing title or value in Slack field configuration"
+            );
             Ok((
                 text("title", &field.title)?,
                 text("value", &field.value)?,
                 short,
             ))
         });
+        let actions = config.actions.iter().map(|action| action_of(action, setup));
+        let actions = actions.collect::<anyhow::Result<_>>()?;
         let slack = Slack {
+            actions,
             endpoint: Endpoint::of(&http),
-            outer: vec![
-                ("channel", text("channel", &config.channel)?),
-                ("username", text("username", &config.username)?),
-                ("icon_emoji", text("icon_emoji", &config.icon_emoji)?),
-                ("icon_url", text("icon_url", &config.icon_url)?),
-            ],
+            outer: setup.texts(&[
+                ("channel", &config.channel),
+                ("username", &config.username),
+                ("icon_emoji", &config.icon_emoji),
+                ("icon_url", &config.icon_url),
+            ])?,
             inner: vec![
                 ("title", text("title", &config.title)?, true),
                 ("title_link", text("title_link", &config.title_link)?, true),
@@ -100,17 +110,65 @@ impl Slack {
             attachment.insert("fields".to_owned(), fields?.into());
         }
         attachment.insert("mrkdwn_in".to_owned(), json!(self.mrkdwn_in));
-        let mut message = Map::new();
-        for (name, text) in &self.outer {
-            let text = notice.render(text)?;
-            if !text.is_empty() {
-                message.insert((*name).to_owned(), text.into());
-            }
+        if !self.actions.is_empty() {
+            let action = |(action, confirm): &(Fields, Option<Fields>)| {
+                let mut action = filled(notice, action)?;
+                if let Some(confirm) = confirm {
+                    action.insert("confirm".to_owned(), filled(notice, confirm)?.into());
+                }
+                Ok(Value::Object(action))
+            };
+            let actions: Result<Vec<Value>, String> = self.actions.iter().map(action).collect();
+            attachment.insert("actions".to_owned(), actions?.into());
         }
+        let mut message = filled(notice, &self.outer)?;
         if self.link_names {
             message.insert("link_names".to_owned(), true.into());
         }
         message.insert("attachments".to_owned(), json!([attachment]));
         Ok(self.endpoint.json(&message, notice))
     }
+}
+
+/// Checks a button: one that leads somewhere answers nothing, as in Alertmanager.
+fn action_of(
+    action: &SlackAction,
+    setup: &Setup<'_, '_>,
+) -> anyhow::Result<(Fields, Option<Fields>)> {
+    ensure!(
+        !action.kind.is_empty(),
+        "missing type in Slack action configuration"
+    );
+    ensure!(
+        !action.text.is_empty(),
+        "missing text in Slack action configuration"
+    );
+    ensure!(
+        !action.url.is_empty() || !action.name.is_empty(),
+        "missing name or url in Slack action configuration"
+    );
+    let mut fields = vec![
+        ("type", action.kind.as_str()),
+        ("text", &action.text),
+        ("url", &action.url),
+        ("style", &action.style),
+    ];
+    let mut asked = None;
+    if action.url.is_empty() {
+        fields.extend([("name", action.name.as_str()), ("value", &action.value)]);
+        asked = action.confirm.as_ref();
+    }
+    let confirm = asked.map(|confirm| {
+        ensure!(
+            !confirm.text.is_empty(),
+            "missing text in Slack confirmation configuration"
+        );
+        setup.texts(&[
+            ("text", &confirm.text),
+            ("title", &confirm.title),
+            ("ok_text", &confirm.ok_text),
+            ("dismiss_text", &confirm.dismiss_text),
+        ])
+    });
+    Ok((setup.texts(&fields)?, confirm.transpose()?))
 }

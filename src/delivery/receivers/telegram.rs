@@ -50,12 +50,19 @@ impl Telegram {
     }
 
     pub(super) fn call(&self, notice: &Notice) -> Result<Call, String> {
+        // As Alertmanager: values must not be taken for tags.
+        let text = match self.parse_mode.as_str() {
+            "HTML" => notice.render_html(&self.message)?,
+            _ => notice.render(&self.message)?,
+        };
         let mut message = json!({
             "chat_id": self.chat_id,
-            "text": cut(notice.render(&self.message)?, CHARS_MAX),
-            "disable_notification": self.silent,
+            "text": cut(text, CHARS_MAX),
             "disable_web_page_preview": true,
         });
+        if self.silent {
+            message["disable_notification"] = true.into();
+        }
         if !self.parse_mode.is_empty() {
             message["parse_mode"] = self.parse_mode.as_str().into();
         }

@@ -6,15 +6,19 @@ use super::{PYTHON_BUCKETS, counters, gauges, histograms, registered};
 use crate::model::tenant::DEFAULT_TENANT;
 
 /// The kinds of destinations: `destination_type`.
-pub(crate) const DESTINATION_TYPES: [&str; 15] = [
+pub(crate) const DESTINATION_TYPES: [&str; 19] = [
     "webhook",
     "slack",
     "telegram",
     "discord",
     "msteams",
+    "msteamsv2",
+    "webex",
+    "rocketchat",
     "mattermost",
     "pagerduty",
     "opsgenie",
+    "victorops",
     "pushover",
     "ntfy",
     "gotify",

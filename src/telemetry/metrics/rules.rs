@@ -38,8 +38,13 @@ pub struct Rules {
     pub silences: IntGaugeVec,
     /// Notifications handed to the outbox by `integration`.
     pub notifications: IntCounterVec,
-    /// Flushes that could not be written by `integration`.
+    /// Notifications that a receiver refused or did not take for about a minute, and
+    /// flushes that could not be written, by `integration`.
     pub notifications_failed: IntCounterVec,
+    /// Attempts at telling by `integration`.
+    pub notification_requests: IntCounterVec,
+    /// Attempts that failed by `integration`.
+    pub notification_requests_failed: IntCounterVec,
     /// Evaluations of rules over late data.
     pub late_evaluations: IntCounter,
     /// Samples of recording rules that late data added.
@@ -137,7 +142,15 @@ impl Rules {
             ),
             notifications_failed: integration(
                 "alertmanager_notifications_failed_total",
-                "The total number of notifications that could not be written.",
+                "The total number of failed notifications.",
+            ),
+            notification_requests: integration(
+                "alertmanager_notification_requests_total",
+                "The total number of attempted notification requests.",
+            ),
+            notification_requests_failed: integration(
+                "alertmanager_notification_requests_failed_total",
+                "The total number of failed notification requests.",
             ),
             late_evaluations: late(
                 "pulse_rules_late_evaluations_total",
@@ -181,7 +194,12 @@ impl Rules {
             rules.silences.with_label_values(&[state]);
         }
         for kind in super::delivery::DESTINATION_TYPES {
-            for family in [&rules.notifications, &rules.notifications_failed] {
+            for family in [
+                &rules.notifications,
+                &rules.notifications_failed,
+                &rules.notification_requests,
+                &rules.notification_requests_failed,
+            ] {
                 family.with_label_values(&[kind]);
             }
         }

@@ -62,8 +62,12 @@ struct Reader {
     external: Labels,
 }
 
-/// What is done with a series; says how many bytes the answer has then.
-type Take<'a> = dyn FnMut(&Labels, &[Sample], &[HistogramSample]) -> usize + Send + 'a;
+/// What is done with a series of the question with this number; says how many bytes its
+/// answer has then.
+type Take<'a> = dyn FnMut(usize, &Labels, &[Sample], &[HistogramSample]) -> usize + Send + 'a;
+
+/// The same for one question.
+type TakeOne<'a> = dyn FnMut(&Labels, &[Sample], &[HistogramSample]) -> usize + Send + 'a;
 
 impl Reader {
     fn samples(
@@ -71,17 +75,12 @@ impl Reader {
         queries: Vec<remote_read::Query>,
         cancel: &Cancel,
     ) -> Result<Response, ApiError> {
-        let mut room = ANSWER_BYTES_MAX;
-        let mut results = Vec::with_capacity(queries.len());
-        for query in queries {
-            let mut result = QueryResult::default();
-            self.each(query, room, cancel, &mut |labels, samples, native| {
-                result.push(labels, samples, native);
-                result.size()
-            })?;
-            room -= result.size().min(room);
-            results.push(result);
-        }
+        let mut results: Vec<QueryResult> = Vec::new();
+        results.resize_with(queries.len(), QueryResult::default);
+        self.answers(queries, cancel, &mut |at, labels, samples, native| {
+            results[at].push(labels, samples, native);
+            results[at].size()
+        })?;
         let headers = [
             (header::CONTENT_TYPE, "application/x-protobuf"),
             (header::CONTENT_ENCODING, "snappy"),
@@ -94,22 +93,35 @@ impl Reader {
         queries: Vec<remote_read::Query>,
         cancel: &Cancel,
     ) -> Result<Response, ApiError> {
-        let mut room = ANSWER_BYTES_MAX;
-        let mut results = Vec::with_capacity(queries.len());
-        for (i, query) in queries.into_iter().enumerate() {
-            let mut result = ChunkedResult::new(i);
-            self.each(query, room, cancel, &mut |labels, samples, native| {
-                result.push(labels, samples, native);
-                result.size()
-            })?;
-            room -= result.size().min(room);
-            results.push(result);
-        }
+        let mut results: Vec<_> = (0..queries.len()).map(ChunkedResult::new).collect();
+        self.answers(queries, cancel, &mut |at, labels, samples, native| {
+            results[at].push(labels, samples, native);
+            results[at].size()
+        })?;
         let pieces = results.into_iter().flat_map(ChunkedResult::into_pieces);
         let pieces = pieces.map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece)));
         let body = Body::from_stream(futures_util::stream::iter(pieces));
         let headers = [(header::CONTENT_TYPE, streamed::CONTENT_TYPE)];
         Ok((headers, body).into_response())
+    }
+
+    /// Answers the questions in their order, all together within [`ANSWER_BYTES_MAX`].
+    fn answers(
+        &self,
+        queries: Vec<remote_read::Query>,
+        cancel: &Cancel,
+        take: &mut Take<'_>,
+    ) -> Result<(), ApiError> {
+        let mut room = ANSWER_BYTES_MAX;
+        for (at, query) in queries.into_iter().enumerate() {
+            let mut size = 0;
+            self.each(query, room, cancel, &mut |labels, samples, native| {
+                size = take(at, labels, samples, native);
+                size
+            })?;
+            room -= size.min(room);
+        }
+        Ok(())
     }
 
     /// Hands over the series of a question, each once, in any order, until the answer
@@ -119,7 +131,7 @@ impl Reader {
         mut query: remote_read::Query,
         room: usize,
         cancel: &Cancel,
-        take: &mut Take<'_>,
+        take: &mut TakeOne<'_>,
     ) -> Result<(), ApiError> {
         query.matchers.retain(|m| !self.is_external(m));
         let options = &self.context.engine.options;
