@@ -202,7 +202,7 @@ async fn a_rule_file_with_any_mistake_is_refused_as_a_whole_and_the_old_rules_st
             "unclosed action",
         ),
         ("expr: up\n    labels: {'': x}\n", "b.yml:7:", "label"),
-        ("expr: [up\n", "b.yml:6:11", "expected string"),
+        ("expr: [up\n", "b.yml:6:11", "unclosed bracket"),
     ] {
         file("b.yml", &format!("{in_b}{rest}"));
         let answer = reload(&server).await;

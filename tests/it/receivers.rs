@@ -86,7 +86,7 @@ fn shared(port: u16) -> String {
          \x20 pagerduty_configs:\n  - url: {base}/pagerduty\n    routing_key: key-of-pd\n    \
          images: [{{src: s, alt: '{{{{ .Status }}}}'}}, {{alt: none}}]\n    links: [{{href: h, text: t}}]\n\
          \x20 opsgenie_configs:\n  - api_url: {base}/opsgenie/\n    api_key: key-of-og\n    tags: 'a, b'\n    priority: P2\n    \
-         responders: [{{name: 'a,b', type: teams}}, {{username: u, type: User}}, {{name: '', id: '{{{{ .None }}}}', type: team}}]\n\
+         responders: [{{name: 'a,b', type: teams}}, {{username: u, type: User}}, {{id: '{{{{ .CommonLabels.none }}}}', type: '{{{{ .CommonLabels.none }}}}'}}]\n\
          \x20 discord_configs:\n  - webhook_url: {base}/discord\n\
          \x20 victorops_configs:\n  - api_url: {base}/victorops/\n    api_key: key-of-vo\n    routing_key: my team\n    \
          custom_fields: {{at: '{{{{ .CommonLabels.job }}}}'}}\n\
@@ -225,7 +225,7 @@ async fn every_other_kind_reaches_its_service_in_its_own_form() {
     let rocket = &got["rocketchat"];
     assert_eq!(rocket.path, "/rocketchat/api/v1/chat.postMessage");
     let title = "[FIRING:2] Hot x (page)";
-    let link = format!("{}/#/alerts?receiver=all", server.url(""));
+    let link = "http://am.example:9093/#/alerts?receiver=all";
     assert_eq!(
         rocket.json(),
         serde_json::json!({"channel": "#ops", "attachments": [{
