@@ -172,6 +172,11 @@ impl Group {
     }
 }
 
+/// What a receiver was told is remembered for two intervals, of which the longer counts,
+/// and for as long as the notification may have waited for the receiver: without it the
+/// end of an alert would be news of something that nobody was told of.
+const LATE_MS: i64 = 7 * 86_400_000;
+
 /// What a notification made now would say of these alerts.
 pub(super) fn content(alerts: &[&Alert], route: &Route, now: Timestamp, at: Timestamp) -> Told {
     let (firing, resolved): (Vec<&Alert>, Vec<&Alert>) =
@@ -180,11 +185,12 @@ pub(super) fn content(alerts: &[&Alert], route: &Route, now: Timestamp, at: Time
         let labels = alerts.into_iter().map(|m| m.labels.fingerprint());
         labels.collect()
     };
+    let between = route.repeat_interval.max(route.group_interval);
     Told {
         at,
         firing: fingerprints(firing),
         resolved: fingerprints(resolved),
-        expires: at.plus_ms(as_ms(route.repeat_interval).saturating_mul(2)),
+        expires: at.plus_ms(as_ms(between).saturating_mul(2).saturating_add(LATE_MS)),
     }
 }
 

@@ -554,6 +554,22 @@ async fn a_second_alert_of_a_group_waits_for_the_interval_and_repeats_come_late(
 }
 
 #[tokio::test]
+async fn an_end_is_told_also_where_repeats_are_due_at_every_flush() {
+    let mut machine = Machine::new(&group("  - {alert: Hot, expr: 'temp > 30'}\n"));
+    machine.config.alerting.group_interval = pulse::config::Span::secs(60);
+    machine.config.alerting.repeat_interval = pulse::config::Span::secs(1);
+    let p = machine.boot().await;
+    let mut told = Vec::new();
+    for round in 0..40 {
+        p.feed("temp", &[], if round < 20 { 40.0 } else { 20.0 })
+            .await;
+        p.step(10).await;
+        told.extend(statuses(&p.deliver().await));
+    }
+    assert_eq!(told, ["firing", "firing", "firing", "firing", "resolved"]);
+}
+
+#[tokio::test]
 async fn a05_a_failing_query_leaves_alerts_as_they_are() {
     // Two series with b match one side each, so the query fails at run time.
     let rule = "  - {alert: Hot, expr: 'temp * on () bias > 30'}\n";

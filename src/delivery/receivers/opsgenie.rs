@@ -138,13 +138,6 @@ fn responder(config: &OpsgenieResponder, setup: &Setup<'_, '_>) -> anyhow::Resul
         ("id", &config.id),
         ("name", &config.name),
         ("username", &config.username),
-        (
-            "type",
-            if kind.contains("{{") {
-                &config.kind
-            } else {
-                &kind
-            },
-        ),
+        ("type", &config.kind),
     ])
 }
