@@ -59,6 +59,8 @@ impl Run {
             tenants: Vec::new(),
         };
         options.store.head_max = config::Size::mib(8_192);
+        // It is no data.
+        options.store.reserve = config::Size::bytes(0);
         let clock = Clock::Manual(ManualClock::new(Timestamp::from_ms(T0 + DAY)));
         let store = Store::open(options, clock, Arc::clone(&metrics)).expect("a new store");
         Run {

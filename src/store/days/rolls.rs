@@ -7,6 +7,11 @@
 //! and is made again after the day's next rewrite; a crash in between changes nothing
 //! of that. A new file is complete and synced under another name before it takes its
 //! own.
+//!
+//! A file of hours is one of a day too, not of a month: a month's would be written anew
+//! with each of its days, or late data would change a file that backups hold to be
+//! finished. Measured with ten years of two series: 3,650 files take 57 kB each, as redb
+//! makes none smaller with these tables, and 0.3 ms each at the start, 1.0 s in all.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

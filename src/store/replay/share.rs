@@ -375,14 +375,19 @@ mod tests {
         parts: Vec<(u32, u64, u64)>,
     }
 
-    fn check(records: &[Vec<u8>], threads: usize) -> Found {
-        let metrics = Metrics::new();
-        let target = Target {
+    /// Nothing is sealed and nothing is there.
+    fn target<'a>(sealed: &'a Coverage, metrics: &'a Metrics) -> Target<'a> {
+        Target {
             head: Head::default(),
             parts: Mutex::default(),
-            sealed: &Coverage::none(),
-            metrics: &metrics,
-        };
+            sealed,
+            metrics,
+        }
+    }
+
+    fn check(records: &[Vec<u8>], threads: usize) -> Found {
+        let (sealed, metrics) = (Coverage::none(), Metrics::new());
+        let target = target(&sealed, &metrics);
         let taken = std::thread::scope(|scope| {
             let mut shares = Shares::start(scope, &target, threads);
             for (seq, record) in (1..).zip(records) {
@@ -429,13 +434,8 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_be_read_ends_its_run_only() {
-        let metrics = Metrics::new();
-        let target = Target {
-            head: Head::default(),
-            parts: Mutex::default(),
-            sealed: &Coverage::none(),
-            metrics: &metrics,
-        };
+        let (sealed, metrics) = (Coverage::none(), Metrics::new());
+        let target = target(&sealed, &metrics);
         let records = records();
         let taken = std::thread::scope(|scope| {
             let mut shares = Shares::start(scope, &target, 1);
