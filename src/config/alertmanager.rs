@@ -26,7 +26,7 @@ use super::{Address, Secret, Span};
 pub struct Alertmanager {
     /// What receivers take when they say nothing of their own.
     pub global: AlertmanagerGlobal,
-    /// Files with templates; `*` is allowed in the last part.
+    /// Files with templates, or patterns of their names.
     pub templates: Vec<String>,
     /// The root of the routes.
     pub route: Option<RouteNode>,

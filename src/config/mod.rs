@@ -11,6 +11,7 @@ pub mod alertmanager;
 pub mod alertmanagers;
 pub mod destination;
 mod document;
+pub mod glob;
 pub mod intervals;
 pub mod limits;
 mod mistake;

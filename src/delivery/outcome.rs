@@ -223,3 +223,47 @@ fn dead_letter(done: &Done, reason: &str) -> DeadLetter {
         payload: delivery.body[..kept].to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Delivery, TenantId};
+
+    const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
+
+    /// What becomes of a notification that was tried so often before.
+    fn done(attempts: u32, outcome: Outcome) -> Done {
+        let row = Row {
+            sequence: 1,
+            delivery: Delivery {
+                kind: DeliveryKind::Notification,
+                event_id: "event".to_owned(),
+                destination: "hook".to_owned(),
+                tenant_id: TenantId::default_tenant(),
+                route: "r".to_owned(),
+                created_at: NOW,
+                attempts,
+                next_at: NOW,
+                content_type: "application/json".to_owned(),
+                on_success: Vec::new(),
+                body: Vec::new(),
+            },
+        };
+        let schedule = Schedule {
+            waits: Vec::new(),
+            notification_max_age: Duration::from_secs(3_600),
+        };
+        Done::new(row, NOW, Duration::ZERO, outcome, &schedule, NOW)
+    }
+
+    #[test]
+    fn a_notification_counts_as_failed_once_however_long_it_is_tried() {
+        let failures = |outcome: fn(String) -> Outcome| -> Vec<u32> {
+            let tried = (0..30).map(|attempts| done(attempts, outcome(String::new())));
+            let counted = tried.filter(|done| done.has_failed);
+            counted.map(|done| done.row.delivery.attempts).collect()
+        };
+        assert_eq!(failures(Outcome::failed), [FAILED_ATTEMPTS]);
+        assert_eq!(failures(Outcome::refused), [1]);
+    }
+}

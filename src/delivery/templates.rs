@@ -7,10 +7,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 
 use super::message::Message;
-use crate::config::{Alertmanager, Config, Mistake, text};
+use crate::config::{Alertmanager, Config, Mistake, glob, text};
 use crate::gotmpl::alertmanager::FUNCTIONS;
 use crate::gotmpl::{Env, ExecError, Library, Limits, Template, Value};
 use crate::model::{Delivery, Timestamp};
@@ -80,28 +80,14 @@ impl Templates {
     }
 }
 
-/// The files that a path names; `*` is allowed in its last part.
+/// The files that a path names. A pattern may fit none, as in Alertmanager; a name
+/// without one must exist, or the texts in it would be missed when they are needed.
 fn matching(path: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let Some((start, end)) = name.split_once('*') else {
-        return Ok(vec![path.to_owned()]);
-    };
-    if end.contains('*') {
-        bail!("{}: expected at most one *", path.display());
+    let pattern = path.display().to_string();
+    match glob::is_pattern(&pattern) {
+        true => glob::find(&pattern).with_context(|| format!("cannot look for {pattern:?}")),
+        false => Ok(vec![path.to_owned()]),
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files: Vec<_> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
-        })
-        .collect();
-    files.sort_unstable();
-    Ok(files)
 }
 
 /// A notification that is being put into words.

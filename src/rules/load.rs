@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::file::{self, Defaults, FileError};
+use super::packs;
 use super::spec::GroupSpec;
-use super::{glob, packs};
-use crate::config::{Config, Mistake, text};
+use crate::config::{Config, Mistake, glob, text};
 use crate::promql::{Engine, Features, engine};
 
 /// A subquery without a step runs as often as Prometheus' default evaluation.

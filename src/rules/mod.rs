@@ -11,7 +11,6 @@
 mod alert;
 pub mod backtest;
 pub mod file;
-mod glob;
 mod group;
 mod late;
 mod load;

@@ -26,8 +26,8 @@ use super::group::{Group, World};
 use super::load::{self, Settings};
 use super::memory::Memory;
 use super::spec::GroupSpec;
-use super::{file as rule_file, glob, turn};
-use crate::config::{YamlMistake, yaml};
+use super::{file as rule_file, turn};
+use crate::config::{YamlMistake, glob, yaml};
 use crate::model::{HistogramSample, Sample, Timestamp};
 use crate::promql::{self, Engine, VectorSample, engine};
 

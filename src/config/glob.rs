@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FILES_MAX: usize = 10_000;
 
 /// Whether a text has anything to expand.
-pub(super) fn is_pattern(text: &str) -> bool {
+pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
@@ -16,7 +16,7 @@ pub(super) fn is_pattern(text: &str) -> bool {
 ///
 /// # Errors
 /// When a folder cannot be read, and when there are more than 10,000 files.
-pub(super) fn find(pattern: &str) -> io::Result<Vec<PathBuf>> {
+pub fn find(pattern: &str) -> io::Result<Vec<PathBuf>> {
     let start = if pattern.starts_with('/') { "/" } else { "" };
     let parts = pattern.split('/').filter(|part| !part.is_empty());
     let mut found = vec![PathBuf::from(start)];
