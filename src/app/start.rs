@@ -281,10 +281,9 @@ impl Base {
     /// Starts the collection of own and host metrics; gives a receiver that is
     /// told when the first one can be queried.
     fn start_internal(&self, layer: &Layer, board: Board) -> anyhow::Result<oneshot::Receiver<()>> {
-        let url: hyper::Uri = self.config.global.external_url.parse()?;
         let options = internal::Options {
             interval: self.config.global.scrape_interval.get(),
-            instance: url.authority().map(ToString::to_string).unwrap_or_default(),
+            instance: self.config.instance(),
             host: self.config.has_view("node"),
         };
         let (told, first) = oneshot::channel();

@@ -194,6 +194,13 @@ impl Config {
         format!("http://{host}:{port}")
     }
 
+    /// What our own metrics bear as `instance`: host and port of the external URL.
+    pub fn instance(&self) -> String {
+        let url = self.external_url();
+        let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default().to_owned()
+    }
+
     /// Whether the optional view of own metrics is switched on.
     pub fn has_view(&self, view: &str) -> bool {
         self.metrics.views.iter().any(|v| v == view)

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::group::{Group, Moved, World};
 use super::load::Settings;
 use super::memory::Memory;
+use super::merge;
 use super::notices::{self, Turning};
 pub use super::notices::{Notice, Plan};
 use super::spec::{GroupSpec, Kind};
@@ -382,15 +383,8 @@ impl Queryable for Past<'_> {
             }
         }
         series.retain(|old| !old.samples.is_empty());
-        for new in self.recorded.select(start, end, matchers, hints)? {
-            match series.binary_search_by(|old| old.labels.cmp(&new.labels)) {
-                Ok(at) => series[at].samples.extend(new.samples),
-                Err(at) => series.insert(at, new),
-            }
-        }
-        if series.len() > hints.series_max {
-            return Err(QueryError::TooManySeries(hints.series_max));
-        }
+        let recorded = self.recorded.select(start, end, matchers, hints)?;
+        merge::series(&mut series, recorded, hints.series_max)?;
         Ok(series)
     }
 
@@ -408,12 +402,8 @@ impl Queryable for Past<'_> {
                 old.samples.truncate(kept);
             }
         }
-        for new in self.recorded.histograms(start, end, matchers, hints)? {
-            match series.iter_mut().find(|old| old.labels == new.labels) {
-                Some(old) => old.samples.extend(new.samples),
-                None => series.push(new),
-            }
-        }
+        let recorded = self.recorded.histograms(start, end, matchers, hints)?;
+        merge::histograms(&mut series, recorded);
         series.retain(|old| !old.samples.is_empty());
         Ok(series)
     }

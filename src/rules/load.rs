@@ -135,19 +135,12 @@ pub fn settings(config: &Config) -> Settings {
         },
         external_labels: config.global.external_labels.clone(),
         external_url: config.external_url(),
-        instance: own_instance(config),
+        instance: config.instance(),
         timeout: config.query.timeout.get(),
         for_grace_period: config.rules.for_grace_period.get(),
         for_outage_tolerance: config.rules.for_outage_tolerance.get(),
         resend_delay: config.rules.resend_delay.get(),
     }
-}
-
-/// What our own metrics bear as `instance`: where the external URL leads.
-fn own_instance(config: &Config) -> String {
-    let url = config.external_url();
-    let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-    rest.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// The files that the configured paths and globs name, each once, in order; beside it

@@ -16,6 +16,7 @@ mod late;
 mod load;
 mod manager;
 mod memory;
+mod merge;
 mod notices;
 mod overlay;
 mod own;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::memory::histograms_in;
+use super::merge;
 use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp};
 use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 
@@ -80,10 +81,8 @@ impl Queryable for Overlay<'_> {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError> {
         let mut series = self.base.select(start, end, matchers, hints)?;
-        merge_all(&mut series, self.pending_series(start, end, matchers));
-        if series.len() > hints.series_max {
-            return Err(QueryError::TooManySeries(hints.series_max));
-        }
+        let pending = self.pending_series(start, end, matchers);
+        merge::series(&mut series, pending, hints.series_max)?;
         self.selected
             .fetch_add(series.len() as u64, Ordering::Relaxed);
         Ok(series)
@@ -97,37 +96,9 @@ impl Queryable for Overlay<'_> {
         hints: &SelectHints,
     ) -> Result<Vec<HistogramSeries>, QueryError> {
         let mut series = self.base.histograms(start, end, matchers, hints)?;
-        for new in histograms_in(&self.histograms, start, end, matchers) {
-            match series.iter_mut().find(|old| old.labels == new.labels) {
-                // Of two at one time the stored one stays.
-                Some(old) => {
-                    let last = old.samples.last().map(|s| s.t);
-                    let later = new.samples.into_iter().filter(|s| Some(s.t) > last);
-                    old.samples.extend(later);
-                }
-                None => series.push(new),
-            }
-        }
+        let pending = histograms_in(&self.histograms, start, end, matchers);
+        merge::histograms(&mut series, pending);
         Ok(series)
-    }
-}
-
-/// Adds series to those that are there, which are sorted.
-pub(super) fn merge_all(series: &mut Vec<Series>, more: Vec<Series>) {
-    for new in more {
-        match series.binary_search_by(|old| old.labels.cmp(&new.labels)) {
-            Ok(at) => merge(&mut series[at].samples, &new.samples),
-            Err(at) => series.insert(at, new),
-        }
-    }
-}
-
-/// Adds samples; of two at one time the stored one stays, as the store will decide.
-fn merge(stored: &mut Vec<Sample>, pending: &[Sample]) {
-    for sample in pending {
-        if let Err(at) = stored.binary_search_by_key(&sample.t, |s| s.t) {
-            stored.insert(at, *sample);
-        }
     }
 }
 

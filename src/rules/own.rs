@@ -10,21 +10,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::memory::Memory;
-use super::overlay::merge_all;
+use super::merge;
 use crate::codec::exposition::{for_each_sample, scraped_labels};
 use crate::model::{Matcher, Sample, Timestamp};
 use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::HOST_PREFIX;
 
 /// How long own metrics are kept.
 const KEEP_MS: i64 = 15 * 60_000;
 
 /// How often they are gathered at most.
 const GATHER_EVERY_MS: i64 = 10_000;
-
-/// The families of the host; all others are the process' own.
-const HOST_PREFIX: &str = "node_";
 
 /// What the rules can rely on when they look at the store.
 pub(super) struct Sight {
@@ -113,10 +111,8 @@ impl Queryable for Beside<'_> {
         hints: &SelectHints,
     ) -> Result<Vec<Series>, QueryError> {
         let mut series = self.base.select(start, end, matchers, hints)?;
-        merge_all(&mut series, self.own.select(start, end, matchers, hints)?);
-        if series.len() > hints.series_max {
-            return Err(QueryError::TooManySeries(hints.series_max));
-        }
+        let own = self.own.select(start, end, matchers, hints)?;
+        merge::series(&mut series, own, hints.series_max)?;
         Ok(series)
     }
 

@@ -21,11 +21,11 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::host;
 use super::status::{Board, Status};
 use crate::model::{Clock, Timestamp};
 use crate::store::{self, Store, Urgency, WriteBatch};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::HOST_PREFIX;
 use job::Job;
 
 /// A collection may be this much off its schedule and still bears the planned
@@ -160,7 +160,7 @@ impl Collection {
         let (families, took) = self.gather().await;
         let (node, own): (Vec<_>, Vec<_>) = families
             .into_iter()
-            .partition(|family| family.name().starts_with(host::PREFIX));
+            .partition(|family| family.name().starts_with(HOST_PREFIX));
         let mut batch = WriteBatch {
             urgency: Urgency::RideAlong,
             sheds: true,

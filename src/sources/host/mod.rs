@@ -27,9 +27,6 @@ const TIME: (&str, &str) = (
     "System time in seconds since epoch (1970).",
 );
 
-/// What all families of the host start with, and no other family does.
-pub const PREFIX: &str = "node_";
-
 /// Reads the host's state. A collector: registered once, its families are part of
 /// what [`crate::telemetry::Metrics::gather`] gives.
 #[derive(Clone, Debug)]

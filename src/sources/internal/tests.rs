@@ -7,6 +7,7 @@ use crate::config;
 use crate::model::clock::ManualClock;
 use crate::model::{Clock, Matcher, is_stale_nan};
 use crate::promql::{Queryable as _, SelectHints, Series};
+use crate::sources::host::Host;
 use crate::sources::metadata::Metadata;
 use crate::sources::status::SourceState;
 use crate::store::Table;
@@ -20,7 +21,7 @@ fn clock() -> Clock {
 
 fn open(dir: &Path) -> (Store, Arc<Metrics>) {
     let metrics = Metrics::new();
-    metrics.register(Box::new(host::Host::new(clock())));
+    metrics.register(Box::new(Host::new(clock())));
     let options = store::Options {
         dir: dir.to_owned(),
         store: config::Store::default(),

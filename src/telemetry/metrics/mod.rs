@@ -50,6 +50,9 @@ pub const PYTHON_BUCKETS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
+/// What all families of the host start with, and no other family does.
+pub const HOST_PREFIX: &str = "node_";
+
 /// The tenant label value of all tenants above `metrics.max_tenants`.
 pub const OVERFLOW_TENANT: &str = "__overflow__";
 

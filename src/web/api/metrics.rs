@@ -11,7 +11,7 @@ use prometheus::proto::MetricFamily;
 
 use crate::codec::exposition::Format;
 use crate::config::Config;
-use crate::sources::host;
+use crate::telemetry::metrics::HOST_PREFIX;
 use crate::web::Front;
 
 /// Families of the view `relay`: the documented names of an edge relay.
@@ -63,7 +63,7 @@ fn is_shown(config: &Config, family: &str) -> bool {
 fn view(family: &str) -> Option<&'static str> {
     if family.starts_with("http_request") {
         Some("http")
-    } else if family.starts_with(host::PREFIX) {
+    } else if family.starts_with(HOST_PREFIX) {
         Some("node")
     } else if RELAY_FAMILIES.contains(&family) {
         Some("relay")
