@@ -317,6 +317,16 @@ const PAGES: [&str; 12] = [
 ];
 
 #[tokio::test]
+async fn the_address_of_rules_leads_to_them() {
+    let world = World::with_data().await;
+    let (status, headers, _) = world.get("/rules").await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    assert_eq!(headers["location"], "/alerts#rules");
+    let html = world.page("/alerts").await;
+    assert_eq!(html.matches("id=\"rules\"").count(), 1);
+}
+
+#[tokio::test]
 async fn every_page_answers_and_holds_no_inline_script_or_style() {
     let world = World::with_data().await;
     for path in PAGES {

@@ -26,6 +26,7 @@ mod why;
 use std::sync::Arc;
 
 use axum::middleware::Next;
+use axum::response::Redirect;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::sync::watch;
@@ -64,6 +65,8 @@ fn bare_routes() -> Router<Context> {
         .route("/d/{uid}/{slug}", get(dashboard::page_with_slug))
         .route("/d/{uid}/panels/{panel}", get(dashboard::panel))
         .route("/alerts", get(alerts::page))
+        // Prometheus' address of them: they stand below the alerts.
+        .route("/rules", get(|| async { Redirect::to("/alerts#rules") }))
         .route("/alerts/history", get(alert_history::page))
         .route("/alerts/{fingerprint}", get(alert::page))
         .route(
