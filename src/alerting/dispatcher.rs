@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::alerts::ROWS_MAX;
 use super::current::Current;
 use super::explain::{Explanation, Subject, Teller};
+use super::flaps::Flaps;
 use super::flush::{Flush, Flusher};
 use super::group::{Group, Row, as_ms, row_key};
 use super::hour::Hour;
@@ -37,6 +38,7 @@ pub(super) struct Dispatcher {
     /// Where the alerts of the last look belong: matching is the costly part.
     places: HashMap<Labels, Arc<[Place]>>,
     silences: Vec<Silence>,
+    flaps: Flaps,
     is_loaded: bool,
     next_sweep: Timestamp,
 }
@@ -56,6 +58,7 @@ impl Dispatcher {
             pending: HashMap::new(),
             places: HashMap::new(),
             silences: Vec::new(),
+            flaps: Flaps::default(),
             is_loaded: false,
             next_sweep: Timestamp::MIN,
         }
@@ -68,8 +71,10 @@ impl Dispatcher {
         }
         let groups = std::mem::take(&mut self.groups);
         let is_loaded = self.is_loaded;
+        let flaps = std::mem::take(&mut self.flaps);
         *self = Dispatcher::new(self.store.clone(), Arc::clone(settings));
         self.is_loaded = is_loaded;
+        self.flaps = flaps;
         let mut ops = Vec::new();
         for (id, group) in groups {
             let row = Row {
@@ -96,10 +101,12 @@ impl Dispatcher {
         let mut flushes = Vec::new();
         if !self.is_loaded {
             flushes.extend(self.load(now)?);
+            self.flaps = Flaps::load(&self.store, &self.settings.outside, now)?;
             self.is_loaded = true;
         }
         self.silences = silence::read(&self.store)?;
         if now >= self.next_sweep {
+            self.flaps.forget(now);
             flushes.extend(self.sweep(now)?);
             self.next_sweep = now.plus_ms(SWEEP_INTERVAL_MS);
         }
@@ -119,7 +126,16 @@ impl Dispatcher {
         if due.is_empty() {
             return Ok(flushes);
         }
-        let hour = Hour::new(&settings, tree, &self.silences, &current, now, handed_over);
+        let flaps = &self.flaps;
+        let hour = Hour::new(
+            &settings,
+            tree,
+            &self.silences,
+            &current,
+            now,
+            handed_over,
+            flaps,
+        );
         let mut flusher = Flusher {
             store: &self.store,
             pending: &mut self.pending,
@@ -200,7 +216,16 @@ impl Dispatcher {
             return Ok(Some(subject.untold()));
         };
         let silences = silence::read(&self.store)?;
-        let hour = Hour::new(&settings, tree, &silences, &current, now, handed_over);
+        let flaps = &self.flaps;
+        let hour = Hour::new(
+            &settings,
+            tree,
+            &silences,
+            &current,
+            now,
+            handed_over,
+            flaps,
+        );
         let mut teller = Teller {
             store: &self.store,
             groups: &self.groups,
@@ -310,7 +335,8 @@ impl Dispatcher {
                 }
                 let group = self.groups.get_mut(&place.group_id);
                 let group = group.expect("it is there or was just made");
-                group.insert(firing, route, now);
+                let starts_at = group.insert(firing, route, now);
+                self.flaps.note(labels.fingerprint(), starts_at, now);
             }
             self.places.insert(labels.clone(), places);
         }

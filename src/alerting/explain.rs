@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use super::alerts::{Alert, ROWS_MAX};
+use super::flaps::Flaps;
 use super::group::{Group, as_ms};
 use super::history::{self, HistoryQuery, What};
 use super::hour::Hour;
@@ -168,13 +169,12 @@ impl Subject {
             ..HistoryQuery::latest(ENTRIES_MAX)
         };
         let mut notes = Vec::new();
-        let mut fired = 0;
+        let day_ago = now.minus_ms(DAY_MS);
+        let fired = Flaps::of_one(store, &settings.outside, day_ago, known)?;
         for entry in history::page(store, &settings.outside, &query)?.entries {
             match entry.what {
                 What::Flush { note, .. } => notes.push((entry.at, note)),
                 What::Change { row, .. } => {
-                    let is_recent = now.ms_since(entry.at) <= DAY_MS;
-                    fired += usize::from(is_recent && row.to == AlertPhase::Firing.as_str());
                     if found.is_some() {
                         continue;
                     }

@@ -63,11 +63,12 @@ impl Flusher<'_> {
     pub(super) fn flush(&mut self, mut group: Group) -> Result<Flush, store::Error> {
         let hour = self.hour;
         let (now, route) = (hour.now, &hour.tree.routes[group.route]);
-        let holds = group
+        let mut holds: BTreeMap<u64, Hold> = group
             .members
             .values()
             .filter_map(|m| Some((m.labels.fingerprint(), hour.hold(route, m)?)))
             .collect();
+        group.tell_flapping(&mut holds, now);
         let holds_before = std::mem::replace(&mut group.holds, holds);
         let mut ops = Vec::new();
         let mut told = Vec::new();
@@ -91,16 +92,14 @@ impl Flusher<'_> {
             };
             verdicts.insert(integration.name.clone(), one.verdict);
         }
-        let before = group.members.len();
-        group.members.retain(|_, member| member.fires_at(now));
+        let has_left = group.let_go(now);
         let is_noted = |v: &Verdict| v.decision == Decision::ResolvedUnwanted;
-        let is_changed = verdicts.values().any(is_noted) || group.members.len() < before;
+        let is_changed = verdicts.values().any(is_noted) || has_left;
         group.verdicts = verdicts;
         group.has_flushed = true;
-        group.next_flush = route.next_flush(now);
+        let next = route.next_flush(now);
+        group.next_flush = group.flaps_at.map_or(next, |at| at.min(next));
         group.fired.clear();
-        // The next look says it again of those that are left.
-        group.carried.clear();
         if !told.is_empty() || is_changed {
             ops.push(group.put());
         }
@@ -158,9 +157,9 @@ impl Flusher<'_> {
         let repeat = integration
             .every
             .map_or(route.repeat_interval, |every| every.saturating_sub(TICK));
-        let is_news = match route.digest {
-            None => told::is_news(last.as_ref(), &content, resolved_wanted, repeat),
-            Some(_) => {
+        let is_news = match group.is_digest(route) {
+            false => told::is_news(last.as_ref(), &content, resolved_wanted, repeat),
+            true => {
                 let since = last.as_ref().map_or(Timestamp::MIN, |told| told.at);
                 let begins = |alert: &&Alert| alert.fires_at(now) && alert.starts_at > since;
                 shown.iter().any(begins)
@@ -222,6 +221,7 @@ impl Flusher<'_> {
                 self.hour.settings.resolve_through_silence && ends_what_was_told()
             }
             Some(Hold::HandedOver) => integration.every.is_some() || ends_what_was_told(),
+            Some(Hold::Flapping { .. }) => integration.every.is_some(),
             Some(_) => false,
         }
     }
@@ -313,13 +313,13 @@ impl Telling<'_> {
         }
         let fingerprints = carried.iter().map(|alert| alert.labels.fingerprint());
         content.resolved.extend(fingerprints);
-        let counted = match self.route.digest {
-            Some(_) => self.group.counted(&shown),
-            None => Vec::new(),
+        let counted = match self.group.is_digest(self.route) {
+            true => self.group.counted(&shown),
+            false => Vec::new(),
         };
-        let mut members: Vec<&Alert> = match self.route.digest {
-            Some(_) => counted.iter().collect(),
-            None => shown,
+        let mut members: Vec<&Alert> = match counted.is_empty() {
+            true => shown,
+            false => counted.iter().collect(),
         };
         members.extend(&carried);
         members.retain(|alert| self.integration.send_resolved || alert.fires_at(now));

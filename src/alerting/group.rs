@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::alerts::Alert;
 use super::current::Firing;
+use super::flaps;
 use super::route::Route;
 use super::told::Told;
 use super::verdict::{Hold, Verdict};
@@ -39,7 +40,10 @@ pub(super) struct Group {
     pub(super) verdicts: BTreeMap<String, Verdict>,
     /// Which alerts it held back, by fingerprint.
     pub(super) holds: BTreeMap<u64, Hold>,
-    /// Of a digest: how often alerts began to fire since the last one, by fingerprint.
+    /// When what flaps is told next.
+    pub(super) flaps_at: Option<Timestamp>,
+    /// How often alerts began to fire that are told in a digest: since the last one, or
+    /// in the last hour if they flap. By fingerprint.
     pub(super) fired: BTreeMap<u64, u32>,
     /// Members that began before all who say now that they fire, with the first start
     /// of those, by fingerprint.
@@ -62,6 +66,7 @@ impl Group {
             told: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             holds: BTreeMap::new(),
+            flaps_at: None,
             fired: BTreeMap::new(),
             carried: BTreeMap::new(),
             saved: 0,
@@ -70,7 +75,8 @@ impl Group {
 
     /// Takes a firing alert in, or what is new about it. It goes on when it was seen to
     /// fire since those began who say so now: who began it may be forgotten.
-    pub(super) fn insert(&mut self, firing: &Firing, route: &Route, now: Timestamp) {
+    /// Gives its start.
+    pub(super) fn insert(&mut self, firing: &Firing, route: &Route, now: Timestamp) -> Timestamp {
         let mut alert = firing.alert.clone();
         let fingerprint = alert.labels.fingerprint();
         let old = self.members.get(&alert.labels);
@@ -93,7 +99,21 @@ impl Group {
             let fired = self.fired.entry(fingerprint).or_default();
             *fired = fired.saturating_add(u32::from(begins));
         }
+        let starts_at = alert.starts_at;
         self.members.insert(alert.labels.clone(), alert);
+        starts_at
+    }
+
+    /// The starts of members that are found nowhere else.
+    pub(super) fn carried_starts(&self) -> Vec<(Labels, Timestamp)> {
+        let carried = |(labels, member): (&Labels, &Alert)| {
+            let is_carried = self.carried.contains_key(&labels.fingerprint());
+            is_carried.then(|| (labels.clone(), member.starts_at))
+        };
+        match self.carried.is_empty() {
+            true => Vec::new(),
+            false => self.members.iter().filter_map(carried).collect(),
+        }
     }
 
     /// A number that changes with what is found nowhere else: all that a digest will
@@ -114,6 +134,53 @@ impl Group {
             }
         }
         hash.digest()
+    }
+
+    /// Whether it is told as a digest: always, or of what flaps now.
+    pub(super) fn is_digest(&self, route: &Route) -> bool {
+        route.digest.is_some() || !self.fired.is_empty()
+    }
+
+    /// Lets through what flaps when its time has come, with how often it fired.
+    pub(super) fn tell_flapping(&mut self, holds: &mut BTreeMap<u64, Hold>, now: Timestamp) {
+        let flapping: BTreeMap<u64, u32> = holds
+            .iter()
+            .filter_map(|(fingerprint, hold)| match hold {
+                Hold::Flapping { times } => {
+                    Some((*fingerprint, u32::try_from(*times).unwrap_or(u32::MAX)))
+                }
+                _ => None,
+            })
+            .collect();
+        if flapping.is_empty() {
+            self.flaps_at = None;
+            return;
+        }
+        let next = flaps::next_digest(now);
+        // Never further off, however the clock was set.
+        let at = self.flaps_at.map_or(next, |at| at.min(next));
+        self.flaps_at = Some(next);
+        if now < at {
+            self.flaps_at = Some(at);
+            return;
+        }
+        holds.retain(|fingerprint, _| !flapping.contains_key(fingerprint));
+        self.fired = flapping;
+    }
+
+    /// After a flush: members that ended leave, but those that flap, which are told of at
+    /// the full hour. Gives whether any did.
+    pub(super) fn let_go(&mut self, now: Timestamp) -> bool {
+        let before = self.members.len();
+        let holds = &self.holds;
+        self.members.retain(|labels, member| {
+            let hold = holds.get(&labels.fingerprint());
+            member.fires_at(now) || matches!(hold, Some(Hold::Flapping { .. }))
+        });
+        let members = &self.members;
+        let is_left = |of: &u64| members.keys().any(|labels| labels.fingerprint() == *of);
+        self.carried.retain(|of, _| is_left(of));
+        members.len() < before
     }
 
     /// The alerts as a digest tells of them: with how often they fired, if repeatedly.

@@ -126,6 +126,24 @@ pub(super) fn page(
     }
 }
 
+/// State changes since a time, newest first, as far as is looked.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn transitions(
+    store: &Store,
+    since: Timestamp,
+) -> Result<Vec<(Timestamp, Transition)>, store::Error> {
+    let from = history::prefix(since);
+    let range = (Bound::Included(&from[..]), Bound::Unbounded);
+    let rows = store.scan_back(Table::AlertHistory, range, ROWS_MAX)?;
+    let transition = |(key, row): (Bytes, Bytes)| match history::parse_key(&key)? {
+        (at, None) => Some((at, serde_json::from_slice(&row).ok()?)),
+        _ => None,
+    };
+    Ok(rows.into_iter().filter_map(transition).collect())
+}
+
 /// A row; `None` for one that is damaged or of a kind that is not known.
 fn read(key: &Bytes, row: &[u8], outside: &Outside) -> Option<Entry> {
     let (at, kind) = history::parse_key(key)?;

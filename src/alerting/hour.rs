@@ -2,6 +2,7 @@
 
 use super::alerts::Alert;
 use super::current::Current;
+use super::flaps::Flaps;
 use super::inhibit::Inhibitor;
 use super::interval;
 use super::note;
@@ -20,6 +21,7 @@ pub(super) struct Hour<'a> {
     pub(super) now: Timestamp,
     /// Whether another Alertmanager tells of our rules' alerts.
     handed_over: bool,
+    pub(super) flaps: &'a Flaps,
 }
 
 impl<'a> Hour<'a> {
@@ -30,6 +32,7 @@ impl<'a> Hour<'a> {
         current: &Current,
         now: Timestamp,
         handed_over: bool,
+        flaps: &'a Flaps,
     ) -> Hour<'a> {
         Hour {
             settings,
@@ -38,6 +41,7 @@ impl<'a> Hour<'a> {
             inhibitor: Inhibitor::new(&settings.inhibit_rules, current.firing.keys()),
             now,
             handed_over,
+            flaps,
         }
     }
 
@@ -54,7 +58,17 @@ impl<'a> Hour<'a> {
         if !by.is_empty() {
             return Some(Hold::Silenced { by });
         }
-        (self.handed_over && alert.is_own).then_some(Hold::HandedOver)
+        if self.handed_over && alert.is_own {
+            return Some(Hold::HandedOver);
+        }
+        self.flapping(route, &alert.labels)
+    }
+
+    /// Whether it begins and ends more often than people are to hear of.
+    fn flapping(&self, route: &Route, alert: &Labels) -> Option<Hold> {
+        let limit = route.flap_limit?;
+        let times = self.flaps.count(alert.fingerprint(), self.now);
+        (times > limit && route.digest.is_none()).then_some(Hold::Flapping { times })
     }
 
     /// All that holds an alert of this route back.
@@ -67,7 +81,14 @@ impl<'a> Hour<'a> {
         let by = silence::silencing(self.silences, alert, self.now);
         let silenced = (!by.is_empty()).then_some(Hold::Silenced { by });
         let handed_over = (self.handed_over && is_own).then_some(Hold::HandedOver);
-        let all = [inhibited, self.untimely(route), silenced, handed_over];
+        let flapping = self.flapping(route, alert);
+        let all = [
+            inhibited,
+            self.untimely(route),
+            silenced,
+            handed_over,
+            flapping,
+        ];
         all.into_iter().flatten().collect()
     }
 

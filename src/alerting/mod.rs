@@ -18,6 +18,7 @@ mod alerts;
 mod current;
 mod dispatcher;
 mod explain;
+mod flaps;
 mod flush;
 mod group;
 mod history;
@@ -177,9 +178,9 @@ impl Alerting {
     /// When the store cannot be read.
     pub async fn picture(&self) -> Result<Picture, store::Error> {
         let settings = Arc::clone(&self.0.settings());
-        let now = self.0.clock.now();
+        let (now, groups) = (self.0.clock.now(), self.groups());
         self.0
-            .blocking(move |store| Picture::take(store, &settings, now))
+            .blocking(move |store| Picture::take(store, &settings, &groups, now))
             .await
     }
 

@@ -46,6 +46,8 @@ pub enum Reason {
     Silenced,
     /// Another Alertmanager tells people.
     HandedOver,
+    /// It begins and ends all the time: it is told once an hour.
+    Flapping,
     /// Its group collects alerts before the first notification.
     GroupWait,
     /// Its group was just told of, and is looked at again later.
@@ -79,6 +81,7 @@ impl Reason {
             Reason::OutsideActiveTime => "outside_active_time",
             Reason::Silenced => "silenced",
             Reason::HandedOver => "handed_over",
+            Reason::Flapping => "flapping",
             Reason::GroupWait => "group_wait",
             Reason::GroupInterval => "group_interval",
             Reason::Waiting => "waiting",
@@ -104,6 +107,7 @@ impl Reason {
             Hold::OutsideActiveTime { .. } => Reason::OutsideActiveTime,
             Hold::Silenced { .. } => Reason::Silenced,
             Hold::HandedOver => Reason::HandedOver,
+            Hold::Flapping { .. } => Reason::Flapping,
         }
     }
 }
@@ -275,5 +279,8 @@ fn held(hold: &Hold) -> String {
         }
         Hold::Silenced { by } => format!("silenced by {}", by.join(", ")),
         Hold::HandedOver => "another Alertmanager answers and tells people".to_owned(),
+        Hold::Flapping { times } => {
+            format!("it began to fire {times} times in an hour and is told of at the full hour")
+        }
     }
 }

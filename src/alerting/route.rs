@@ -49,6 +49,8 @@ pub(super) struct Route {
     pub(super) repeat_interval: Duration,
     /// See [`RouteNode::digest_interval`].
     pub(super) digest: Option<Duration>,
+    /// See [`RouteNode::flap_limit`].
+    pub(super) flap_limit: Option<usize>,
     pub(super) mute: Vec<String>,
     pub(super) active: Vec<String>,
     children: Vec<usize>,
@@ -183,6 +185,11 @@ impl Route {
             digest: match node.digest_interval {
                 Some(own) => Some(own.get()),
                 None => parent.and_then(|parent| parent.digest),
+            },
+            flap_limit: match node.flap_limit {
+                Some(0) => None,
+                Some(own) => Some(own),
+                None => parent.and_then(|parent| parent.flap_limit),
             },
             mute: node.mute_time_intervals.clone(),
             active: node.active_time_intervals.clone(),

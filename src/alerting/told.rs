@@ -31,6 +31,12 @@ impl Told {
         serde_json::to_vec(self).expect("a notify state is plain data")
     }
 
+    /// Whether something fires that was not known to, or `known` was told too long ago.
+    fn is_new_or_old(&self, known: &Told, repeat_interval: Duration) -> bool {
+        let repeat = i64::try_from(repeat_interval.as_millis()).unwrap_or(i64::MAX);
+        !self.firing.is_subset(&known.firing) || self.at.ms_since(known.at) > repeat
+    }
+
     /// Reads a row; `None` when it is damaged.
     pub(super) fn decode(row: &[u8]) -> Option<Told> {
         serde_json::from_slice(row).ok()
@@ -75,20 +81,13 @@ pub(super) fn is_news(
     send_resolved: bool,
     repeat_interval: Duration,
 ) -> bool {
-    let Some(last) = last else {
-        return !now.firing.is_empty();
-    };
-    if !now.firing.is_subset(&last.firing) {
-        return true;
-    }
+    let nothing = Told::default();
+    let known = last.unwrap_or(&nothing);
     if now.firing.is_empty() {
-        return !last.firing.is_empty();
+        return !known.firing.is_empty();
     }
-    if send_resolved && !now.resolved.is_subset(&last.resolved) {
-        return true;
-    }
-    let repeat = i64::try_from(repeat_interval.as_millis()).unwrap_or(i64::MAX);
-    now.at.ms_since(last.at) > repeat
+    let any_ended = send_resolved && !now.resolved.is_subset(&known.resolved);
+    any_ended || now.is_new_or_old(known, repeat_interval)
 }
 
 /// As [`is_news`], of what is told once in a while: also of what came and went since,
@@ -99,13 +98,10 @@ pub(super) fn is_digest_news(
     send_resolved: bool,
     repeat_interval: Duration,
 ) -> bool {
+    let nothing = Told::default();
     let any_ended = send_resolved && !now.resolved.is_empty();
-    let Some(last) = last else {
-        return any_ended || !now.firing.is_empty();
-    };
-    let repeat = i64::try_from(repeat_interval.as_millis()).unwrap_or(i64::MAX);
-    let is_old = !now.firing.is_empty() && now.at.ms_since(last.at) > repeat;
-    any_ended || is_old || !now.firing.is_subset(&last.firing)
+    let is_firing = !now.firing.is_empty();
+    any_ended || (is_firing && now.is_new_or_old(last.unwrap_or(&nothing), repeat_interval))
 }
 
 #[cfg(test)]
@@ -150,6 +146,24 @@ mod tests {
             false,
         );
         check(Some(told(0, &[1], &[])), told(3_601, &[1], &[]), true, true);
+    }
+
+    #[test]
+    fn a_digest_tells_whatever_ended_since() {
+        let check = |last: Option<Told>, now: Told, send_resolved: bool, want: bool| {
+            let hour = Duration::from_secs(3_600);
+            let got = is_digest_news(last.as_ref(), &now, send_resolved, hour);
+            assert_eq!(got, want, "{last:?} then {now:?}");
+        };
+        check(None, told(0, &[], &[]), true, false);
+        check(None, told(0, &[1], &[]), true, true);
+        check(None, told(0, &[], &[1]), true, true);
+        check(None, told(0, &[], &[1]), false, false);
+        check(Some(told(0, &[1], &[])), told(9, &[1], &[]), true, false);
+        // It ended, began and ended again.
+        check(Some(told(0, &[], &[1])), told(9, &[], &[1]), true, true);
+        check(Some(told(0, &[1], &[])), told(3_601, &[1], &[]), true, true);
+        check(Some(told(0, &[], &[])), told(3_601, &[], &[]), true, false);
     }
 
     #[test]

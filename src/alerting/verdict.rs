@@ -30,6 +30,11 @@ pub enum Hold {
     },
     /// Another Alertmanager tells people.
     HandedOver,
+    /// It begins and ends all the time: it is told once an hour.
+    Flapping {
+        /// How often it began to fire in the last hour.
+        times: usize,
+    },
 }
 
 /// What a flush decided for one integration.

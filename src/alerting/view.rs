@@ -53,13 +53,19 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads the store.
+    /// Reads the store. `groups` know earlier starts than it does.
     pub(super) fn take(
         store: &Store,
         settings: &Arc<Settings>,
+        groups: &[GroupView],
         now: Timestamp,
     ) -> Result<Picture, store::Error> {
-        let current = Current::read(store, &settings.outside, now)?;
+        let mut current = Current::read(store, &settings.outside, now)?;
+        for (labels, starts_at) in groups.iter().flat_map(|group| &group.carried) {
+            if let Some(firing) = current.firing.get_mut(labels) {
+                firing.alert.starts_at = firing.alert.starts_at.min(*starts_at);
+            }
+        }
         let silences = silence::read(store)?;
         let inhibitor = Inhibitor::new(&settings.inhibit_rules, current.firing.keys());
         let mut alerts: Vec<AlertStatus> = current
@@ -159,6 +165,8 @@ pub struct GroupView {
     pub verdicts: BTreeMap<String, Verdict>,
     /// Which alerts it held back.
     pub holds: BTreeMap<u64, Hold>,
+    /// Alerts that fire since before all who say so now, with their start.
+    pub carried: Vec<(Labels, Timestamp)>,
 }
 
 impl GroupView {
@@ -174,6 +182,7 @@ impl GroupView {
             has_flushed: group.has_flushed,
             verdicts: group.verdicts.clone(),
             holds: group.holds.clone(),
+            carried: group.carried_starts(),
         }
     }
 }

@@ -143,6 +143,9 @@ pub struct RouteNode {
     /// Ours: people are told once in this time, at its multiples since 1970, of all that
     /// fired or ended meanwhile; the two times of groups do not count then.
     pub digest_interval: Option<Span>,
+    /// Ours: what begins to fire more often than this within an hour is told once an hour
+    /// only, at the full hour, until it does so no more. 0 is no limit.
+    pub flap_limit: Option<usize>,
     /// Nobody is told while one of these holds.
     pub mute_time_intervals: Vec<String>,
     /// With any of these, nobody is told but while one of them holds.

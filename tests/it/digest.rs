@@ -1,5 +1,7 @@
 //! One summary in an hour instead of a message for every change.
 
+use pulse::alerting::Hold;
+use pulse::model::Labels;
 use pulse::rules::AlertState;
 
 use crate::rules::{Machine, Process, START_MS, body, group};
@@ -22,9 +24,14 @@ fn machine(digest: &str) -> Machine {
 
 /// Ten minutes in which `a` fires once and ends, and `b` fires as it is told.
 async fn ten_minutes(p: &Process, b: f64) -> Vec<String> {
+    ten_minutes_with(p, 40.0, b).await
+}
+
+/// The same, with the value of `a` in the fourth minute.
+async fn ten_minutes_with(p: &Process, a: f64, b: f64) -> Vec<String> {
     let mut told = Vec::new();
     for minute in 0..10 {
-        let a = if minute == 3 { 40.0 } else { 20.0 };
+        let a = if minute == 3 { a } else { 20.0 };
         p.feed("temp", &[("room", "a")], a).await;
         p.feed("temp", &[("room", "b")], b).await;
         p.step(60).await;
@@ -78,6 +85,48 @@ async fn a_digest_tells_once_an_hour_of_all_that_came_and_went() {
     assert!(words[1].ends_with("b resolved 1"), "{words:?}");
     assert_eq!(times(words[1]), 6);
     assert_eq!(words[2], "a resolved 6");
+}
+
+/// Those of the messages that speak of `a`, without their times.
+fn of_a(told: Vec<String>) -> Vec<String> {
+    let words = told.into_iter().filter_map(|text| {
+        let (_, words) = text.split_once(": ")?;
+        let a = words.split_once("a ")?.1;
+        Some(a.split(' ').take(2).collect::<Vec<_>>().join(" "))
+    });
+    words.collect()
+}
+
+#[tokio::test]
+async fn what_flaps_is_told_once_an_hour_until_it_is_calm() {
+    let machine = machine("flap_limit = 3");
+    let mut p = machine.boot().await;
+    let hot = Labels::from_pairs([("alertname", "Hot"), ("room", "a")]).fingerprint();
+    let mut told = Vec::new();
+    // From 14 minutes past one hour to 4 past the next but one.
+    for round in 0..11 {
+        told.extend(of_a(ten_minutes(&p, 40.0).await));
+        if round == 3 {
+            let story = p.explain(hot).await;
+            assert_eq!(story.fired_in_a_day, 4);
+            assert_eq!(story.routes[0].holds, [Hold::Flapping { times: 4 }]);
+        }
+        if round == 8 {
+            p.kill().await;
+            p = machine.boot().await;
+        }
+    }
+    let mut want = ["firing 1", "resolved 1"].repeat(3);
+    // At the full hours.
+    want.extend(["resolved 5", "resolved 6"]);
+    assert_eq!(told, want);
+    assert_eq!(p.explain(hot).await.fired_in_a_day, 11);
+    for _ in 0..7 {
+        let told = of_a(ten_minutes_with(&p, 20.0, 40.0).await);
+        assert_eq!(told, [] as [&str; 0], "it is calm");
+    }
+    let told = of_a(ten_minutes(&p, 40.0).await);
+    assert_eq!(told, ["firing 1", "resolved 1"]);
 }
 
 #[tokio::test]

@@ -242,6 +242,17 @@ impl Process {
         self.alerting.tick().await;
     }
 
+    /// Since when the alerts fire that the API shows.
+    pub(crate) async fn firing(&self) -> Vec<Timestamp> {
+        let alerts = self.alerting.picture().await.unwrap().alerts;
+        alerts.iter().map(|status| status.alert.starts_at).collect()
+    }
+
+    /// What became of the alert with this fingerprint.
+    pub(crate) async fn explain(&self, fingerprint: u64) -> alerting::Explanation {
+        self.alerting.explain(fingerprint).await.unwrap().unwrap()
+    }
+
     /// Lets time pass in which no rule is evaluated.
     pub(crate) async fn stand_still(&self, secs: u64) {
         self.clock.advance(Duration::from_secs(secs));

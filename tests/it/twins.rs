@@ -263,6 +263,25 @@ async fn a_start_is_known_when_nothing_is_left_of_who_began() {
 }
 
 #[tokio::test]
+async fn the_api_knows_the_start_that_people_were_told() {
+    let mut run = Run::new().await;
+    run.act(Op::Say(1, false)).await;
+    run.act(Op::Step(3)).await;
+    let starts_at = run.process().firing().await;
+    assert_eq!(starts_at.len(), 1);
+    for op in [
+        Op::Say(1, true),
+        Op::Step(2),
+        Op::Drop(0),
+        Op::Reload,
+        Op::Step(18),
+    ] {
+        run.act(op).await;
+        assert_eq!(run.process().firing().await, starts_at, "{op:?}");
+    }
+}
+
+#[tokio::test]
 async fn one_of_two_that_ends_tells_nobody_of_an_end() {
     for first in 0..2 {
         let mut run = Run::new().await;

@@ -252,7 +252,11 @@ fn class_of(reason: Reason) -> &'static str {
     match reason {
         Reason::Told | Reason::KnownAlready => "ok",
         Reason::Failing | Reason::GivenUp | Reason::NobodyListens => "crit",
-        Reason::Inhibited | Reason::Muted | Reason::OutsideActiveTime | Reason::Silenced => "warn",
+        Reason::Inhibited
+        | Reason::Muted
+        | Reason::OutsideActiveTime
+        | Reason::Silenced
+        | Reason::Flapping => "warn",
         _ => "info",
     }
 }
@@ -267,6 +271,7 @@ fn words(reason: Reason) -> &'static str {
         Reason::OutsideActiveTime => "Outside active time",
         Reason::Silenced => "Silenced",
         Reason::HandedOver => "Handed over",
+        Reason::Flapping => "Flaps",
         Reason::GroupWait => "Group waits",
         Reason::GroupInterval => "Next look",
         Reason::Waiting => "In the outbox",
