@@ -42,6 +42,10 @@ pub(super) use read::{Broken, Held, Reader};
 /// The length of a file.
 const FILE_BYTES: u64 = 4 << 20;
 
+/// A new file grows by so much at once: each time the file system writes its own log,
+/// but a quiet store has no 4 MiB for a few records.
+const GROW_BYTES: u64 = 256 << 10;
+
 /// How many files there are at most.
 const FILES_MAX: u64 = 64;
 
@@ -73,6 +77,17 @@ struct State {
 struct Slot {
     number: u64,
     file: Arc<dyn StorageBackend>,
+}
+
+impl Slot {
+    /// Makes the file longer when a record up to `end` does not fit.
+    fn make_room(&self, end: u64) -> io::Result<()> {
+        if self.file.len()? >= end {
+            return Ok(());
+        }
+        let len = end.next_multiple_of(GROW_BYTES).min(FILE_BYTES);
+        self.file.set_len(len)
+    }
 }
 
 /// A file with records.
@@ -207,6 +222,7 @@ impl Appended {
             assert!(seq > file.last, "BUG: commit {seq} after {}", file.last);
             let to = frame::place(file.end, record.len());
             frame::write(file.life, seq, record, to.start, &mut state.frame);
+            file.slot.make_room(to.end)?;
             file.slot.file.write(to.start, &state.frame)?;
             file.slot.file.sync_data()?;
             let grown = to.end - file.end;
@@ -217,6 +233,7 @@ impl Appended {
         assert!(to.end <= FILE_BYTES, "BUG: a record longer than a file");
         let slot = self.another(state)?;
         frame::write(seq, seq, record, 0, &mut state.frame);
+        slot.make_room(to.end)?;
         slot.file.write(0, &state.frame)?;
         slot.file.sync_data()?;
         state.spares.retain(|spare| spare.number != slot.number);
@@ -237,7 +254,6 @@ impl Appended {
         let number = (0..).find(|number| !is_used(number));
         let number = number.expect("there are few files");
         let file: Arc<dyn StorageBackend> = (self.backends)(&path_of(&self.dir, number))?.into();
-        file.set_len(FILE_BYTES)?;
         let slot = Slot { number, file };
         state.spares.push(slot.clone());
         Ok(slot)
