@@ -9,6 +9,7 @@
 //! makes room is found again through the same handle, and one that is closing is
 //! waited for, so that no file is ever open twice.
 
+mod expire;
 mod find;
 pub(super) mod quarantine;
 mod read;
@@ -345,11 +346,14 @@ impl Days {
 
     /// Closes a file, so that the next use opens it anew: after an error in it.
     fn close(&self, day: &DayFile) {
+        drop(self.take_open(day));
+    }
+
+    /// Takes a file out of the open ones. It is closed when the handle goes, and who
+    /// reads it is done: of a large file that takes long, so no lock is held then.
+    fn take_open(&self, day: &DayFile) -> Vec<Arc<OpenFile>> {
         let is_it = |file: &mut Arc<OpenFile>| Arc::ptr_eq(&file.is_open, &day.is_open);
-        let closed: Vec<Arc<OpenFile>> = lock(&self.open).extract_if(.., is_it).collect();
-        // To close a large file that is gone from its directory takes long: readers of
-        // other files do not wait for it.
-        drop(closed);
+        lock(&self.open).extract_if(.., is_it).collect()
     }
 
     /// The file of hours of a window's day, made when it is missing. Under another
@@ -387,55 +391,5 @@ impl Days {
             self.close(&day);
             store_error(err)
         })
-    }
-
-    /// Removes the files of days that ended before what `oldest_ms` says for their
-    /// kind; says how many. A power cut may bring the last of them back: they are
-    /// removed again then.
-    ///
-    /// # Errors
-    /// When a file cannot be removed.
-    pub(super) fn expire(&self, oldest_ms: impl Fn(Kind) -> i64) -> Result<usize, Error> {
-        let mut old = self.all_kinds();
-        old.retain(|day| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms(day.kind));
-        for day in &old {
-            self.unlink(day)?;
-            tracing::info!(path = %day.path.display(), "day expired");
-        }
-        Ok(old.len())
-    }
-
-    /// The file that leaves first when there is no room: the oldest with the finest
-    /// roll-ups, and without any the oldest of a day that is not the newest one.
-    pub(super) fn first_to_leave(&self) -> Option<Arc<DayFile>> {
-        let rolls = self.all_rolls();
-        if let Some(roll) = rolls.into_iter().min_by_key(|day| (day.kind, day.start_s)) {
-            return Some(roll);
-        }
-        let files = self.read_files(Kind::Day);
-        let newest = files.values().next_back()?.start_s;
-        let oldest = files.values().next()?;
-        (oldest.start_s < newest).then(|| Arc::clone(oldest))
-    }
-
-    /// Removes a file for good. Who reads it may finish.
-    ///
-    /// # Errors
-    /// When it cannot be removed; it then stays.
-    pub(super) fn remove(&self, day: &DayFile) -> Result<(), Error> {
-        self.unlink(day)?;
-        sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
-    }
-
-    fn unlink(&self, day: &DayFile) -> Result<(), Error> {
-        let key = (day.start_s, day.kind);
-        // Nobody opens it meanwhile, which would make it anew.
-        let slot = lock(&day.file);
-        std::fs::remove_file(&day.path).map_err(|err| io_error("remove", &day.path, err))?;
-        day.gone.store(true, Ordering::Release);
-        self.write_files(day.kind).remove(&key);
-        drop(slot);
-        self.close(day);
-        Ok(())
     }
 }
