@@ -4,11 +4,12 @@ use super::super::grid::{Element, Steps, absent};
 use super::super::window::Edge;
 use crate::model::{HistogramSample, Sample, Timestamp, is_stale_nan};
 
-/// Appends the latest sample of each step.
+/// Appends the latest sample of each step. Each is seen for as long as `reach` says
+/// for its time.
 pub(super) fn latest(
     samples: &[Sample],
     steps: Steps,
-    lookback: i64,
+    reach: impl Fn(i64) -> i64,
     times: bool,
     cells: &mut Vec<f64>,
 ) {
@@ -17,7 +18,7 @@ pub(super) fn latest(
         let t = steps.time(i);
         let value = match samples[..seen.move_to(samples, t)].last() {
             // The lookback is open on the left, as every window.
-            Some(s) if s.t.as_ms() > t.saturating_sub(lookback) && !is_stale_nan(s.v) => {
+            Some(s) if s.t.as_ms() > t.saturating_sub(reach(s.t.as_ms())) && !is_stale_nan(s.v) => {
                 if times {
                     s.t.as_secs_f64()
                 } else {
@@ -27,27 +28,6 @@ pub(super) fn latest(
             _ => absent(),
         };
         cells.push(value);
-    }
-}
-
-/// The same where each sample is seen for as long as `reach` says for its time.
-pub(super) fn latest_reaching(
-    samples: &[Sample],
-    steps: Steps,
-    reach: &dyn Fn(i64) -> i64,
-    times: bool,
-    cells: &mut Vec<f64>,
-) {
-    for i in 0..steps.count {
-        let t = steps.time(i);
-        let seen = samples[..samples.partition_point(|s| s.t.as_ms() <= t)].last();
-        let seen = seen.filter(|s| s.t.as_ms() > t.saturating_sub(reach(s.t.as_ms())));
-        cells.push(match seen {
-            Some(s) if is_stale_nan(s.v) => absent(),
-            Some(s) if times => s.t.as_secs_f64(),
-            Some(s) => s.v,
-            None => absent(),
-        });
     }
 }
 

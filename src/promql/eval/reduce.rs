@@ -111,9 +111,12 @@ impl Evaluator<'_> {
         call: &WindowCall<'_>,
         windows: &Windows,
     ) -> Result<Option<Grid>> {
+        if windows.bounds != Bounds::Inside {
+            return Ok(None);
+        }
         let mut wanted = Wanted::all(selector, windows);
-        self.reduce_windows(&mut wanted, WindowFunction::Sum, windows);
-        if wanted.reduce.is_none_or(|reduce| reduce.fold != Fold::Sum) {
+        self.reduce(&mut wanted, Fold::Sum, grid_of_windows(windows));
+        if wanted.reduce.is_none() {
             return Ok(None);
         }
         let function = WindowFunction::Sum;

@@ -9,7 +9,7 @@ use super::super::grid::{Element, Grid, Scalar, Steps, absent};
 use super::super::queryable::{Fold, QueryError};
 use super::super::value::RangeSeries;
 use super::super::window::{self, Mixed, Plan, WindowFunction, Windows};
-use super::latest::{latest, latest_mixed, latest_reaching};
+use super::latest::{latest, latest_mixed};
 use super::read::Wanted;
 use super::reduce;
 use super::{Evaluator, Result};
@@ -72,11 +72,9 @@ impl Evaluator<'_> {
                     let samples = without_stale(samples, &mut part.buffer);
                     let at = |i| window::smoothed_at(samples, looks.time(i), lookback);
                     cells.extend((0..looks.count).map(|i| at(i).unwrap_or_else(absent)));
-                } else if gaps.longest_ms() > 0 {
-                    let reach = |t| lookback.saturating_add(gaps.gap_ms(t));
-                    latest_reaching(samples, looks, &reach, times, cells);
                 } else {
-                    latest(samples, looks, lookback, times, cells);
+                    let reach = |t| lookback.saturating_add(gaps.gap_ms(t));
+                    latest(samples, looks, reach, times, cells);
                 }
             });
         })?;

@@ -16,7 +16,7 @@ fn active(
     start: Timestamp,
     end: Timestamp,
 ) -> Result<RoaringBitmap, QueryError> {
-    let matching = {
+    let mut matching = {
         let index = shared.index();
         let union = |selectors: &[Vec<Matcher>]| {
             let sets = selectors.iter().map(|matchers| index.matching(matchers));
@@ -43,9 +43,18 @@ fn active(
         matching
     };
     let (start, end) = (start.as_ms(), end.as_ms());
-    let mut active = shared.head.overlapping(&matching, start, end);
-    let days = shared.days.series(start, end);
-    active |= matching & days.map_err(|err| query_error(shared, err))?;
+    let sealed = || {
+        let series = shared.days.series(start, end);
+        series.map_err(|err| query_error(shared, err))
+    };
+    // Most series are in a file, and that is known for all of them at once.
+    let mut active = &matching & sealed()?;
+    matching -= &active;
+    if !matching.is_empty() {
+        active |= shared.head.overlapping(&matching, start, end);
+        // What was not in a file may have been sealed since.
+        active |= matching & sealed()?;
+    }
     Ok(active)
 }
 
