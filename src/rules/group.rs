@@ -1,6 +1,6 @@
 //! One rule group: an evaluation is a function of its state, the time and the samples.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -155,6 +155,23 @@ impl Group {
         group
     }
 
+    /// The states of the rules for which `moved` has a new number, with that number.
+    pub(super) fn give_up(&mut self, moved: impl Fn(u64) -> Option<u64>) -> Vec<(u64, RuleState)> {
+        let rules = self.spec.rules.iter().zip(&mut self.rules);
+        let given =
+            rules.filter_map(|(rule, state)| Some((moved(rule.id)?, std::mem::take(state))));
+        given.collect()
+    }
+
+    /// Takes the states of those of its rules that stood elsewhere.
+    pub(super) fn take_over(&mut self, states: &mut HashMap<u64, RuleState>) {
+        for (rule, state) in self.spec.rules.iter().zip(&mut self.rules) {
+            if let Some(moved) = states.remove(&rule.id) {
+                *state = moved;
+            }
+        }
+    }
+
     /// The series that end with the group.
     pub(super) fn series(&self) -> impl Iterator<Item = &Labels> {
         let rules = self.rules.iter().flat_map(|state| &state.series);
@@ -204,7 +221,7 @@ impl Group {
     }
 
     /// What was counted before a step of the clock goes on after it.
-    fn follow_clock(&mut self, stepped_ms: i64) {
+    pub(super) fn follow_clock(&mut self, stepped_ms: i64) {
         let by = stepped_ms - self.stepped_ms.replace(stepped_ms).unwrap_or(stepped_ms);
         if by != 0 {
             self.rules

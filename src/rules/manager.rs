@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::group::Group;
 use super::late;
 use super::load::{Loaded, Settings};
+use super::moved;
 use super::own::Sight;
 use super::seat::{self, Seat};
 use super::spec::GroupSpec;
@@ -90,8 +91,8 @@ impl Rules {
     }
 
     /// Takes over other rules. Groups that say the same go on; in the others a rule
-    /// that is still there keeps its alerts. Firing alerts of rules that are gone
-    /// resolve, and their series end.
+    /// that is still there keeps its alerts, and so does one that stands elsewhere now.
+    /// Firing alerts of rules that are gone resolve, and their series end.
     pub async fn reload(&self, loaded: Loaded) {
         let inner = &self.0;
         for warning in &loaded.warnings {
@@ -105,18 +106,29 @@ impl Rules {
         let mut old = Vec::with_capacity(before.len());
         for seat in before {
             // Waits for a running evaluation.
-            let group = seat.group.lock().await.take();
+            let mut group = seat.group.lock().await.take();
+            if let Some(group) = &mut group {
+                group.follow_clock(inner.clock.stepped_ms());
+            }
             old.push((seat, group));
         }
+        let moves = Arc::new(inner.moves(&old, &loaded.groups).await);
+        let mut states = moved::states(&mut old, &moves);
+        // Before groups are read: from here on the rows are where their rules are.
+        inner.settle(moved::ids(&loaded.groups), moves).await;
         let mut views = Vec::with_capacity(loaded.groups.len());
         for spec in loaded.groups {
             let same = |seat: &Seat| seat.spec.file == spec.file && seat.spec.name == spec.name;
             let kept = old.iter().position(|(seat, _)| same(seat));
             let group = kept.and_then(|at| old.swap_remove(at).1);
-            let group = match group {
+            let mut group = match group {
                 Some(group) => Some(group.changed_to(Arc::clone(&spec))),
                 None => inner.restored(&spec).await,
             };
+            if let Some(group) = &mut group {
+                group.follow_clock(inner.clock.stepped_ms());
+                group.take_over(&mut states);
+            }
             let view = match &group {
                 Some(group) => group.view(),
                 None => Group::restore(Arc::clone(&spec), None, |_| Vec::new()).view(),
@@ -126,7 +138,6 @@ impl Rules {
         }
         *inner.view() = Arc::new(views);
         inner.remove(old, &seats).await;
-        inner.settle(&seats).await;
         if !inner.is_manual() {
             for seat in seats.iter() {
                 inner.run(seat);

@@ -17,6 +17,7 @@ mod load;
 mod manager;
 mod memory;
 mod merge;
+mod moved;
 mod notices;
 mod overlay;
 mod own;

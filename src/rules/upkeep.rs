@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::alert::RESOLVED_RETENTION_MS;
 use super::group::Group;
 use super::manager::Inner;
+use super::moved::{self, Moves};
 use super::rows::{pairs, phase_name, put_transition};
 use super::seat::Seat;
 use crate::model::alert::{AlertPhase, AlertRow, alert_key_rule};
@@ -69,12 +70,12 @@ impl Inner {
         }
     }
 
-    /// Resolves the alerts of rules that are gone, and clears away what is old.
-    pub(super) async fn settle(&self, seats: &[Arc<Seat>]) {
-        let rules = seats.iter().flat_map(|seat| &seat.spec.rules);
-        let known: HashSet<u64> = rules.map(|rule| rule.id).collect();
+    /// Resolves the alerts of rules that are gone, moves those of rules that stand
+    /// elsewhere now, and clears away what is old, all in one transaction. `known` are
+    /// the numbers of the rules that there are.
+    pub(super) async fn settle(&self, known: HashSet<u64>, moves: Arc<Moves>) {
         let (store, now) = (self.store.clone(), self.clock.now());
-        let work = move || changes(&store, &known, now);
+        let work = move || changes(&store, &known, &moves, now);
         let ops = match tokio::task::spawn_blocking(work).await {
             Ok(Ok(ops)) => ops,
             Ok(Err(err)) => {
@@ -103,22 +104,25 @@ pub(super) async fn run(inner: Arc<Inner>) {
             () = inner.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let seats = inner.seats.lock().await.clone();
-        inner.settle(&seats).await;
+        // Held till the end: a reload meanwhile would bring rules that are not known here.
+        let seats = inner.seats.lock().await;
+        let groups: Vec<_> = seats.iter().map(|seat| Arc::clone(&seat.spec)).collect();
+        inner.settle(moved::ids(&groups), Arc::default()).await;
     }
 }
 
 /// What has to change so that no alert outlives its rule: firing ones resolve,
-/// others go. Old history goes too.
+/// others go. Those of rules that moved follow them. Old history goes too.
 ///
 /// # Errors
 /// When the tables cannot be read.
 fn changes(
     store: &Store,
     known: &HashSet<u64>,
+    moves: &Moves,
     now: Timestamp,
 ) -> Result<Vec<StateOp>, store::Error> {
-    let mut ops = Vec::new();
+    let mut ops = moved::last_evaluations(store, moves)?;
     let all = (Bound::Unbounded, Bound::Unbounded);
     let mut seq = 0;
     for (key, row) in store.scan(Table::Alert, all, ALERTS_MAX)? {
@@ -136,6 +140,10 @@ fn changes(
             ops.push(remove);
             continue;
         };
+        if let Some(to) = moves.get(&rule) {
+            moved::rekey(key, row, to, &mut ops);
+            continue;
+        }
         let is_old = |at: Timestamp| now.ms_since(at) > RESOLVED_RETENTION_MS;
         match row.phase {
             AlertPhase::Firing => {

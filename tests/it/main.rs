@@ -29,6 +29,7 @@ mod kill;
 mod late;
 mod ledger;
 mod mail;
+mod moved;
 mod mqtt;
 mod native_histograms;
 mod nats;

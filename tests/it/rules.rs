@@ -38,8 +38,7 @@ pub(crate) struct Machine {
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) at: i64,
-    pub(crate) file: String,
-    pub(crate) group: String,
+    pub(crate) from: String,
     pub(crate) to: String,
 }
 
@@ -202,8 +201,7 @@ impl Process {
             let (at, _) = history::parse_key(key).unwrap();
             (row.rule == alert).then(|| Change {
                 at: at.as_ms(),
-                file: row.file,
-                group: row.group,
+                from: row.from,
                 to: row.to,
             })
         };

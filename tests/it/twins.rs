@@ -4,7 +4,7 @@
 //! their state changes, which knows each file for itself, and compared with what people
 //! were told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use pulse::model::Delivery;
@@ -194,29 +194,27 @@ fn time(value: &Value) -> i64 {
     at.as_millisecond()
 }
 
-/// Start and end of each time that at least one of the rules fired.
+/// Start and end of each time that at least one of the rules fired. A rule that moved
+/// goes on with another name, so they are counted.
 fn episodes(changes: &[Change]) -> Vec<(i64, Option<i64>)> {
-    let mut firing: BTreeMap<(String, String), i64> = BTreeMap::new();
-    let mut spans: Vec<(i64, i64)> = Vec::new();
-    for change in changes {
-        let who = (change.file.clone(), change.group.clone());
-        if change.to == "firing" {
-            firing.insert(who, change.at);
-        } else if let Some(start) = firing.remove(&who) {
-            spans.push((start, change.at));
-        }
-    }
-    spans.extend(firing.into_values().map(|start| (start, i64::MAX)));
-    spans.sort_unstable();
-    let mut episodes: Vec<(i64, i64)> = Vec::new();
-    for (start, end) in spans {
+    let ends = |change: &&Change| change.from == "firing";
+    let fires = changes.iter().filter(|change| change.to == "firing");
+    let mut turns: Vec<(i64, i64)> = fires.map(|change| (change.at, 1)).collect();
+    turns.extend(changes.iter().filter(ends).map(|change| (change.at, -1)));
+    // Of two at one time the one that begins comes first.
+    turns.sort_unstable_by_key(|(at, by)| (*at, -by));
+    let mut episodes: Vec<(i64, Option<i64>)> = Vec::new();
+    let mut firing = 0;
+    for (at, by) in turns {
+        firing += by;
         match episodes.last_mut() {
-            Some(last) if start <= last.1 => last.1 = last.1.max(end),
-            _ => episodes.push((start, end)),
+            Some(last) if firing == 0 => last.1 = Some(at),
+            Some(last) if last.1 == Some(at) => last.1 = None,
+            _ if firing == 1 && by == 1 => episodes.push((at, None)),
+            _ => {}
         }
     }
-    let open = |end: i64| (end < i64::MAX).then_some(end);
-    episodes.into_iter().map(|(s, e)| (s, open(e))).collect()
+    episodes
 }
 
 async fn check(ops: &[Op]) {
