@@ -350,7 +350,7 @@ impl Teller<'_> {
             event: event.as_ref(),
         };
         let (reason, because) = facts.reason();
-        let told_at = delivered.as_ref().map(|told| told.at);
+        let told_at = delivered.as_ref().map(Told::known_since);
         let repeats = reason == Reason::KnownAlready;
         Ok(IntegrationStory {
             name: name.to_owned(),

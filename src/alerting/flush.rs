@@ -5,21 +5,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
-use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
-
 use super::alerts::{Alert, ROWS_MAX};
 use super::group::{self, Group, as_ms};
 use super::hour::Hour;
 use super::note::{self, FlushNote};
-use super::payload::{self, About};
+use super::payload;
 use super::pending::{Pending, Unsent};
 use super::route::Route;
+use super::telling::Telling;
 use super::told::{self, Told};
 use super::verdict::{Decision, Hold, Verdict};
 use crate::config::receivers::Integration;
-use crate::model::tenant::TENANT_LABEL;
-use crate::model::{Delivery, DeliveryKind, StateRow, TenantId, Timestamp};
+use crate::model::Timestamp;
 use crate::store::{self, StateOp, Store, Table};
 
 /// An evaluation is fresh for this time, however often a dead man's switch is told:
@@ -32,11 +29,18 @@ pub(super) struct Flush {
     /// The group as it is afterwards; none for what belongs to no group.
     pub(super) group: Option<Group>,
     pub(super) ops: Vec<StateOp>,
-    /// The kinds of the integrations that are told; with any, the commit is waited for.
+    /// The kinds of the integrations that are told.
     pub(super) told: Vec<&'static str>,
 }
 
 impl Flush {
+    /// Whether the commit is waited for: somebody is told, or a message is taken back.
+    pub(super) fn is_urgent(&self) -> bool {
+        let takes_back =
+            |op: &StateOp| matches!(op, StateOp::Delete { table, .. } if *table == Table::Outbox);
+        !self.told.is_empty() || self.ops.iter().any(takes_back)
+    }
+
     /// Changes that belong to no group.
     pub(super) fn housekeeping(ops: Vec<StateOp>) -> Vec<Flush> {
         if ops.is_empty() {
@@ -124,21 +128,47 @@ impl Flusher<'_> {
         let pending = self.pending.entry(name);
         let pending = pending.or_insert_with(|| Pending::new(&integration.name));
         let unsent = pending.get(self.store, &prefix)?;
-        let (delivered, outdated) = self.delivered(&prefix)?;
+        let (mut delivered, outdated) = self.delivered(&prefix)?;
         ops.extend(outdated);
-        let last = [unsent.as_ref().map(|unsent| unsent.told.clone()), delivered];
-        let last = last.into_iter().flatten().max_by_key(|told| told.at);
-        let shown: Vec<&Alert> = group
-            .members
-            .values()
-            .filter(|alert| self.passes(group, alert, integration, last.as_ref()))
-            .collect();
+        if integration.every.is_some()
+            && let Some(told) = &mut delivered
+        {
+            // It beats at each flush, however long the last one took to arrive.
+            told.sent_at = None;
+        }
+        let passes = |hold: Option<&Hold>, alert: &Alert| {
+            self.passes(hold, alert, integration, delivered.as_ref())
+        };
+        let hold_of = |alert: &Alert| group.holds.get(&alert.labels.fingerprint());
+        let members = group.members.values();
+        let shown: Vec<&Alert> = members.filter(|a| passes(hold_of(a), a)).collect();
+        let before = unsent.as_ref().map(|unsent| unsent.told.clone());
+        let mut carried = unsent
+            .as_ref()
+            .map_or_else(Vec::new, |unsent| payload::resolved_in(&unsent.body));
+        carried.retain(|alert| passes(self.hour.hold(route, alert).as_ref(), alert));
+        let newest = [&before, &delivered].into_iter().flatten();
+        let newest_at = newest.map(|told| told.at).max();
+        let is_sayable = |told: &Told| self.is_sayable(told, group, &shown, integration);
+        let is_withdrawn = before.as_ref().is_some_and(|told| !is_sayable(told));
+        let (last, unsent) = match is_withdrawn {
+            // Nobody was told by what does not leave.
+            true => {
+                ops.extend(unsent.map(Unsent::delete));
+                (delivered, None)
+            }
+            false => {
+                let told = [before, delivered].into_iter().flatten();
+                (told.max_by_key(|told| told.at), unsent)
+            }
+        };
+        let ends_carried = is_withdrawn && integration.send_resolved && !carried.is_empty();
         let verdict = |decision| Verdict {
             at: now,
             decision,
             event_id: None,
         };
-        if shown.is_empty() {
+        if shown.is_empty() && !ends_carried {
             return Ok(One::quiet(last, verdict(Decision::AllHeld), None));
         }
         if integration
@@ -148,9 +178,7 @@ impl Flusher<'_> {
             return Ok(One::quiet(last, verdict(Decision::RulesStalled), None));
         }
         // The latest is found by its time: also after the clock was set back.
-        let at = last
-            .as_ref()
-            .map_or(now, |told| now.max(told.at.plus_ms(1)));
+        let at = newest_at.map_or(now, |at| now.max(at.plus_ms(1)));
         let content = group::content(&shown, route, now, at);
         let resolved_wanted = integration.send_resolved;
         // Each flush is due when the interval has passed, not after it.
@@ -158,6 +186,7 @@ impl Flusher<'_> {
             .every
             .map_or(route.repeat_interval, |every| every.saturating_sub(TICK));
         let is_news = match group.is_digest(route) {
+            _ if ends_carried => true,
             false => told::is_news(last.as_ref(), &content, resolved_wanted, repeat),
             true => {
                 let since = last.as_ref().map_or(Timestamp::MIN, |told| told.at);
@@ -187,7 +216,8 @@ impl Flusher<'_> {
                 Some(content),
             ));
         }
-        let (delivery, content) = told.tell(shown, content, unsent, ops);
+        ops.extend(unsent.map(Unsent::delete));
+        let (delivery, content) = told.tell(shown, content, carried);
         let event_id = Some(delivery.event_id.clone());
         ops.push(StateOp::Enqueue(Box::new(delivery)));
         Ok(One {
@@ -205,17 +235,17 @@ impl Flusher<'_> {
     /// told that it ended. A dead man's switch hears of us whoever else tells people.
     fn passes(
         &self,
-        group: &Group,
+        hold: Option<&Hold>,
         alert: &Alert,
         integration: &Integration,
-        last: Option<&Told>,
+        delivered: Option<&Told>,
     ) -> bool {
-        let fingerprint = alert.labels.fingerprint();
         let ends_what_was_told = || {
+            let fingerprint = alert.labels.fingerprint();
             !alert.fires_at(self.hour.now)
-                && last.is_some_and(|told| told.firing.contains(&fingerprint))
+                && delivered.is_some_and(|told| told.firing.contains(&fingerprint))
         };
-        match group.holds.get(&fingerprint) {
+        match hold {
             None => true,
             Some(Hold::Silenced { .. }) => {
                 self.hour.settings.resolve_through_silence && ends_what_was_told()
@@ -224,6 +254,26 @@ impl Flusher<'_> {
             Some(Hold::Flapping { .. }) => integration.every.is_some(),
             Some(_) => false,
         }
+    }
+
+    /// Whether a message that waits may leave: not when it says that something fires of
+    /// which nobody is to hear now, or of whose end nobody is told. Where the end is told,
+    /// the message of it replaces the other one. What flaps was to be told an hour ago.
+    fn is_sayable(
+        &self,
+        unsent: &Told,
+        group: &Group,
+        shown: &[&Alert],
+        integration: &Integration,
+    ) -> bool {
+        let is_told = |alert: &&&Alert| integration.send_resolved || alert.fires_at(self.hour.now);
+        let sayable = shown.iter().filter(is_told);
+        let sayable: BTreeSet<u64> = sayable.map(|a| a.labels.fingerprint()).collect();
+        let flaps = |one: &u64| matches!(group.holds.get(one), Some(Hold::Flapping { .. }));
+        unsent
+            .firing
+            .iter()
+            .all(|one| sayable.contains(one) || flaps(one))
     }
 
     /// Whether nobody has said for a while that these alerts still fire.
@@ -266,117 +316,4 @@ impl One {
             content,
         }
     }
-}
-
-/// A group's news on its way to one integration.
-struct Telling<'a> {
-    route: &'a Route,
-    group: &'a Group,
-    integration: &'a Integration,
-    hour: &'a Hour<'a>,
-}
-
-impl Telling<'_> {
-    fn key(&self, content: &Told) -> Vec<u8> {
-        told::key(&self.integration.name, &self.group.id, content.at)
-    }
-
-    /// Notes what the receiver does not want to hear.
-    fn note(&self, content: &Told) -> StateOp {
-        StateOp::Put {
-            table: Table::NotifyState,
-            key: Bytes::from(self.key(content)),
-            value: Bytes::from(content.encode()),
-        }
-    }
-
-    /// The outbox row, and what it says. It replaces one that still waits, and tells
-    /// of everything that ended and that only the replaced one would have told.
-    fn tell(
-        &self,
-        shown: Vec<&Alert>,
-        mut content: Told,
-        unsent: Option<Unsent>,
-        ops: &mut Vec<StateOp>,
-    ) -> (Delivery, Told) {
-        let now = self.hour.now;
-        let known: BTreeSet<u64> = shown.iter().map(|a| a.labels.fingerprint()).collect();
-        let mut carried = unsent
-            .as_ref()
-            .map_or_else(Vec::new, |unsent| payload::resolved_in(&unsent.body));
-        carried.retain(|alert| !known.contains(&alert.labels.fingerprint()));
-        if let Some(unsent) = unsent {
-            ops.push(StateOp::Delete {
-                table: Table::Outbox,
-                key: unsent.key,
-            });
-        }
-        let fingerprints = carried.iter().map(|alert| alert.labels.fingerprint());
-        content.resolved.extend(fingerprints);
-        let counted = match self.group.is_digest(self.route) {
-            true => self.group.counted(&shown),
-            false => Vec::new(),
-        };
-        let mut members: Vec<&Alert> = match counted.is_empty() {
-            true => shown,
-            false => counted.iter().collect(),
-        };
-        members.extend(&carried);
-        members.retain(|alert| self.integration.send_resolved || alert.fires_at(now));
-        let about = About {
-            receiver: &self.route.receiver,
-            group_key: &self.group.key,
-            group_labels: &self.group.labels,
-            members,
-            external_url: &self.hour.settings.outside.url,
-            alerts_max: self.integration.alerts_max,
-            now,
-        };
-        let delivery = Delivery {
-            kind: DeliveryKind::Notification,
-            event_id: event_id(&self.integration.name, &self.group.id, &content),
-            destination: self.integration.name.clone(),
-            tenant_id: tenant_of(&about.members),
-            route: self.group.key.clone(),
-            created_at: now,
-            attempts: 0,
-            next_at: now,
-            content_type: "application/json".to_owned(),
-            on_success: vec![StateRow {
-                table: Table::NotifyState.name().to_owned(),
-                key: self.key(&content),
-                value: Some(content.encode()),
-            }],
-            body: payload::body(&about),
-        };
-        (delivery, content)
-    }
-}
-
-/// The same for the same fact: a flush that was not committed has no number, one
-/// that was keeps it over all attempts.
-fn event_id(integration: &str, group_id: &str, content: &Told) -> String {
-    let mut hash = Xxh3::new();
-    for text in [integration, group_id] {
-        hash.update(&text.len().to_le_bytes());
-        hash.update(text.as_bytes());
-    }
-    for set in [&content.firing, &content.resolved] {
-        hash.update(&set.len().to_le_bytes());
-        for fingerprint in set {
-            hash.update(&fingerprint.to_le_bytes());
-        }
-    }
-    hash.update(&content.at.as_ms().to_le_bytes());
-    format!("ntf_{:032x}", hash.digest128())
-}
-
-/// The tenant that all alerts name, or the default one.
-fn tenant_of(members: &[&Alert]) -> TenantId {
-    let mut names = members.iter().map(|m| m.labels.value(TENANT_LABEL));
-    let first = names.next().unwrap_or_default();
-    if names.any(|name| name != first) {
-        return TenantId::default_tenant();
-    }
-    TenantId::new(first).unwrap_or_else(|_| TenantId::default_tenant())
 }

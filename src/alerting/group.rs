@@ -255,6 +255,7 @@ pub(super) fn content(alerts: &[&Alert], route: &Route, now: Timestamp, at: Time
     let between = route.repeat_interval.max(route.group_interval);
     Told {
         at,
+        sent_at: None,
         firing: fingerprints(firing),
         resolved: fingerprints(resolved),
         expires: at.plus_ms(as_ms(between).saturating_mul(2).saturating_add(LATE_MS)),

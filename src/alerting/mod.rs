@@ -34,6 +34,7 @@ mod route;
 mod settings;
 mod shown;
 mod silence;
+mod telling;
 mod told;
 mod upstream;
 mod verdict;
@@ -391,13 +392,14 @@ impl Inner {
         let mut flushes = due.flushes.into_iter().peekable();
         while flushes.peek().is_some() {
             let mut part: Vec<Flush> = flushes.by_ref().take(FLUSHES_AT_ONCE).collect();
+            let is_urgent = part.iter().any(Flush::is_urgent);
             let ops = part
                 .iter_mut()
                 .map(|f| std::mem::take(&mut f.ops))
                 .collect();
             let told: Vec<&str> = part.iter().flat_map(|f| f.told.clone()).collect();
             let rules = &self.metrics.rules;
-            let written = self.commit(ops, !told.is_empty()).await;
+            let written = self.commit(ops, is_urgent).await;
             let family = match written {
                 Ok(()) => &rules.notifications,
                 Err(_) => &rules.notifications_failed,

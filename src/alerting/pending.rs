@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::told::Told;
 use crate::model::DeliveryKind;
 use crate::store::state::{decode_delivery, outbox_key};
-use crate::store::{self, Store, Table};
+use crate::store::{self, StateOp, Store, Table};
 
 /// Rows that are read at once: bounded, because a body may be large.
 const PAGE: usize = 16;
@@ -36,6 +36,16 @@ pub(super) struct Unsent {
     pub(super) event_id: String,
     pub(super) told: Told,
     pub(super) body: Vec<u8>,
+}
+
+impl Unsent {
+    /// The change that takes it back.
+    pub(super) fn delete(self) -> StateOp {
+        StateOp::Delete {
+            table: Table::Outbox,
+            key: self.key,
+        }
+    }
 }
 
 impl Pending {
@@ -143,7 +153,7 @@ mod tests {
     use crate::alerting::told;
     use crate::model::clock::ManualClock;
     use crate::model::{Clock, Delivery, StateRow, TenantId, Timestamp};
-    use crate::store::{Options, StateOp, WriteBatch};
+    use crate::store::{Options, WriteBatch};
     use crate::telemetry::Metrics;
 
     const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);

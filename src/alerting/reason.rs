@@ -155,11 +155,9 @@ impl Facts<'_> {
             return self.in_outbox(unsent);
         }
         if let Some(told) = self.delivered.filter(fires_in) {
-            let again = told.at.plus_ms(self.repeat_ms);
-            let text = format!(
-                "the receiver was told at {} and is told again after {again}",
-                told.at
-            );
+            let at = told.known_since();
+            let again = at.plus_ms(self.repeat_ms);
+            let text = format!("the receiver was told at {at} and is told again after {again}");
             return (Reason::KnownAlready, text);
         }
         if self.event.is_some_and(|e| e.end == Some(End::Dead)) {

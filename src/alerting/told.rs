@@ -19,6 +19,9 @@ use crate::store::{self, Store, Table};
 pub(super) struct Told {
     /// When the group was flushed.
     pub(super) at: Timestamp,
+    /// When the receiver took it: the end of the row, which the delivery writes.
+    #[serde(skip)]
+    pub(super) sent_at: Option<Timestamp>,
     pub(super) firing: BTreeSet<u64>,
     pub(super) resolved: BTreeSet<u64>,
     /// After this time the row says nothing any more.
@@ -34,12 +37,20 @@ impl Told {
     /// Whether something fires that was not known to, or `known` was told too long ago.
     fn is_new_or_old(&self, known: &Told, repeat_interval: Duration) -> bool {
         let repeat = i64::try_from(repeat_interval.as_millis()).unwrap_or(i64::MAX);
-        !self.firing.is_subset(&known.firing) || self.at.ms_since(known.at) > repeat
+        !self.firing.is_subset(&known.firing) || self.at.ms_since(known.known_since()) > repeat
     }
 
     /// Reads a row; `None` when it is damaged.
     pub(super) fn decode(row: &[u8]) -> Option<Told> {
-        serde_json::from_slice(row).ok()
+        let mut texts = serde_json::Deserializer::from_slice(row);
+        let mut told = Told::deserialize(&mut texts).ok()?;
+        told.sent_at = i64::deserialize(&mut texts).ok().map(Timestamp::from_ms);
+        Some(told)
+    }
+
+    /// Since when the receiver knows; what waits in the outbox counts from its flush on.
+    pub(super) fn known_since(&self) -> Timestamp {
+        self.sent_at.unwrap_or(self.at)
     }
 }
 
@@ -107,10 +118,12 @@ pub(super) fn is_digest_news(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StateRow;
 
     fn told(secs: i64, firing: &[u64], resolved: &[u64]) -> Told {
         Told {
             at: Timestamp::from_ms(secs * 1_000),
+            sent_at: None,
             firing: firing.iter().copied().collect(),
             resolved: resolved.iter().copied().collect(),
             expires: Timestamp::MAX,
@@ -164,6 +177,28 @@ mod tests {
         check(Some(told(0, &[], &[1])), told(9, &[], &[1]), true, true);
         check(Some(told(0, &[1], &[])), told(3_601, &[1], &[]), true, true);
         check(Some(told(0, &[], &[])), told(3_601, &[], &[]), true, false);
+    }
+
+    #[test]
+    fn the_repeat_interval_counts_from_the_send_and_not_from_the_flush() {
+        let sent = StateRow {
+            table: String::new(),
+            key: Vec::new(),
+            value: Some(told(0, &[1], &[]).encode()),
+        };
+        let row = sent.value_at(Timestamp::from_ms(29_000)).unwrap();
+        let last = Told::decode(&row).unwrap();
+        assert_eq!(
+            last.at,
+            Timestamp::from_ms(0),
+            "what is newest is as before"
+        );
+        assert_eq!(last.known_since(), Timestamp::from_ms(29_000));
+        check(Some(last.clone()), told(3_629, &[1], &[]), true, false);
+        check(Some(last), told(3_630, &[1], &[]), true, true);
+        // A row of an older version, and what waits.
+        let flushed = Told::decode(&told(7, &[1], &[]).encode()).unwrap();
+        assert_eq!(flushed.known_since(), Timestamp::from_ms(7_000));
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub struct Attempt {
     pub receiver_failed: bool,
 }
 
+impl Attempt {
+    /// When it ended.
+    pub(super) fn ended_at(&self) -> Timestamp {
+        let ms = i64::try_from(self.duration_ms).unwrap_or(i64::MAX);
+        self.at.plus_ms(ms)
+    }
+}
+
 /// How an event ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -172,9 +180,18 @@ pub(super) struct Kept {
     /// Notifications by number: when they were made, and the bytes of the row.
     notifications: BTreeMap<u64, (Timestamp, usize)>,
     notification_bytes: usize,
-    /// When the latest attempts of the process before ended, and whether the receiver
-    /// failed; not always in order.
-    outcomes: Vec<(Timestamp, bool)>,
+    /// The latest attempts of the process before, not always in order.
+    outcomes: Vec<Ended>,
+}
+
+/// An attempt of the process before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) began: Timestamp,
+    /// When it ended.
+    pub(super) at: Timestamp,
+    /// Whether the receiver failed.
+    pub(super) failed: bool,
 }
 
 impl Kept {
@@ -202,9 +219,10 @@ impl Kept {
     }
 
     fn note_outcomes(&mut self, attempts: &[Attempt]) {
-        let ended = |a: &Attempt| {
-            let ms = i64::try_from(a.duration_ms).unwrap_or(i64::MAX);
-            (a.at.plus_ms(ms), a.receiver_failed)
+        let ended = |a: &Attempt| Ended {
+            began: a.at,
+            at: a.ended_at(),
+            failed: a.receiver_failed,
         };
         self.outcomes.extend(attempts.iter().map(ended));
         if self.outcomes.len() > 2 * OUTCOMES_MAX {
@@ -213,13 +231,13 @@ impl Kept {
     }
 
     fn sort_outcomes(&mut self) {
-        self.outcomes.sort_by_key(|(at, _)| *at);
+        self.outcomes.sort_by_key(|ended| ended.at);
         let surplus = self.outcomes.len().saturating_sub(OUTCOMES_MAX);
         self.outcomes.drain(..surplus);
     }
 
     /// How the latest attempts of the process before ended, oldest first; once.
-    pub(super) fn take_outcomes(&mut self) -> Vec<(Timestamp, bool)> {
+    pub(super) fn take_outcomes(&mut self) -> Vec<Ended> {
         self.sort_outcomes();
         std::mem::take(&mut self.outcomes)
     }
@@ -358,7 +376,7 @@ mod tests {
         }
         let outcomes = kept.take_outcomes();
         let want: Vec<i64> = (2_000 - 256..2_000).map(|at| at + 5).collect();
-        let got: Vec<i64> = outcomes.iter().map(|(at, _)| at.as_ms()).collect();
+        let got: Vec<i64> = outcomes.iter().map(|ended| ended.at.as_ms()).collect();
         assert_eq!(got, want);
         assert!(kept.take_outcomes().is_empty());
     }

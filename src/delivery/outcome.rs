@@ -163,7 +163,9 @@ fn changes(
     match done.fate {
         Fate::Delivered => {
             ops.push(delete);
-            ops.extend(delivery.on_success.iter().filter_map(on_success));
+            let at = done.attempt.ended_at();
+            let rows = delivery.on_success.iter();
+            ops.extend(rows.filter_map(|row| on_success(row, at)));
         }
         // The outbox may have dropped it meanwhile, into the dead letters.
         Fate::Dead(_) if store.get(Table::Outbox, &key)?.is_none() => {}
@@ -189,18 +191,18 @@ fn changes(
     Ok(())
 }
 
-fn on_success(row: &StateRow) -> Option<StateOp> {
+fn on_success(row: &StateRow, at: Timestamp) -> Option<StateOp> {
     let Some(table) = Table::from_name(&row.table) else {
         // Written by a newer version; the delivery itself is what counts.
         tracing::error!(table = row.table, "unknown table in an outbox row");
         return None;
     };
     let key = row.key.clone().into();
-    Some(match &row.value {
+    Some(match row.value_at(at) {
         Some(value) => StateOp::Put {
             table,
             key,
-            value: value.clone().into(),
+            value: value.into(),
         },
         None => StateOp::Delete { table, key },
     })

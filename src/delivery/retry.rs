@@ -7,11 +7,11 @@
 //! what they say, and a receiver in trouble is protected by the breaker.
 //!
 //! Notifications follow Alertmanager: 0.5 s times 1.5 to the power of the tries,
-//! randomised by half in both directions, at most 5 minutes, until a newer flush of
+//! randomised by half in both directions, at most a minute, until a newer flush of
 //! the same group replaces the row or it passes its maximum age. A status such as
 //! 400 or 404 ends the tries of one flush in Alertmanager, which then tries again at
-//! the next `group_interval`; here the row stays and takes the longest wait, which
-//! gives the same rhythm and loses nothing when no further flush comes.
+//! the next `group_interval`; here the row stays and waits for 5 minutes, which gives
+//! the same rhythm and loses nothing when no further flush comes.
 //!
 //! The jitter is a hash of event id and attempt: no state, no generator, and the
 //! same in a repeated run.
@@ -24,8 +24,10 @@ use crate::model::{Delivery, DeliveryKind, Timestamp};
 
 /// Alertmanager's first wait.
 const NOTIFICATION_WAIT_MIN: Duration = Duration::from_millis(500);
-/// The longest wait of a notification before it is randomised.
-const NOTIFICATION_WAIT_MAX: Duration = Duration::from_secs(300);
+/// Its longest wait, before it is randomised.
+const NOTIFICATION_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The wait of a notification that was refused, and the longest that a receiver may ask for.
+const REFUSED_WAIT: Duration = Duration::from_secs(300);
 const NOTIFICATION_GROWTH: f64 = 1.5;
 const NOTIFICATION_SPREAD: f64 = 0.5;
 const TELEMETRY_SPREAD: f64 = 0.2;
@@ -72,7 +74,7 @@ impl Schedule {
     pub(super) fn latest(&self, kind: DeliveryKind, attempts: u32, now: Timestamp) -> Timestamp {
         let longest = match kind {
             DeliveryKind::Telemetry => self.step(attempts).unwrap_or_default() * 2,
-            DeliveryKind::Notification => NOTIFICATION_WAIT_MAX.mul_f64(1.0 + NOTIFICATION_SPREAD),
+            DeliveryKind::Notification => REFUSED_WAIT,
         };
         now.plus_ms(as_ms(longest))
     }
@@ -101,7 +103,7 @@ impl Schedule {
             return None;
         }
         if hint.refused {
-            return Some(NOTIFICATION_WAIT_MAX);
+            return Some(REFUSED_WAIT);
         }
         // 16 doublings and more are far above the cap; a bounded exponent stays finite.
         let power = i32::try_from(delivery.attempts.saturating_sub(1).min(32)).unwrap_or(32);
@@ -110,7 +112,7 @@ impl Schedule {
             .min(NOTIFICATION_WAIT_MAX);
         let wait = spread(step, NOTIFICATION_SPREAD, delivery);
         let asked = hint.retry_after.unwrap_or_default();
-        Some(wait.max(asked.min(NOTIFICATION_WAIT_MAX)))
+        Some(wait.max(asked.min(REFUSED_WAIT)))
     }
 }
 
@@ -205,7 +207,7 @@ mod tests {
 
     #[test]
     fn notifications_back_off_as_alertmanager_and_stop_growing() {
-        for (attempts, base) in [(1, 500.0), (2, 750.0), (3, 1_125.0), (1_000, 300_000.0)] {
+        for (attempts, base) in [(1, 500.0), (2, 750.0), (3, 1_125.0), (1_000, 60_000.0)] {
             for id in 0..100 {
                 let d = delivery(DeliveryKind::Notification, id, attempts);
                 let wait = wait_ms(&d, Hint::default(), NOW).unwrap() as f64;
@@ -236,6 +238,6 @@ mod tests {
         // A row without attempts has nothing to wait for.
         assert_eq!(schedule().latest(DeliveryKind::Telemetry, 0, NOW), NOW);
         let latest = schedule().latest(DeliveryKind::Notification, 9, NOW);
-        assert_eq!(latest.ms_since(NOW), 450_000);
+        assert_eq!(latest.ms_since(NOW), 300_000);
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempts::Kept;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Pace};
 use super::gauges::Gauges;
 use super::http::Outcome;
 use super::options::Options;
@@ -64,6 +64,7 @@ type Commit = Pin<Box<dyn Future<Output = Result<Committed, store::Error>> + Sen
 
 struct Attempted {
     at: Timestamp,
+    began: Instant,
     duration: Duration,
     outcome: Outcome,
 }
@@ -107,7 +108,7 @@ impl Worker {
         let mut kept = Kept::load(&seat.store, name)?;
         let outcomes = kept.take_outcomes();
         let breaker = match is_changed {
-            true => Breaker::new(),
+            true => Breaker::default(),
             false => Breaker::after(&outcomes),
         };
         // Before anybody looks: that a receiver works again is not said by a restart.
@@ -168,13 +169,13 @@ impl Worker {
     fn start_attempts(&mut self) -> Result<(), store::Error> {
         while self.has_room() {
             let elapsed = self.started.elapsed();
-            if !self.breaker.try_attempt(elapsed) {
+            if !self.breaker.try_attempt(elapsed, self.pace()) {
                 break;
             }
             match self.queue.take(self.seat.clock.now()) {
                 Ok(Some(row)) => self.start_attempt(row),
                 nothing => {
-                    self.breaker.give_back(elapsed);
+                    self.breaker.give_back();
                     return nothing.map(|_| ());
                 }
             }
@@ -192,6 +193,7 @@ impl Worker {
             let duration = began.elapsed();
             let attempted = Attempted {
                 at,
+                began,
                 duration,
                 outcome,
             };
@@ -202,8 +204,9 @@ impl Worker {
     fn ended_attempt(&mut self, row: Row, attempted: Attempted) {
         let outcome = &attempted.outcome;
         let was_open = self.breaker.is_open();
+        let began = attempted.began.duration_since(self.started);
         self.breaker
-            .record(outcome.receiver_failed, self.started.elapsed());
+            .record(outcome.receiver_failed, began, self.started.elapsed());
         if self.breaker.is_open() && !was_open {
             let destination = self.seat.options.name.as_str();
             tracing::warn!(destination, "destination keeps failing, pausing it");
@@ -369,17 +372,33 @@ impl Worker {
         if !self.done.is_empty() && self.committing.is_none() {
             wake = self.commit_at.saturating_duration_since(Instant::now());
         }
-        if let Some(until) = self.breaker.open_until() {
-            wake = wake.min(until.saturating_sub(self.started.elapsed()));
+        let pause = self.pause();
+        let is_probing = self.breaker.is_open() && pause.is_none();
+        if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
+            wake = wake.min(pause);
         } else if let Some(at) = self.queue.next_at()
             && self.has_room()
-            && !self.breaker.is_open()
+            && !is_probing
         {
             let ms = at.ms_since(self.seat.clock.now()).max(1);
             let wait = Duration::from_millis(ms.unsigned_abs());
             wake = wake.min(wait).min(CLOCK_CHECK);
         }
         wake
+    }
+
+    /// A notification must not wait for as long as telemetry can.
+    fn pace(&self) -> Pace {
+        match self.queue.depth().notifications {
+            0 => Pace::Telemetry,
+            _ => Pace::Notifications,
+        }
+    }
+
+    /// How long no attempt is made from now on; none while attempts are made.
+    fn pause(&self) -> Option<Duration> {
+        let until = self.breaker.open_until(self.pace())?;
+        Some(until.saturating_sub(self.started.elapsed()))
     }
 
     /// Whether another row may be under way.
@@ -399,10 +418,9 @@ impl Worker {
         let depth = self.queue.depth();
         self.gauges.set_depth(depth);
         self.gauges.set_state(self.breaker.is_open(), self.disabled);
-        let open_until = self.breaker.open_until().map(|until| {
-            let left = until.saturating_sub(self.started.elapsed());
-            now.plus_ms(i64::try_from(left.as_millis()).unwrap_or(i64::MAX))
-        });
+        let open_until = self
+            .pause()
+            .map(|left| now.plus_ms(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)));
         let mut shown = self.seat.shown.lock();
         shown.backlog = depth.telemetry + depth.notifications;
         shown.notifications = depth.notifications;

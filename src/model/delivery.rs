@@ -26,6 +26,16 @@ pub struct StateRow {
     pub value: Option<Vec<u8>>,
 }
 
+impl StateRow {
+    /// The value as it is written when the delivery succeeds: JSON, and behind it the time
+    /// in ms, because who made the row could not know it.
+    pub fn value_at(&self, at: Timestamp) -> Option<Vec<u8>> {
+        let mut value = self.value.clone()?;
+        value.extend_from_slice(format!(" {}", at.as_ms()).as_bytes());
+        Some(value)
+    }
+}
+
 /// One row of the outbox: what has to reach a destination.
 ///
 /// Within a row id and body never change, whatever the number of attempts.

@@ -633,8 +633,13 @@ async fn an_open_breaker_uses_up_no_attempts() {
 #[tokio::test]
 async fn a_breaker_stays_open_over_a_restart_until_a_probe_succeeds() {
     let mut rig = Rig::new();
+    let clock = rig.clock.clone();
     let sink = rig
-        .sink(|n, _| Answer::Status(if n < 6 { 500 } else { 200 }, ""))
+        .sink(move |n, _| {
+            // What is on record knows that the attempts were not made at once.
+            clock.advance(Duration::from_secs(1));
+            Answer::Status(if n < 6 { 500 } else { 200 }, "")
+        })
         .await;
     rig.lead("hook", &sink, "concurrency = 1");
     let is_open = |running: &Running| {

@@ -155,7 +155,7 @@ impl World {
             ops.extend(delivery.on_success.iter().map(|row| StateOp::Put {
                 table: Table::from_name(&row.table).unwrap(),
                 key: row.key.clone().into(),
-                value: row.value.clone().unwrap().into(),
+                value: row.value_at(self.now()).unwrap().into(),
             }));
         }
         self.store.write(WriteBatch::of_state(ops)).await.unwrap();
@@ -273,6 +273,81 @@ async fn a22_explain_remembers_what_was_decided_for_alerts_that_ended() {
     world
         .check(&unwanted, Reason::ResolvedUnwanted, "send_resolved")
         .await;
+}
+
+#[tokio::test]
+async fn what_did_not_leave_in_time_is_taken_back_when_it_is_to_be_said_no_more() {
+    let world = World::new();
+    let waiting = |world: &World| {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = world.store.scan(Table::Outbox, all, 100).unwrap();
+        let bodies = rows
+            .iter()
+            .map(|(_, row)| decode_delivery(row).unwrap().body);
+        bodies.collect::<Vec<_>>()
+    };
+    let (unwanted, silent) = (of_case("firing_only"), alert("Silent"));
+    world.post(&unwanted, None).await;
+    world.post(&silent, None).await;
+    world.step(31).await;
+    assert_eq!(waiting(&world).len(), 2);
+    world.check(&silent, Reason::Waiting, "outbox").await;
+    world.end(&unwanted).await;
+    let id = world.silence("Silent").await;
+    world.step(301).await;
+    assert_eq!(waiting(&world).len(), 0, "it is not true any more");
+    world.check(&unwanted, Reason::EndedUntold, "before").await;
+    world.check(&silent, Reason::Silenced, "silenced").await;
+    assert_eq!(
+        world.explain(&silent).await.routes[0].integrations[0].told_at,
+        None
+    );
+
+    // Nobody was told, so it is news when the silence ends.
+    world.alerting.expire_silence("", &id).await.unwrap();
+    world.step(301).await;
+    assert_eq!(waiting(&world).len(), 1);
+    world.deliver().await;
+    // A repetition is taken back too; that it was told before stays so.
+    world.step(4 * 3_600 + 300).await;
+    assert_eq!(waiting(&world).len(), 1);
+    world.silence("Silent").await;
+    world.step(301).await;
+    assert_eq!(waiting(&world).len(), 0);
+    let told = world.explain(&silent).await;
+    assert!(told.routes[0].integrations[0].told_at.is_some());
+}
+
+#[tokio::test]
+async fn of_a_message_that_is_taken_back_the_rest_is_still_told() {
+    let world = World::new();
+    let member = |n: &str| Labels::from_pairs([("alertname", "Disk"), ("n", n)]);
+    let (ended, silent) = (member("1"), member("2"));
+    world.post(&ended, None).await;
+    world.post(&silent, None).await;
+    world.step(31).await;
+    world.end(&ended).await;
+    world.step(301).await;
+    let silence = Silence {
+        id: String::new(),
+        tenant: String::new(),
+        matchers: vec![Matcher::equal("n", "2")],
+        starts_at: world.now(),
+        ends_at: world.now().plus_ms(86_400_000),
+        updated_at: world.now(),
+        created_by: "me".to_owned(),
+        comment: "works".to_owned(),
+    };
+    world.alerting.set_silence(silence).await.unwrap();
+    world.step(301).await;
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let rows = world.store.scan(Table::Outbox, all, 100).unwrap();
+    assert_eq!(rows.len(), 1);
+    let body = decode_delivery(&rows[0].1).unwrap().body;
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["status"], "resolved");
+    assert_eq!(body["alerts"].as_array().unwrap().len(), 1);
+    assert_eq!(body["alerts"][0]["labels"]["n"], "1");
 }
 
 #[tokio::test]
