@@ -56,6 +56,8 @@ struct Run {
     says: [bool; 3],
     /// When a message was made, and what it said.
     told: Vec<(i64, Value)>,
+    /// When notifications were made, if there was something to tell.
+    looks: Vec<i64>,
 }
 
 impl Run {
@@ -70,6 +72,7 @@ impl Run {
             process,
             says: [true, true, false],
             told: Vec::new(),
+            looks: Vec::new(),
         }
     }
 
@@ -90,6 +93,7 @@ impl Run {
     async fn step(&mut self) {
         self.feed().await;
         self.process().step(STEP_SECS).await;
+        self.looks.push(self.process().now());
         self.take().await;
     }
 
@@ -129,6 +133,7 @@ impl Run {
                 self.process().rules().tick().await;
                 if !before_told {
                     self.process().stand_still(0).await;
+                    self.looks.push(self.process().now());
                 }
                 self.boot().await;
             }
@@ -184,8 +189,13 @@ impl Run {
             assert!(!is_known || end == ended, "{}", context());
         }
         assert!(!fires, "its end was never told\n{changes:#?}");
-        let was_told = !self.told.is_empty();
-        assert!(was_told || episodes.is_empty(), "{episodes:?}");
+        // What ends before anybody looks is not told.
+        let is_in = |at: &i64| {
+            let fires = |e: &&(i64, Option<i64>)| e.0 <= *at && e.1.is_none_or(|end| end > *at);
+            episodes.iter().any(|e| fires(&e))
+        };
+        let was_seen = self.looks.iter().any(is_in);
+        assert!(!self.told.is_empty() || !was_seen, "{episodes:?}");
     }
 }
 
@@ -291,6 +301,17 @@ async fn one_of_two_that_ends_tells_nobody_of_an_end() {
         assert_eq!(run.told.len(), 2, "{:#?}", run.told);
         run.check();
     }
+}
+
+#[tokio::test]
+async fn what_ends_before_anybody_looks_is_not_told() {
+    check(&[
+        Op::Drop(0),
+        Op::Kill { before_told: true },
+        Op::Drop(1),
+        Op::Reload,
+    ])
+    .await;
 }
 
 /// What a group that is left still records has not ended.
