@@ -130,10 +130,10 @@ impl Flusher<'_> {
         let unsent = pending.get(self.store, &prefix)?;
         let (mut delivered, outdated) = self.delivered(&prefix)?;
         ops.extend(outdated);
-        if integration.every.is_some()
+        if (integration.every.is_some() || group.is_digest(route))
             && let Some(told) = &mut delivered
         {
-            // It beats at each flush, however long the last one took to arrive.
+            // These keep to their hours, however long the last one took to arrive.
             told.sent_at = None;
         }
         let passes = |hold: Option<&Hold>, alert: &Alert| {
@@ -146,7 +146,11 @@ impl Flusher<'_> {
         let mut carried = unsent
             .as_ref()
             .map_or_else(Vec::new, |unsent| payload::resolved_in(&unsent.body));
-        carried.retain(|alert| passes(self.hour.hold(route, alert).as_ref(), alert));
+        carried.retain(|alert| match self.hour.hold(route, alert) {
+            // Its hour had come when the message was made.
+            Some(Hold::Flapping { .. }) => true,
+            hold => passes(hold.as_ref(), alert),
+        });
         let newest = [&before, &delivered].into_iter().flatten();
         let newest_at = newest.map(|told| told.at).max();
         let is_sayable = |told: &Told| self.is_sayable(told, group, &shown, integration);
