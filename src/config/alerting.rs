@@ -79,7 +79,7 @@ pub struct Alerting {
     /// The root of the routes.
     pub route: Option<RouteNode>,
     /// Who can be told, besides the destinations.
-    pub receivers: Vec<Receiver>,
+    pub receivers: Arc<[Receiver]>,
     /// Which alerts make others quiet.
     pub inhibit_rules: Vec<InhibitRule>,
     /// Named times.
@@ -108,7 +108,7 @@ impl Default for Alerting {
             global: AlertmanagerGlobal::default(),
             templates: Vec::new(),
             route: None,
-            receivers: Vec::new(),
+            receivers: Arc::default(),
             inhibit_rules: Vec::new(),
             time_intervals: Vec::new(),
             mute_time_intervals: Vec::new(),

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -31,7 +32,7 @@ pub struct Alertmanager {
     /// The root of the routes.
     pub route: Option<RouteNode>,
     /// Who can be told.
-    pub receivers: Vec<Receiver>,
+    pub receivers: Arc<[Receiver]>,
     /// Which alerts make others quiet.
     pub inhibit_rules: Vec<InhibitRule>,
     /// Named times.

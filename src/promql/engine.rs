@@ -179,7 +179,7 @@ impl Engine {
             Computed::String(_) => Vec::new(),
             Computed::Grid(grid) => grid_series(&grid.finish()?, steps),
         };
-        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         let value = Value::Matrix(series);
         distinct(&value)?;
         Ok(evaluator.output(value))

@@ -460,7 +460,7 @@ mod tests {
         })
         .unwrap();
         let mut seen = seen.into_inner().unwrap();
-        seen.sort_by(f64::total_cmp);
+        seen.sort_unstable_by(f64::total_cmp);
         assert_eq!(seen, (0..41).map(f64::from).collect::<Vec<_>>());
 
         let count = AtomicUsize::new(0);

@@ -315,7 +315,7 @@ impl Grouping<'_> {
             }
             groups[at].rows.push(i);
         }
-        groups.sort_by(|a, b| a.labels.cmp(&b.labels));
+        groups.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         groups
     }
 

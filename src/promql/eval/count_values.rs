@@ -53,7 +53,7 @@ pub(super) fn count_values(grid: &Grid, grouping: &Grouping<'_>, label: &str) ->
         }
     }
     let mut groups = counts.groups;
-    groups.sort_by(|a, b| a.0.cmp(&b.0));
+    groups.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let mut result = Grid::default();
     for (labels, counts) in groups {
         result.push(Cow::Owned(labels), 0, |cells| cells.extend(counts));

@@ -49,7 +49,7 @@ impl Evaluator<'_> {
             }
             // A quantile that varies is another series for each of its values.
             let mut values: Vec<f64> = q.values().to_vec();
-            values.sort_by(f64::total_cmp);
+            values.sort_unstable_by(f64::total_cmp);
             values.dedup_by_key(|v| v.to_bits());
             for value in values {
                 let mut one =

@@ -57,7 +57,7 @@ impl<T: Ord> Top<T> {
     pub(in crate::store) fn named(self, name: impl Fn(T) -> String) -> Vec<Count> {
         let kept = self.kept.into_iter();
         let mut all: Vec<Count> = kept.map(|Reverse((n, what))| (name(what), n)).collect();
-        all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        all.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all
     }
 }

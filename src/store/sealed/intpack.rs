@@ -225,25 +225,20 @@ const UNPACK: [Unpack; 56] = unpack_of!(
 );
 
 fn unpack_narrow<const WIDTH: usize>(packed: &[u8], reference: i64, out: &mut [i64]) {
-    let (groups, rest) = out.as_chunks_mut::<GROUP>();
+    let (groups, _) = out.as_chunks_mut::<GROUP>();
     // Groups with a word behind their last integer's first byte; the others are few.
     let whole = (packed.len().saturating_sub(WORD) / WIDTH).min(groups.len());
-    let (near, far) = groups.split_at_mut(whole);
-    for (group, at) in near.iter_mut().zip((0..).step_by(WIDTH)) {
+    for (group, at) in groups[..whole].iter_mut().zip((0..).step_by(WIDTH)) {
         unpack_group::<WIDTH>(&packed[at..], reference, group);
     }
     let mut padded = [0; 2 * (56 + WORD)];
     let left = packed.get(whole * WIDTH..).unwrap_or_default();
     padded[..left.len()].copy_from_slice(left);
-    let mut at = 0;
-    for group in far {
-        unpack_group::<WIDTH>(&padded[at..], reference, group);
-        at += WIDTH;
-    }
-    if !rest.is_empty() {
+    let far = out[whole * GROUP..].chunks_mut(GROUP);
+    for (some, at) in far.zip((0..).step_by(WIDTH)) {
         let mut group = [0; GROUP];
         unpack_group::<WIDTH>(&padded[at..], reference, &mut group);
-        rest.copy_from_slice(&group[..rest.len()]);
+        some.copy_from_slice(&group[..some.len()]);
     }
 }
 

@@ -73,7 +73,7 @@ pub(in crate::store) fn series(
         let labels = step.iter().filter_map(|id| index.labels(*id));
         found.extend(labels.map(native::shown));
     }
-    found.sort();
+    found.sort_unstable();
     found.dedup();
     found.truncate(limit);
     Ok(found)

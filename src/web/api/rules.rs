@@ -32,7 +32,7 @@ pub async fn rules(State(context): State<Context>, params: Params) -> Result<Res
         .into_iter()
         .filter_map(|group| filter.apply(group))
         .collect();
-    groups.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
+    groups.sort_unstable_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
     let (groups, next) = page.cut(groups)?;
     Ok(json::respond(json::success(&[], &[], |out| {
         let mut data = Object::new(out);

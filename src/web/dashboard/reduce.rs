@@ -30,7 +30,7 @@ fn quantile(samples: &[Sample], q: f64) -> Option<f64> {
         .map(|s| s.v)
         .filter(|v| !v.is_nan())
         .collect();
-    values.sort_by(f64::total_cmp);
+    values.sort_unstable_by(f64::total_cmp);
     let rank = q * (values.len().checked_sub(1)? as f64);
     let below = values
         .iter()
