@@ -13,16 +13,28 @@ use super::super::disk::{io_error, sync_dir};
 use super::super::{Error, sealed::Kind};
 use super::{DAY_MS, DayFile, Days, OpenFile, lock};
 
+/// What became of the files that are too old.
+pub(in crate::store) struct Expired {
+    pub(in crate::store) removed: usize,
+    /// Left where they are.
+    pub(in crate::store) needed: usize,
+}
+
 impl Days {
     /// Removes the files of days that ended before what `oldest_ms` says for their
-    /// kind; says how many. A power cut may bring the last of them back: they are
-    /// removed again then.
+    /// kind, but for those that are needed still. A power cut may bring the last of
+    /// them back: they are removed again then.
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub(in crate::store) fn expire(&self, oldest_ms: impl Fn(Kind) -> i64) -> Result<usize, Error> {
+    pub(in crate::store) fn expire(
+        &self,
+        oldest_ms: impl Fn(Kind) -> i64,
+        is_needed: impl FnMut(&Arc<DayFile>) -> bool,
+    ) -> Result<Expired, Error> {
         let mut old = self.all_kinds();
         old.retain(|day| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms(day.kind));
+        let (needed, old): (Vec<_>, Vec<_>) = old.into_iter().partition(is_needed);
         let mut unlinked = Vec::new();
         let done = old.iter().try_for_each(|day| {
             // As long as somebody has it open, its blocks stay.
@@ -36,7 +48,10 @@ impl Days {
             let thread = std::thread::Builder::new().name("store-expiry".to_owned());
             drop(thread.spawn(move || drop(unlinked)));
         }
-        done.map(|()| old.len())
+        done.map(|()| Expired {
+            removed: old.len(),
+            needed: needed.len(),
+        })
     }
 
     /// The file that leaves first when there is no room: the oldest with the finest

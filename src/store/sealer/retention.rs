@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use roaring::RoaringBitmap;
 
-use super::super::days::store_error;
+use super::super::days::{DayFile, store_error};
 use super::super::disk::disk_bytes;
 use super::super::writer::Job;
 use super::super::{Error, sealed};
@@ -44,8 +44,10 @@ impl Sealer {
             return Ok(fitted);
         }
         let oldest = |kind| now.minus_ms(self.roll_retention_ms(kind)).as_ms();
-        let expired = match shared.days.expire(oldest) {
-            Ok(expired) => expired,
+        // What its roll-ups have to be made of stays until they are there.
+        let is_needed = |day: &Arc<DayFile>| !day.kind.is_roll() && self.lacks_rolls(day.start_s);
+        let (expired, needed) = match shared.days.expire(oldest, is_needed) {
+            Ok(done) => (done.removed, done.needed),
             Err(err) => return Ok(Err(err)),
         };
         if expired > 0 {
@@ -55,7 +57,9 @@ impl Sealer {
                 .observe(ServiceName::OpsWorker, "expiry")
                 .observe(unlinked);
         }
-        self.expired_at_day = today;
+        if needed == 0 {
+            self.expired_at_day = today;
+        }
         if let Err(err) = self
             .find_trims(now)
             .and_then(|()| self.find_roll_trims(now))

@@ -103,6 +103,18 @@ impl Sealer {
         }
     }
 
+    /// Whether a day that is over wants roll-ups of a kind and has none that say what
+    /// its samples say.
+    pub(super) fn lacks_rolls(&self, start_s: u32) -> bool {
+        let end_ms = (i64::from(start_s) + i64::from(DAY_S)) * 1_000;
+        let now = self.shared.clock.now();
+        Kind::ROLLS.iter().any(|kind| {
+            let retention_ms = self.roll_retention_ms(*kind);
+            let is_wanted = retention_ms > 0 && end_ms > now.minus_ms(retention_ms).as_ms();
+            is_wanted && !self.shared.days.has_current_roll(start_s, *kind)
+        })
+    }
+
     /// The oldest rewritten day that is over and wants roll-ups of a kind.
     fn day_without_rolls(&self) -> Option<(u32, Kind)> {
         let days = &self.shared.days;

@@ -86,6 +86,37 @@ fn check_roll(store: &Store, start_s: u32, kind: Kind) {
 }
 
 #[tokio::test]
+async fn a_day_stays_beyond_its_retention_until_it_is_rolled_up() {
+    for wants_rolls in [true, false] {
+        let setup = Setup::new();
+        let mut options = match wants_rolls {
+            true => options(&setup),
+            false => setup.options(),
+        };
+        options.store.retention = Span::secs(5 * 86_400);
+        let store = setup.open_with(options);
+        added(&store, rows(T0 - 20 * HOUR, 4_000)).await;
+        store.seal_now().await.unwrap();
+        setup.clock.set(Timestamp::from_ms(T0 + 8 * DAY));
+        work(&store, |sealer, orders| {
+            assert!(matches!(sealer.expire(), Ok(Ok(()))));
+            assert!(matches!(sealer.rewrite(TODAY_S, orders), Ok(Ok(()))));
+            assert!(matches!(sealer.expire(), Ok(Ok(()))));
+            assert!(matches!(sealer.roll_all(orders), Ok(Ok(()))));
+            assert!(matches!(sealer.expire(), Ok(Ok(()))));
+        })
+        .await;
+        // The control: without roll-ups nothing is left.
+        let wanted: &[&str] = match wants_rolls {
+            true => &["roll1h-20231114.redb", "roll5m-20231114.redb"],
+            false => &[],
+        };
+        assert_eq!(names(&setup), wanted);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_day_that_is_over_is_rolled_up_and_again_after_late_samples() {
     let setup = Setup::new();
     let store = setup.open_with(options(&setup));
