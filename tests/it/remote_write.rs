@@ -30,7 +30,7 @@ const QUERIES: [&str; 9] = [
     "special",
     "histogram_quantile(0.9, latency_seconds_bucket)",
     "count by (__name__) ({job=\"self\"})",
-    "sum(prometheus_tsdb_head_series)",
+    "sum(prometheus_tsdb_head_series{job=\"self\"})",
 ];
 
 /// A target that counts its scrapes. It has no -0: the sender leaves out what equals 0.
