@@ -23,10 +23,9 @@ use std::time::Duration;
 use pulse::model::Timestamp;
 use pulse::promql::{Engine, Output, Value, parse};
 
+use crate::programs::same;
 use crate::promql_scripts::memory::Memory;
 use prometheus::{Answer, Prometheus, Series};
-
-const TOLERANCE: f64 = 1e-9;
 
 /// Fewer would mean that the file was not read to its end.
 const QUERIES_MIN: usize = 500;
@@ -173,15 +172,11 @@ fn disagreement(theirs: Answer, ours: Answer) -> Option<String> {
             return Some(format!("times of {labels:?}: {theirs:?}, ours {ours:?}"));
         }
         let mut pairs = theirs.iter().zip(ours);
-        let pair = pairs.find(|(a, b)| !equal(a.1, b.1))?;
+        let pair = pairs.find(|(a, b)| !same(a.1, b.1))?;
         Some(format!("{labels:?}: {:?}, ours {:?}", pair.0, pair.1))
     })
 }
 
 fn by_labels(series: Vec<Series>) -> BTreeMap<BTreeMap<String, String>, Vec<(i64, f64)>> {
     series.into_iter().collect()
-}
-
-fn equal(a: f64, b: f64) -> bool {
-    a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
 }

@@ -9,7 +9,7 @@ use pulse::model::{Histogram, HistogramSample, Timestamp};
 use serde_json::{Value, json};
 
 use crate::broker::free_port;
-use crate::programs::Prometheus;
+use crate::programs::{Prometheus, near};
 use crate::server::{Http, Server, eventually};
 
 const MINUTE: i64 = 60_000;
@@ -231,21 +231,4 @@ async fn a_real_prometheus_federates_them() {
         near(&theirs, &ours).then_some(())
     })
     .await;
-}
-
-/// Equal but for the last digits of numbers in texts.
-fn near(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b))
-        }
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|b| near(v, b)))
-        }
-        (Value::String(x), Value::String(y)) => match (x.parse::<f64>(), y.parse::<f64>()) {
-            (Ok(x), Ok(y)) => x == y || (x - y).abs() <= 1e-9 * x.abs().max(y.abs()),
-            _ => x == y,
-        },
-        (a, b) => a == b,
-    }
 }

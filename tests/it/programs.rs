@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::broker::{PATIENCE, free_port, program};
@@ -111,4 +112,41 @@ impl Prometheus {
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
+}
+
+/// Whether two servers answered alike: numbers in texts, which are values, to 1e-9,
+/// everything else exactly. The last digits depend on the order of the arithmetic.
+pub(crate) fn near(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|b| near(v, b)))
+        }
+        (Value::String(x), Value::String(y)) => match (x.parse(), y.parse()) {
+            (Ok(a), Ok(b)) => same(a, b),
+            _ => x == y,
+        },
+        (a, b) => a == b,
+    }
+}
+
+/// Equal to 1e-9 of the greater; special values only themselves.
+pub(crate) fn same(a: f64, b: f64) -> bool {
+    a == b || a.is_nan() && b.is_nan() || (a - b).abs() < 1e-9 * a.abs().max(b.abs())
+}
+
+#[test]
+fn special_values_are_near_to_themselves_only() {
+    let inf = f64::INFINITY;
+    assert!(same(f64::NAN, f64::NAN) && same(inf, inf) && same(1.0, 1.0 + 1e-12));
+    let others = [
+        (inf, 5.0),
+        (inf, -inf),
+        (f64::NAN, inf),
+        (0.0, 1e-300),
+        (1.0, 1.0 + 1e-8),
+    ];
+    assert!(others.iter().all(|(a, b)| !same(*a, *b) && !same(*b, *a)));
 }

@@ -471,7 +471,7 @@ fn equal(a: &Column, b: &Column) -> bool {
             let (a, b) = (*a, *b);
             a == b
                 || a.is_nan() && b.is_nan() && !is_stale_nan(b)
-                || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
+                || (a - b).abs() < TOLERANCE * a.abs().max(b.abs())
         }
         (a, b) => a.is_none() && b.is_none(),
     }
