@@ -149,7 +149,7 @@ fn rolled(store: &Store, query: &str, step: u64) -> Result<Whole, Box<dyn std::e
         .collect())
 }
 
-fn copy(from: &Path) -> tempfile::TempDir {
+pub(super) fn copy(from: &Path) -> tempfile::TempDir {
     let to = memory_dir();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

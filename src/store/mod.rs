@@ -257,8 +257,6 @@ impl Store {
         let l0_cache = options.store.l0_cache.as_usize();
         let days = Days::open_whole(dir, Arc::clone(&backends), l0_cache, read_only)?;
         let coverage = days.coverage()?;
-        let aside = i64::try_from(days.damaged()).unwrap_or(i64::MAX);
-        metrics.store.quarantined.set(aside);
         refuse_days_alone(dir, &days)?;
         let (hot, meta) = if read_only {
             Hot::open_existing(dir, Arc::clone(&backends), cache)?
@@ -274,6 +272,11 @@ impl Store {
         let replayed = hot::caught(hot.path(), || {
             replay::replay(&db, appended, meta, &coverage, &metrics).map_err(fail)
         })?;
+        if !read_only {
+            keep_logs(dir, &log, &replayed.lost);
+        }
+        let aside = i64::try_from(days.damaged()).unwrap_or(i64::MAX);
+        metrics.store.quarantined.set(aside);
         let appended = i64::try_from(log.bytes()).unwrap_or(i64::MAX);
         metrics.store.wal_bytes.add(appended);
         let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;
@@ -685,6 +688,24 @@ impl<'a> Caller<'a> {
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
         self.0.callers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Keeps the log files that have damaged records, before they are used again.
+fn keep_logs(dir: &Path, log: &Appended, lost: &[replay::Lost]) {
+    let held = log.hold();
+    for lost in lost {
+        let mut files: Vec<PathBuf> = lost.places.iter().map(|(path, _)| path.clone()).collect();
+        if lost.damaged > files.len() as u64 {
+            files.extend(held.files_of(lost.first, lost.last));
+        }
+        files.sort_unstable();
+        files.dedup();
+        for path in files {
+            if let Err(err) = days::quarantine::keep_log(dir, &path, lost.times) {
+                tracing::error!(path = %path.display(), error = %disk::causes(&err), "cannot keep");
+            }
+        }
     }
 }
 

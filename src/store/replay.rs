@@ -2,6 +2,7 @@
 //! code that took the samples in. Memory is that of the running store. The rows are
 //! taken in by several threads, see [`share`].
 
+mod lost;
 mod share;
 
 use std::sync::{Mutex, PoisonError};
@@ -18,7 +19,13 @@ use super::parts::Parts;
 use super::tables::{Meta, SERIES, SYMBOLS, WAL};
 use super::wal::{Record, Unreadable};
 use crate::telemetry::Metrics;
+pub(super) use lost::Lost;
+use lost::Watch;
 use share::{Shares, Target};
+
+/// Of the commits that begin with a reset, so many apart are remembered: the log can be
+/// cut there.
+const RESETS_APART: u64 = 64;
 
 /// What the start found.
 #[derive(Default)]
@@ -38,8 +45,8 @@ pub(super) struct Replayed {
     pub(super) first: u64,
     /// Bytes of the log in `hot.redb`.
     pub(super) bytes: u64,
-    /// A record was damaged: rows up to the next reset cannot be decoded.
-    broken: bool,
+    /// What of the log cannot be read.
+    pub(super) lost: Vec<Lost>,
 }
 
 /// Why the log cannot be read.
@@ -49,7 +56,7 @@ pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// # Errors
 /// When redb cannot read, or a newer version wrote the log. A damaged record is
-/// counted and left out, with what depends on it.
+/// counted, told and left out, with what depends on it.
 pub(super) fn replay(
     db: &Database,
     mut appended: appended::Reader,
@@ -73,12 +80,22 @@ pub(super) fn replay(
     let (catalog, log, taken) = std::thread::scope(|scope| {
         let catalog = scope.spawn(|| read_catalog(db, meta, metrics));
         let mut shares = Shares::start(scope, &target, share::threads());
-        let log = replayed.read_logs(db, &mut appended, &mut shares, metrics);
+        let mut watch = Watch::new(sealed.max_t);
+        let log = replayed.read_logs(db, &mut appended, &mut watch, &mut shares, metrics);
+        let broken = appended.take_broken();
+        if let Some(torn) = broken.iter().map(|broken| broken.seq).max() {
+            // Each commit begins when the one before it is durable.
+            watch.missing(replayed.seq + 1, torn);
+        }
+        replayed.lost = watch.finish(&broken);
         let taken = shares.finish();
         (catalog.join(), log, taken)
     });
     replayed.index = catalog.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     log?;
+    for lost in &replayed.lost {
+        lost.tell(metrics);
+    }
     replayed.head = target.head;
     // A number whose series is lost is not given again, as its samples are still there.
     let mut last_ref = 0;
@@ -135,6 +152,7 @@ impl Replayed {
         &mut self,
         db: &Database,
         appended: &mut appended::Reader,
+        watch: &mut Watch,
         shares: &mut Shares<'_>,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
@@ -152,8 +170,8 @@ impl Replayed {
             let (key, piece) = row?;
             let (seq, _) = key.value();
             if let Some(done) = current.filter(|current| *current != seq) {
-                self.read_appended(appended, done, shares, metrics)?;
-                self.read_record(done, &record, shares, metrics)?;
+                self.read_appended(appended, done, watch, shares, metrics)?;
+                self.read_record(done, &record, watch, shares, metrics)?;
                 record.clear();
             }
             current = Some(seq);
@@ -161,10 +179,10 @@ impl Replayed {
             self.bytes += piece.value().len() as u64;
         }
         if let Some(last) = current {
-            self.read_appended(appended, last, shares, metrics)?;
-            self.read_record(last, &record, shares, metrics)?;
+            self.read_appended(appended, last, watch, shares, metrics)?;
+            self.read_record(last, &record, watch, shares, metrics)?;
         }
-        self.read_appended(appended, u64::MAX, shares, metrics)?;
+        self.read_appended(appended, u64::MAX, watch, shares, metrics)?;
         // How far the appended log reaches shows only now.
         show(&at.last, self.seq);
         Ok(())
@@ -175,11 +193,12 @@ impl Replayed {
         &mut self,
         appended: &mut appended::Reader,
         limit: u64,
+        watch: &mut Watch,
         shares: &mut Shares<'_>,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
         while let Some((seq, record)) = appended.next_up_to(limit)? {
-            self.read_record(seq, record, shares, metrics)?;
+            self.read_record(seq, record, watch, shares, metrics)?;
         }
         Ok(())
     }
@@ -188,6 +207,7 @@ impl Replayed {
         &mut self,
         seq: u64,
         bytes: &[u8],
+        watch: &mut Watch,
         shares: &mut Shares<'_>,
         metrics: &Metrics,
     ) -> Result<(), Failure> {
@@ -195,36 +215,26 @@ impl Replayed {
             // Both logs have it.
             return Ok(());
         }
-        if seq > self.seq + 1 {
-            self.broken = true;
-            metrics.store.checksum_failures.inc();
-            let (first, last) = (self.seq + 1, seq - 1);
-            tracing::error!(first, last, "log records are missing or damaged");
-        }
+        watch.missing(self.seq + 1, seq);
         self.seq = seq;
         show(&metrics.store.replay_at.current, seq);
         match Record::parse(bytes) {
             Ok(record) => {
                 self.sequence = self.sequence.max(record.sequence);
                 if record.resets {
-                    self.resets += 1;
-                    self.reset_seqs.push(seq);
-                    self.broken = false;
+                    self.resets = self.resets.wrapping_add(1);
+                    let before = self.reset_seqs.last();
+                    if before.is_none_or(|before| seq - before >= RESETS_APART) {
+                        self.reset_seqs.push(seq);
+                    }
                 }
-                if !self.broken {
+                if watch.reads(seq, &record, bytes) {
                     shares.push(seq, self.resets, bytes);
-                    return Ok(());
                 }
             }
-            Err(Unreadable::Damaged) => {}
+            Err(Unreadable::Damaged) => watch.missing(seq, seq + 1),
             Err(newer) => return Err(newer.into()),
         }
-        self.broken = true;
-        metrics.store.checksum_failures.inc();
-        tracing::error!(
-            commit_seq = seq,
-            "damaged log record, its samples are left out"
-        );
         Ok(())
     }
 }

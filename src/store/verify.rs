@@ -170,6 +170,10 @@ impl Checked {
             there.insert(seq);
         }
         let mut broken = records.take_broken();
+        // Behind the last whole record one may be cut off: with its number all before it
+        // were there.
+        let torn = broken.iter().map(|broken| broken.seq).max();
+        let last = torn.map_or(last, |torn| last.max(torn - 1));
         let mut missing = RoaringTreemap::from_iter(sealed + 1..=last);
         missing -= there;
         broken.retain(|broken| missing.contains(broken.seq));

@@ -128,7 +128,8 @@ impl Builder {
         assert!(self.is_empty(), "BUG: reset in the middle of a record");
         if !self.resets {
             self.resets = true;
-            self.reset += 1;
+            // A series that was quiet for four billion resets has no state any more.
+            self.reset = self.reset.wrapping_add(1);
         }
     }
 
@@ -407,6 +408,11 @@ fn lanes_of<T>(there: u8, all: &mut [T; LANES]) -> impl Iterator<Item = (usize, 
 }
 
 impl Rows<'_> {
+    /// How many rows were not read yet.
+    pub(super) fn count(&self) -> u64 {
+        self.left
+    }
+
     /// The next row's head; `Ok(None)` after the last one.
     pub(super) fn head(&mut self) -> Result<Option<RowHead>, Unreadable> {
         if self.left == 0 {

@@ -17,6 +17,7 @@
 //! appended record is written again in any case, to the same place.
 
 mod commit;
+mod reset;
 mod volatile;
 
 use std::collections::VecDeque;
@@ -55,9 +56,12 @@ const CROWD_WAIT: Duration = Duration::from_millis(8);
 /// Series that leave the index while its readers wait.
 const FORGET_STEP: usize = 100;
 
-/// All value coders start anew after this time, so that a damaged record costs
-/// the log behind it no more than that.
+/// After this time the value coders start anew at a place where the log can be cut.
 const RESET_AFTER: Duration = Duration::from_secs(300);
+
+/// So many records at most lean on each other, the first one included: a damaged one
+/// costs no more than these. See the module head of [`reset`].
+pub(super) const LEANING_MAX: u32 = 16;
 
 /// Something for the writer to do.
 pub(super) enum Job {
@@ -149,6 +153,7 @@ pub(super) struct Writer {
     bytes_max: usize,
     record: Vec<u8>,
     last_reset: Instant,
+    leaning: reset::Leaning,
     keeper: Keeper,
     wear: Wear,
 }
@@ -190,6 +195,7 @@ impl Writer {
             bytes_max: RECORD_BYTES_MAX.min(quarter).max(1),
             record: Vec::new(),
             last_reset: Instant::now(),
+            leaning: reset::Leaning::default(),
             keeper: Keeper::default(),
             wear: Wear::new(write_budget, written, Instant::now()),
         })
@@ -267,15 +273,6 @@ impl Writer {
             Job::Close => return false,
         }
         true
-    }
-
-    /// Makes the next record one that the log can be cut at.
-    fn start_anew(&mut self) {
-        self.last_reset = Instant::now();
-        self.intake.start_anew();
-        if self.resets.back() != Some(&self.seq) {
-            self.resets.push_back(self.seq);
-        }
     }
 
     /// All samples up to the last commit are in the parts that go away; those of

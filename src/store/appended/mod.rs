@@ -15,14 +15,17 @@
 //!
 //! What is not whole is no record ([`frame`]). At the end of the log that is a commit
 //! that was never acknowledged. Anywhere else a number is missing, as numbers have no
-//! gaps over both logs: then replay says so and leaves samples out up to the next
-//! reset, as with a damaged record in redb. A last record that is damaged while
-//! nothing follows it looks like one that was cut off.
+//! gaps over both logs: then replay says so, keeps a copy of the file in quarantine, and
+//! leaves samples out up to the next record that leans on none, as with a damaged record
+//! in redb. A last record that is damaged while nothing follows it looks like one that
+//! was cut off; of two, the first one was there, as the next commit began behind it.
 //!
 //! Owns the files `hot-NN.log`; only the writer thread writes them. It must never
 //! say that a record is there before its sync came back, or write over a record
 //! that is not sealed.
 
+#[cfg(test)]
+mod flips;
 mod frame;
 mod read;
 #[cfg(test)]

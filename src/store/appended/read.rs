@@ -28,6 +28,15 @@ impl Held {
         let files = files.filter(|(at, file)| *at == last || file.last >= from);
         Reader::new(files.map(|(_, file)| file.clone()).collect(), from)
     }
+
+    /// The files that had the records of these commits, as far as they were appended.
+    pub(in crate::store) fn files_of(&self, first: u64, last: u64) -> Vec<PathBuf> {
+        let newest = self.files.last().map(|file| file.life);
+        let had =
+            |file: &&Open| file.life <= last && (file.last >= first || Some(file.life) == newest);
+        let files = self.files.iter().filter(had);
+        files.map(|file| file.path.clone()).collect()
+    }
 }
 
 /// A file to be read.

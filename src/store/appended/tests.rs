@@ -128,7 +128,7 @@ async fn a_torn_end_is_no_record_and_a_damaged_middle_is_told_and_left_out() {
     assert_eq!(found(&store), (0..9).chain([50]).collect::<Vec<_>>());
     close(store).await;
 
-    // One in the middle: those behind it lean on it. Its head is damaged or its body.
+    // One in the middle: small ones do not lean on it. Its head is damaged or its body.
     for offset in [42, 20] {
         std::fs::write(path, &whole).unwrap();
         let at = place_of(path, 5);
@@ -141,14 +141,23 @@ async fn a_torn_end_is_no_record_and_a_damaged_middle_is_told_and_left_out() {
         );
         assert_eq!(faults[0].offset, (offset == 42).then_some(at));
         let store = open(dir.path());
-        assert_eq!(found(&store), (0..4).collect::<Vec<_>>());
-        assert!(failures(&store) > 0);
-        // The store began with a reset: what comes now does not lean on it.
+        assert_eq!(found(&store), (0..4).chain(5..10).collect::<Vec<_>>());
+        assert_eq!(failures(&store), 1);
+        // A copy is kept, once; the log goes on.
+        let kept = dir.path().join("quarantine/salvaged");
+        let name = format!("hot-00.log.{}..{}", T0 + 3_000, T0 + 5_000);
+        assert_eq!(
+            std::fs::read(kept.join(&name)).unwrap(),
+            std::fs::read(path).unwrap()
+        );
+        assert_eq!(store.shared.metrics.store.quarantined.get(), 1);
         write(&store, 60).await;
         close(store).await;
         let store = open(dir.path());
-        assert_eq!(found(&store), (0..4).chain([60]).collect::<Vec<_>>());
+        let rest = (0..4).chain(5..10).chain([60]);
+        assert_eq!(found(&store), rest.collect::<Vec<_>>());
         close(store).await;
+        std::fs::remove_dir_all(dir.path().join("quarantine")).unwrap();
     }
 }
 

@@ -8,7 +8,8 @@
 //! On a read-only start it stays where it is, and the same is said of its day.
 //!
 //! A file in which a reader finds a damaged part later is rewritten without that
-//! part; it is kept in `quarantine/salvaged/`, and its day goes on serving.
+//! part; it is kept in `quarantine/salvaged/`, and its day goes on serving. So is a copy
+//! of a log with damaged records: its name says about which times they were.
 
 use std::path::{Path, PathBuf};
 
@@ -102,6 +103,30 @@ pub(super) fn keep(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
         .and_then(|()| sync_dir(&folder))
         .map_err(|err| io_error("keep", path, err))?;
     Ok(to)
+}
+
+/// Keeps a log file of which records of about these times (ms) are lost: a copy, as the
+/// file itself is used again. One that was kept with these times before stays.
+///
+/// # Errors
+/// When it cannot be kept.
+pub(in crate::store) fn keep_log(
+    dir: &Path,
+    path: &Path,
+    (from, to): (i64, i64),
+) -> Result<(), Error> {
+    let folder = dir.join(FOLDER).join(SALVAGED);
+    std::fs::create_dir_all(&folder).map_err(|err| io_error("create", &folder, err))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let to = folder.join(format!("{name}.{from}..{to}"));
+    if to.exists() {
+        return Ok(());
+    }
+    tracing::warn!(path = %to.display(), "a copy of a damaged log is kept");
+    std::fs::copy(path, &to)
+        .and_then(|_| std::fs::File::open(&to)?.sync_all())
+        .and_then(|()| sync_dir(&folder))
+        .map_err(|err| io_error("keep", path, err))
 }
 
 /// A name in a folder that is free: the file's own, or with a number behind it.

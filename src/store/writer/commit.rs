@@ -13,7 +13,7 @@ use super::super::space::is_full;
 use super::super::tables::{self, Meta, has_commit};
 use super::super::transaction::{self, Bounds, Change, Evicted};
 use super::super::{Error, Table};
-use super::{RESET_AFTER, Writer};
+use super::Writer;
 use crate::telemetry::metrics::ServiceName;
 
 /// The waits between attempts at a disk that refuses.
@@ -281,12 +281,11 @@ impl Writer {
         for reply in self.sealer.drain(..) {
             reply.send(()).unwrap_or_default();
         }
+        let rows = self.intake.log_rows();
         self.intake.clear();
         self.seq += 1;
         self.take_up_unsaved();
-        if self.last_reset.elapsed() >= RESET_AFTER {
-            self.start_anew();
-        }
+        self.bound_leaning(rows);
         if self.has_records_to_cut() {
             self.due_within(CUT_PAUSE);
         }

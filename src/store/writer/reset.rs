@@ -1,0 +1,107 @@
+//! When the value coders of the log start anew.
+//!
+//! A value is written as the difference from the one before it in its series, so behind
+//! a damaged record values are unknown until the coders start anew. They do so
+//!
+//! - with every record, while records are small: each takes a page of the disk anyway,
+//!   and whole values fit in;
+//! - else with every [`LEANING_MAX`]th one.
+//!
+//! So a flipped bit costs the records of one such run at most, and one record of a quiet
+//! store. What that costs in bytes is measured, see `benches/results/log-resets.txt`.
+
+use std::time::Instant;
+
+use super::{LEANING_MAX, RESET_AFTER, Writer};
+
+/// A record that leans on others is small up to here: with whole values it would still
+/// be about a page.
+const SMALL_BYTES: usize = 1_000;
+
+/// A record that leans on none is small as long as it fits in a page.
+const PAGE_BYTES: usize = 4_000;
+
+/// After so many small records in a row the next one is expected to be small too.
+const SMALL_IN_A_ROW: u32 = 3;
+
+/// How the last records lean on each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaning {
+    /// Records with rows since the coders started anew.
+    records: u32,
+    /// The small ones among the last, without one that was not between them.
+    small: u32,
+}
+
+impl Default for Leaning {
+    /// That of a start: the first small record is enough.
+    fn default() -> Leaning {
+        Leaning {
+            records: 0,
+            small: SMALL_IN_A_ROW - 1,
+        }
+    }
+}
+
+impl Leaning {
+    /// Counts a record of so many bytes; says whether the next one starts anew.
+    fn count(&mut self, bytes: usize) -> bool {
+        self.records += 1;
+        let is_small = bytes <= [SMALL_BYTES, PAGE_BYTES][usize::from(self.records == 1)];
+        self.small = if is_small { self.small + 1 } else { 0 };
+        self.records >= LEANING_MAX || self.small >= SMALL_IN_A_ROW
+    }
+}
+
+impl Writer {
+    /// Makes the next record one that the log can be cut at.
+    pub(super) fn start_anew(&mut self) {
+        self.last_reset = Instant::now();
+        self.leaning.records = 0;
+        self.intake.start_anew();
+        if self.resets.back() != Some(&self.seq) {
+            self.resets.push_back(self.seq);
+        }
+    }
+
+    /// After a record with so many rows: makes the next one lean on none before it, if
+    /// enough do. Not every such record is remembered as a place to cut at.
+    pub(super) fn bound_leaning(&mut self, rows: usize) {
+        let is_due = rows > 0 && self.leaning.count(self.record.len());
+        if self.last_reset.elapsed() >= RESET_AFTER {
+            self.start_anew();
+        } else if is_due {
+            self.leaning.records = 0;
+            self.intake.start_anew();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of these records are followed by one that starts anew.
+    fn check(bytes: &[usize], want: &[usize]) {
+        let mut leaning = Leaning::default();
+        let mut resets = Vec::new();
+        for (at, bytes) in bytes.iter().enumerate() {
+            if leaning.count(*bytes) {
+                leaning.records = 0;
+                resets.push(at);
+            }
+        }
+        assert_eq!(resets, want, "{bytes:?}");
+    }
+
+    #[test]
+    fn small_records_lean_on_none_and_others_on_few() {
+        check(&[100; 6], &[0, 1, 2, 3, 4, 5]);
+        check(&[50_000, 100, 100, 100, 100], &[3, 4]);
+        // Whole values take more, up to a page.
+        check(&[900, 3_900, 3_900, 4_100, 900, 900, 900], &[0, 1, 2, 6]);
+        check(&[50_000; 40], &[15, 31]);
+        // Small ones between large ones: those would pay for it.
+        check(&[100, 50_000].repeat(16), &[0, 16]);
+    }
+}
