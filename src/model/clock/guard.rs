@@ -12,6 +12,10 @@
 //! a day of running, [`Guard::bounds`] still starts at the time before the step;
 //! a clock that comes back within that day has done no harm, and is believed.
 //!
+//! So is every shorter step forward that is taken back within a day, or within an
+//! hour of the moment a time server confirmed it: two hours ahead for three seconds
+//! cost those three seconds, also when the process is killed in between.
+//!
 //! It must never wait, and costs two reads of the kernel's clocks while all is well.
 
 use std::collections::VecDeque;
@@ -45,6 +49,12 @@ const PROVE_ABOVE_MS: i64 = DAY_MS;
 /// How long the program has to run until an unconfirmed step counts as proven.
 const PROVE_MS: i64 = DAY_MS;
 
+/// How long a step forward may be taken back: while nobody confirmed it, ..
+const RETURN_MS: i64 = DAY_MS;
+
+/// .. and once a time server did, for servers are wrong now and then.
+const RETURN_CONFIRMED_MS: i64 = HOUR_MS;
+
 /// How often the time server's mark is looked for while it matters.
 const ASK_EVERY_MS: i64 = 1_000;
 
@@ -77,6 +87,12 @@ pub struct Saved {
     pub unproven_ms: i64,
     /// See [`Clock::steps_back`].
     pub steps_back: u32,
+    /// What the time would be without a step forward that may yet be taken back.
+    #[serde(default)]
+    pub before: Option<Timestamp>,
+    /// For how long that may be, in ms.
+    #[serde(default)]
+    pub return_ms: i64,
 }
 
 impl Saved {
@@ -87,6 +103,8 @@ impl Saved {
             floor: now,
             unproven_ms: 0,
             steps_back: 0,
+            before: None,
+            return_ms: 0,
         }
     }
 }
@@ -115,6 +133,8 @@ struct State {
     floor_offset: i64,
     /// When a step forward is proven, by the monotonic clock.
     proven_at: Option<i64>,
+    /// From where the last steps forward came.
+    before: Option<Before>,
     /// Whether a time was ever given out that was right.
     is_anchored: bool,
     asked_at: i64,
@@ -122,6 +142,15 @@ struct State {
     steps_back: u32,
     jumps: VecDeque<Jump>,
     jumps_total: u64,
+}
+
+/// The time as it was before a step forward that may be taken back.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    /// Gives that time.
+    offset: i64,
+    /// Until when, by the monotonic clock.
+    until: i64,
 }
 
 impl Guard {
@@ -142,6 +171,7 @@ impl Guard {
                 wall_offset,
                 floor_offset: offset,
                 proven_at: None,
+                before: None,
                 is_anchored: false,
                 asked_at: i64::MIN,
                 stepped_ms: 0,
@@ -226,6 +256,12 @@ impl Guard {
             floor: Timestamp::from_ms(reading.monotonic + state.floor_offset),
             unproven_ms: state.proven_at.map_or(0, |at| at - reading.monotonic),
             steps_back: state.steps_back,
+            before: state
+                .before
+                .map(|before| Timestamp::from_ms(reading.monotonic + before.offset)),
+            return_ms: state
+                .before
+                .map_or(0, |before| before.until - reading.monotonic),
         }
     }
 
@@ -241,6 +277,10 @@ impl Guard {
         state.offset = line - reading.monotonic;
         state.floor_offset = floor - reading.monotonic;
         state.proven_at = (floor < line).then(|| reading.monotonic + saved.unproven_ms);
+        state.before = saved.before.map(|before| Before {
+            offset: before.as_ms().min(line) - reading.monotonic,
+            until: reading.monotonic + saved.return_ms,
+        });
         state.steps_back = saved.steps_back;
         state.asked_at = i64::MIN;
         self.judge(&mut state, reading);
@@ -262,7 +302,9 @@ impl Guard {
         let by = wall_offset - state.wall_offset;
         let has_jumped = by.abs() >= JUMP_MIN_MS;
         let asks = has_jumped || state.asked_at.saturating_add(ASK_EVERY_MS) <= reading.monotonic;
-        let matters = has_jumped || !state.is_trusted || state.proven_at.is_some();
+        state.before = state.before.filter(|b| reading.monotonic < b.until);
+        let is_open = state.proven_at.is_some() || state.before.is_some();
+        let matters = has_jumped || !state.is_trusted || is_open;
         let is_confirmed = matters && (self.trusts_all || (asks && self.ask(state, reading)));
         if has_jumped || !state.is_trusted {
             let is_trusted = is_confirmed || self.is_sane(state, reading);
@@ -273,6 +315,9 @@ impl Guard {
         if is_confirmed || state.proven_at.is_some_and(|at| at <= reading.monotonic) {
             state.proven_at = None;
             state.floor_offset = state.offset;
+        }
+        if is_confirmed && let Some(before) = &mut state.before {
+            before.until = before.until.min(reading.monotonic + RETURN_CONFIRMED_MS);
         }
         self.is_trusted.store(state.is_trusted, Ordering::Release);
         self.wall_offset.store(state.wall_offset, Ordering::Release);
@@ -286,7 +331,8 @@ impl Guard {
     /// Whether the machine's clock may be right, as far as we can tell.
     fn is_sane(&self, state: &State, reading: Reading) -> bool {
         let line = reading.monotonic + state.offset;
-        let floor = line.min(reading.monotonic + state.floor_offset);
+        let before = state.before.map_or(state.offset, |before| before.offset);
+        let floor = line.min(reading.monotonic + state.floor_offset.min(before));
         let sane = floor - BACK_MAX_MS..=line.saturating_add(state.ahead_max());
         reading.wall >= self.build_ms && sane.contains(&reading.wall)
     }
@@ -317,11 +363,29 @@ impl State {
         let mut followed = 0;
         if is_trusted {
             followed = wall_offset - self.offset;
+            self.keep_before(reading, followed);
             self.offset = wall_offset;
             self.keep_floor(reading, followed);
             self.is_anchored = true;
         }
         self.note(reading, by, followed);
+    }
+
+    /// The time before the first of some steps forward, until they are taken back.
+    fn keep_before(&mut self, reading: Reading, followed: i64) {
+        match self.before {
+            Some(before) if followed < 0 => {
+                let is_back = self.offset + followed <= before.offset + BACK_MAX_MS;
+                self.before = self.before.filter(|_| !is_back);
+            }
+            None if followed >= JUMP_MIN_MS && self.is_anchored => {
+                self.before = Some(Before {
+                    offset: self.offset,
+                    until: reading.monotonic + RETURN_MS,
+                });
+            }
+            _ => {}
+        }
     }
 
     /// The floor stays where it is while a step forward is not proven.

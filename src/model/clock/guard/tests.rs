@@ -149,6 +149,99 @@ fn a_long_step_forward_that_is_taken_back_is_forgiven() {
 }
 
 #[test]
+fn a_short_step_forward_that_is_taken_back_costs_only_its_length() {
+    let machine = Machine::boot(T0, Some(T0));
+    for _ in 0..5 {
+        let before = machine.clock.wall().as_ms();
+        machine.hands.set(at(before + 2 * HOUR_MS));
+        machine.check(before + 2 * HOUR_MS, true);
+        machine.pass(3_000);
+        machine.hands.set(at(before + 3_000));
+        machine.check(before + 3_000, true);
+        machine.check_bounds(before + 3_000, before + 3_000);
+        machine.pass(60_000);
+    }
+    assert_eq!(machine.clock.stepped_ms(), 0);
+    assert_eq!((machine.clock.jumps().0, machine.clock.steps_back()), (10, 5));
+}
+
+#[test]
+fn steps_forward_one_after_the_other_are_taken_back_at_once_or_one_by_one() {
+    for way in [&[0][..], &[2, 0], &[3, 1, 0]] {
+        let machine = Machine::boot(T0, Some(T0));
+        for hours in [2, 3, 5] {
+            machine.hands.set(at(T0 + hours * HOUR_MS));
+            machine.check(T0 + hours * HOUR_MS, true);
+        }
+        for hours in way {
+            machine.hands.set(at(T0 + hours * HOUR_MS));
+            machine.check(T0 + hours * HOUR_MS, true);
+        }
+        // It was taken back: six hours are too much again.
+        machine.hands.set(at(T0 - 6 * HOUR_MS));
+        machine.check(T0, false);
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_while_the_clock_is_ahead_comes_back() {
+    let machine = Machine::boot(T0, Some(T0));
+    machine.hands.set(at(T0 + 2 * HOUR_MS));
+    machine.check(T0 + 2 * HOUR_MS, true);
+    let saved = machine.clock.save();
+    let right = Machine::boot_after(T0 + 10_000, saved);
+    right.check(T0 + 10_000, true);
+    // The next start while the clock is still ahead, and only then is it set right.
+    let ahead = Machine::boot_after(T0 + 2 * HOUR_MS + 10_000, saved);
+    ahead.check(T0 + 2 * HOUR_MS + 10_000, true);
+    ahead.hands.set(at(T0 + 20_000));
+    ahead.check(T0 + 20_000, true);
+}
+
+#[test]
+fn a_step_forward_becomes_the_time_after_a_day_or_an_hour_after_it_was_confirmed() {
+    for (is_confirmed, wait) in [(false, DAY_MS), (true, HOUR_MS)] {
+        for (passed, is_forgiven) in [(wait - 1, true), (wait, false)] {
+            let machine = Machine::boot(T0, Some(T0));
+            machine.hands.set_synchronised(is_confirmed);
+            machine.hands.set(at(T0 + 2 * HOUR_MS));
+            machine.check(T0 + 2 * HOUR_MS, true);
+            machine.hands.set_synchronised(false);
+            machine.pass(passed);
+            machine.hands.set(at(T0 + passed));
+            let line = T0 + passed + if is_forgiven { 0 } else { 2 * HOUR_MS };
+            machine.check(line, is_forgiven);
+        }
+    }
+}
+
+#[test]
+fn a_box_that_is_off_every_night_takes_no_step_back_of_days() {
+    let mut saved = Some(Saved::at(at(T0)));
+    let mut wall = T0;
+    for _ in 0..10 {
+        wall += 10 * HOUR_MS;
+        let machine = Machine::boot_after(wall, saved);
+        machine.check(wall, true);
+        for _ in 0..14 {
+            machine.pass(HOUR_MS);
+            wall += HOUR_MS;
+            machine.check(wall, true);
+        }
+        saved = machine.clock.save();
+    }
+    let machine = Machine::boot_after(wall - 3 * DAY_MS, saved);
+    machine.check(wall, false);
+}
+
+#[test]
+fn a_row_of_an_older_version_is_read() {
+    let row = r#"{"now":5,"floor":4,"unproven_ms":3,"steps_back":2}"#;
+    let saved: Saved = serde_json::from_str(row).unwrap();
+    assert_eq!((saved.now, saved.before), (at(5), None));
+}
+
+#[test]
 fn a_restart_remembers_what_is_not_proven() {
     let machine = Machine::boot(T0, Some(T0));
     machine.hands.set(at(T0 + 60 * DAY_MS));
@@ -192,6 +285,29 @@ fn who_trusts_all_follows_all() {
 }
 
 proptest::proptest! {
+    /// However far ahead the clock is meanwhile: once it is right, it is believed.
+    #[test]
+    fn a_clock_that_comes_back_within_a_day_is_believed(
+        steps in proptest::collection::vec((-6 * HOUR_MS..400 * DAY_MS, 0_i64..HOUR_MS, 0..3), 1..20)
+    ) {
+        let mut machine = Machine::boot(T0, Some(T0));
+        let mut right = T0;
+        for (by, ms, then) in steps {
+            machine.hands.set(at(right + by));
+            machine.pass(ms);
+            let _ = machine.clock.now();
+            right += ms;
+            match then {
+                0 => machine.hands.set(at(right)),
+                // Killed, and the next start finds the right time.
+                1 => machine = Machine::boot_after(right, machine.clock.save()),
+                _ => continue,
+            }
+            proptest::prop_assert_eq!(machine.clock.now(), at(right));
+            proptest::prop_assert!(machine.clock.is_trusted());
+        }
+    }
+
     /// Whatever the machine's clock does within a day, nothing gets much older.
     #[test]
     fn no_jumps_age_anything_within_a_day(
