@@ -1,4 +1,5 @@
 //! Rules while the store takes no samples: the disk is full, or refuses transactions.
+//! And rules after the clock stepped forward, which leaves all samples behind.
 //!
 //! Queries still see what is in the store, but nothing new comes in. Two things follow.
 //! What a rule does not find any more may only be late, so nothing resolves until
@@ -33,8 +34,10 @@ pub(super) struct Sight {
 
 #[derive(Default)]
 struct State {
-    /// When the store last took no samples.
+    /// When the store last took no samples, or the clock stepped forward.
     last_blind: Option<Timestamp>,
+    /// How far the clock was stepped when we looked last.
+    stepped_ms: Option<i64>,
     gathered_at: Option<Timestamp>,
     own: Arc<Memory>,
 }
@@ -50,10 +53,11 @@ impl Sight {
     }
 
     /// Whether samples may be missing that will still come: `Some` with our own
-    /// metrics. Gathers them, so call it off the runtime. `instance` is the label.
+    /// metrics. Gathers them, so call it off the runtime. `instance` is the label, and
+    /// `stepped_ms` what [`crate::model::Clock::stepped_ms`] says.
     pub(super) fn blind(
         &self,
-        now: Timestamp,
+        (now, stepped_ms): (Timestamp, i64),
         lookback: Duration,
         instance: &str,
     ) -> Option<Arc<Memory>> {
@@ -63,13 +67,20 @@ impl Sight {
             state.last_blind = Some(now);
             state.gather(&self.metrics, now, instance);
         }
+        let before = state.stepped_ms.replace(stepped_ms);
+        if before.is_some_and(|before| stepped_ms > before) {
+            state.last_blind = Some(now);
+        }
         let lookback = i64::try_from(lookback.as_millis()).unwrap_or(i64::MAX);
         // A clock that was set back must not blind us for long.
         let since = state.last_blind.map(|last| now.ms_since(last).abs());
         if since.is_some_and(|since| since < lookback) {
             return Some(Arc::clone(&state.own));
         }
-        *state = State::default();
+        *state = State {
+            stepped_ms: state.stepped_ms,
+            ..State::default()
+        };
         None
     }
 }

@@ -70,7 +70,11 @@ impl Inner {
                 return Ok((group, Evaluation::default()));
             }
             let settings = &*seat_.settings;
-            let own = sight.blind(now, settings.engine.options.lookback, &settings.instance);
+            let own = sight.blind(
+                (now, stepped_ms),
+                settings.engine.options.lookback,
+                &settings.instance,
+            );
             let beside = own.as_deref().map(|own| Beside { base: &store, own });
             let world = World {
                 data: beside.as_ref().map_or(&store as _, |beside| beside as _),

@@ -4,8 +4,9 @@
 //! three more minutes have passed, whatever the clock says meanwhile. The controls
 //! show the same with a clock that believes everything.
 
-use pulse::model::Timestamp;
+use pulse::model::{Labels, Timestamp};
 use pulse::rules::AlertState;
+use pulse::store::{Item, Row, SeriesKey, WriteBatch};
 
 use crate::rules::{Machine, Process, START_MS, group};
 
@@ -101,4 +102,84 @@ async fn control_with_a_clock_that_is_always_believed_alerts_fire_at_the_wrong_t
     assert_eq!(forward, Some(1));
     let back = minutes_until_firing(Event::Jump(-6 * HOUR), false).await;
     assert_eq!(back, None);
+}
+
+/// A hot device whose own clock is right.
+async fn feed_at(process: &Process, ms: i64) {
+    let pairs = [("__name__", "temperature"), ("device_id", "d")];
+    let row = Row {
+        series: SeriesKey::Labels(Labels::from_pairs(pairs)),
+        t: Timestamp::from_ms(ms),
+        v: 80.0,
+    };
+    let mut batch = WriteBatch::default();
+    batch.push([row], Item::default());
+    process.write(batch).await;
+}
+
+/// What a clock does that is two hours ahead for three seconds, seven times.
+#[derive(Debug, PartialEq)]
+struct Harm {
+    /// Minutes of the hour after it in which the alert did not fire.
+    silent: usize,
+    /// Changes of the alert beside its beginning.
+    changes: usize,
+    /// Whether minutes are missing in what a rule records.
+    has_gaps: bool,
+}
+
+async fn harm_of_a_clock_that_is_ahead_for_seconds(is_guarded: bool, is_killed: bool) -> Harm {
+    let rules = "  - {record: hot, expr: temperature > 70}\n\
+                 \x20 - {alert: Hot, expr: temperature > 70}\n";
+    let mut machine = Machine::new(&group(rules));
+    machine.is_guarded = is_guarded;
+    let mut process = machine.boot().await;
+    let mut right = START_MS;
+    let mut silent = 0;
+    for minute in 0..70 {
+        feed_at(&process, right).await;
+        process.step(60).await;
+        right += 60_000;
+        silent += usize::from(process.alerts() != [AlertState::Firing]);
+        if minute >= 3 && minute % 10 == 3 {
+            machine.clock.set(Timestamp::from_ms(right + 2 * HOUR));
+            process.step(3).await;
+            right += 3_000;
+            feed_at(&process, right).await;
+            if is_killed {
+                process.kill().await;
+                machine.clock.set(Timestamp::from_ms(right));
+                process = machine.boot().await;
+            }
+            machine.clock.set(Timestamp::from_ms(right));
+        }
+    }
+    let recorded = process.series("hot").into_values().flatten();
+    let times: Vec<i64> = recorded.map(|sample| sample.t.as_ms()).collect();
+    let harm = Harm {
+        silent,
+        changes: process.changes("Hot").len() - 1,
+        has_gaps: times.windows(2).any(|two| two[1] - two[0] > 75_000),
+    };
+    process.kill().await;
+    harm
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_for_seconds_stops_no_alert_and_no_rule() {
+    let none = Harm {
+        silent: 0,
+        changes: 0,
+        has_gaps: false,
+    };
+    for is_killed in [false, true] {
+        let harm = harm_of_a_clock_that_is_ahead_for_seconds(true, is_killed).await;
+        assert_eq!(harm, none, "killed: {is_killed}");
+    }
+}
+
+#[tokio::test]
+async fn control_a_clock_that_is_ahead_for_seconds_and_always_believed_resolves_alerts() {
+    let harm = harm_of_a_clock_that_is_ahead_for_seconds(false, false).await;
+    assert!(harm.changes > 0, "{harm:?}");
 }
