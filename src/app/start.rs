@@ -30,6 +30,9 @@ const CLEAN_MARKER: &str = "CLEAN";
 /// How long the first collection of own and host metrics may delay readiness.
 const FIRST_COLLECTION: Duration = Duration::from_secs(2);
 
+/// The wait until a refused control file is tried again.
+const CONTROL_RETRY: Duration = Duration::from_secs(5);
+
 /// More threads than this for one query would take the machine from all others.
 const QUERY_THREADS_MAX: usize = 4;
 
@@ -66,9 +69,7 @@ impl App {
         let data_dir = current.server.data_dir.clone();
         if !read_only {
             note_last_stop(&clean_marker, is_new);
-            control
-                .write(&data_dir)
-                .context("cannot write CONTROL in the data directory")?;
+            leave_control(&control, &data_dir, &layers.web);
         }
         let base = Base {
             config: current,
@@ -351,6 +352,31 @@ fn reading_only(config: &Config) -> Arc<Config> {
     config.rules = nothing.rules;
     config.alerting = nothing.alerting;
     Arc::new(config)
+}
+
+/// Tells the command line how to reach us; on a full disk as soon as there is room.
+fn leave_control(control: &Control, data_dir: &Path, layer: &Layer) {
+    let Err(err) = control.write(data_dir) else {
+        return;
+    };
+    tracing::error!(
+        error = %err,
+        "cannot write CONTROL in the data directory, trying again: \
+         backup, verify and tsdb do not reach this process"
+    );
+    let (control, dir, stop) = (control.clone(), data_dir.to_owned(), layer.stop.clone());
+    layer.tasks.spawn_once(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(CONTROL_RETRY) => {}
+            }
+            if control.write(&dir).is_ok() {
+                tracing::info!("wrote CONTROL");
+                return;
+            }
+        }
+    });
 }
 
 /// Says how the last run ended, and takes its mark away.

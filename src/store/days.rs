@@ -34,6 +34,7 @@ use super::deleted::Tombstones;
 use super::disk::{Backends, io_error, sync_dir};
 use super::sealed::kept::Pages;
 use super::sealed::{Covered, Generation, Kind, SealedFile};
+use super::space::is_full;
 use super::{Error, sealed};
 
 /// Files that are open at once.
@@ -332,10 +333,13 @@ impl Days {
                 what: "removed or replaced".to_owned(),
             });
         }
+        let frozen = || SealedFile::open_frozen(&day.path, cache_bytes, &self.backends);
         let file = if day.kind.is_frozen() || self.is_read {
-            SealedFile::open_frozen(&day.path, cache_bytes, &self.backends)
+            frozen()
         } else {
-            SealedFile::open(&day.path, cache_bytes, &self.backends)
+            let opened = SealedFile::open(&day.path, cache_bytes, &self.backends);
+            // On a full disk it can still be read. The next write opens it anew.
+            opened.or_else(|err| if is_full(&err) { frozen() } else { Err(err) })
         };
         let bucket_ms = day.kind.bucket_ms();
         file.map(|file| {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use redb::backends::FileBackend;
 
 use super::Error;
 use super::sealed::frozen::Frozen;
+use super::space::is_full;
 
 /// Opens the bytes of a file, making it when it is missing.
 pub(super) type Backends = Arc<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
@@ -272,11 +273,22 @@ impl DirLock {
             }
             Err(TryLockError::Error(source)) => return Err(io_error("lock", &path, source)),
         }
-        file.set_len(0).map_err(io("write"))?;
-        file.rewind().map_err(io("write"))?;
-        writeln!(file, "{}", std::process::id()).map_err(io("write"))?;
+        match note_holder(&mut file) {
+            // The lock is what counts, and a full disk is nothing to end for.
+            Err(err) if is_full(&err) => {
+                tracing::warn!(error = %err, "cannot write down who holds the directory");
+            }
+            other => other.map_err(io("write"))?,
+        }
         Ok(DirLock { _file: file })
     }
+}
+
+/// Writes our number over the one before: a full disk takes what needs no new block.
+fn note_holder(file: &mut File) -> io::Result<()> {
+    let text = format!("{}\n", std::process::id());
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
 }
 
 /// Whether an error says that a medium or a directory takes no writes.

@@ -10,8 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use redb::{Database, ReadableDatabase as _, TableHandle as _};
 
 use super::catalog;
-use super::disk::{Backends, Boxed, frozen_files, io_error, is_read_only, sync_dir};
+use super::disk::{Backends, Boxed, causes, frozen_files, io_error, is_read_only, sync_dir};
 use super::sealed::frozen::Held;
+use super::space::is_full;
 use super::tables::{
     FIRST_VERSION, HOT_FILE, META, Meta, RETIRED, SERIES, SYMBOLS, VERSION, WAL, make_tables,
 };
@@ -78,10 +79,9 @@ impl Hot {
     fn check(self) -> Result<(Hot, Meta), Error> {
         let hot = self;
         let open = || {
-            hot.reopen().and_then(|db| {
-                let meta = check(&db);
-                meta.map_err(|source| io_error("open", &hot.path, source))
-            })
+            let db = hot.reopen().or_else(|err| hot.opened_on_a_full_disk(err))?;
+            let meta = check(&db);
+            meta.map_err(|source| io_error("open", &hot.path, source))
         };
         match caught(&hot.path, open) {
             Ok(meta) => Ok((hot, meta)),
@@ -89,6 +89,24 @@ impl Hot {
                 Err(Error::Damaged { path, source })
             }
             Err(err) => Err(err),
+        }
+    }
+
+    /// The file to be read, when the disk is too full to open it otherwise: the writer
+    /// opens it again, and the ladder makes room. Not one that has to be rewritten.
+    fn opened_on_a_full_disk(&self, err: Error) -> Result<Arc<Held>, Error> {
+        if !is_full(&err) {
+            return Err(err);
+        }
+        let db = self.database()?;
+        match Meta::read(&db) {
+            Ok(Meta {
+                version: VERSION, ..
+            }) => {
+                tracing::error!(error = %causes(&err), "the disk is full: nothing is taken yet");
+                Ok(db)
+            }
+            _ => Err(err),
         }
     }
 
@@ -127,8 +145,8 @@ impl Hot {
     }
 
     /// Opens the file again. Waits until no reader uses the old handle, because
-    /// closing that may still write. When the medium takes no writes, the file is
-    /// opened to be read, so that rules and pages go on.
+    /// closing that may still write. When the medium takes no writes, or the disk is
+    /// full, the file is opened to be read, so that rules and pages go on.
     ///
     /// # Errors
     /// When the file cannot be written, or not even read.
@@ -146,7 +164,7 @@ impl Hot {
                 *slot = Some(Arc::clone(&db));
                 Ok(db)
             }
-            Err(Error::Io { path, source, .. }) if is_read_only(&*source) => {
+            Err(Error::Io { path, source, .. }) if is_read_only(&*source) || is_full(&*source) => {
                 self.is_frozen.store(true, Ordering::Release);
                 *slot = Some(Arc::new(self.open_at(&path, &frozen_files())?));
                 Err(io_error("open", &path, source))

@@ -101,6 +101,7 @@ use ledger::Ledger;
 use pressure::Level;
 use sealer::{Command, Sealer};
 use shared::{Ended, Opened, Shared};
+use space::Space;
 use writer::{Job, Writer};
 
 /// Commands that may wait for the sealer.
@@ -248,6 +249,7 @@ impl Store {
         let dir = &options.dir;
         let read_only = options.store.read_only;
         if !read_only {
+            Space::new(dir, &options.store).make_room_to_start();
             disk::check_format(dir)?;
         } else if disk::read_format(dir)? == disk::Format::Missing {
             let what = "it has no FORMAT file: this is no data directory";

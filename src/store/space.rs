@@ -137,6 +137,15 @@ impl Space {
         made
     }
 
+    /// At start: gives the reserve's blocks back when there is no room for a commit, so
+    /// that the files can be opened as after any other stop.
+    pub(super) fn make_room_to_start(&self) {
+        let is_full = |free: Free| free.bytes < 2 * COMMIT_BYTES;
+        if self.free().is_some_and(is_full) {
+            self.release_reserve();
+        }
+    }
+
     /// Gives the reserve's blocks back to the disk; says whether there were some.
     pub(super) fn release_reserve(&self) -> bool {
         let path = self.dir.join(RESERVE_FILE);

@@ -1,4 +1,5 @@
-//! A disk without a free byte: rules go on, and people are told of it.
+//! A disk without a free byte: rules go on, and people are told of it. One that takes no
+//! writes: the command line reads it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::backup::{assert_verified, pulse_says};
 use crate::broker::free_port;
 use crate::server::{Server, eventually};
 use crate::sink::{SECRET, Sink};
@@ -46,15 +48,24 @@ impl SmallDisk {
     }
 }
 
+impl SmallDisk {
+    /// Takes no writes any more.
+    fn freeze(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "remount,ro"]).arg(&self.0);
+        assert!(mount.status().unwrap().success());
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
 
-fn configure(dir: &Path, sink_port: u16) {
+fn configure(dir: &Path, sink_port: u16, reserve: &str) {
     let config = format!(
-        "[global]\nscrape_interval = \"1s\"\n[store]\nreserve = \"0B\"\n\
+        "[server]\nenable_admin_api = true\n[global]\nscrape_interval = \"1s\"\n[store]\nreserve = \"{reserve}\"\n\
          [query]\nlookback_delta = \"5s\"\n\
          [rules]\nfiles = [\"rules.yml\"]\n\
          [alerting]\nreceiver = \"ops\"\ngroup_wait = \"0s\"\ngroup_interval = \"1s\"\n\
@@ -110,7 +121,7 @@ async fn a18_a_full_disk_still_notifies() {
         return;
     };
     let sink_port = free_port();
-    configure(dir.path(), sink_port);
+    configure(dir.path(), sink_port, "0B");
     let sink = Sink::start(sink_port).await;
     let mut server = Server::start(dir.path(), free_port()).await;
     eventually("it is told before", || async {
@@ -171,5 +182,106 @@ async fn a18_a_full_disk_still_notifies() {
     let log = std::fs::read_to_string(dir.path().join("pulse.log")).unwrap();
     let lines = log.matches("go on in memory only").count();
     assert_eq!(lines, 1, "said once");
+    drop((server, disk));
+}
+
+/// Fills the disk, kills the process, and starts it on the full disk.
+async fn restarts_on_a_full_disk(reserve: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let Some(disk) = SmallDisk::mount(&data) else {
+        return;
+    };
+    let sink_port = free_port();
+    configure(dir.path(), sink_port, reserve);
+    let sink = Sink::start(sink_port).await;
+    let mut server = Server::start(dir.path(), free_port()).await;
+    let has_reserve = reserve != "0B";
+    eventually("it runs and has its reserve", || async {
+        let is_told = statuses(&sink, "WasThere") == ["firing"];
+        (is_told && data.join("ballast").exists() == has_reserve).then_some(())
+    })
+    .await;
+    // There is an hour's file, as after a seal, that is not closed cleanly either.
+    let url = server.url("/api/v1/admin/tsdb/delete_series?match[]=seen");
+    let sealed = server.http.post(&url, "text/plain", "").await;
+    assert_eq!(sealed.status, 204, "{}", sealed.text());
+    let names = std::fs::read_dir(&data).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.any(|name| name.starts_with("l0-")));
+    let before = server.value("count_over_time(up{job=\"pulse\"}[1h])").await;
+    assert!(before >= Some(1.0), "{before:?}");
+    let filler = disk.fill();
+    server.kill();
+    // The control: not even a file can be made.
+    let control = std::fs::write(data.join("x"), "x");
+    assert!(control.is_err());
+    drop(std::fs::remove_file(data.join("x")));
+
+    let server = Server::start(dir.path(), server.port).await;
+    let after = server.value("count_over_time(up{job=\"pulse\"}[1h])").await;
+    assert!(after >= before, "{after:?} of {before:?}");
+    assert_eq!(server.get("/alerts").await.status, 200);
+    if !has_reserve {
+        eventually("people are told", || async {
+            (statuses(&sink, "Later") == ["firing"]).then_some(())
+        })
+        .await;
+    }
+    std::fs::remove_file(&filler).unwrap();
+    eventually("it goes on without a restart", || async {
+        let metrics = server.get("/metrics").await;
+        let goes_on = |line: &str| line == "pulse_store_failing 0";
+        let is_reached = data.join("CONTROL").exists();
+        (metrics.text().lines().any(goes_on) && is_reached).then_some(())
+    })
+    .await;
+    eventually("samples come in", || async {
+        let now = server.value("count_over_time(up{job=\"pulse\"}[1h])").await;
+        (now > after).then_some(())
+    })
+    .await;
+    // Through the running process, so by what CONTROL says.
+    eventually("the command line reaches it", || async {
+        let verify = Command::new(env!("CARGO_BIN_EXE_pulse"))
+            .args(["verify", data.to_str().unwrap()])
+            .output();
+        verify.unwrap().status.success().then_some(())
+    })
+    .await;
+    drop((server, disk));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_on_a_full_disk_starts_on_it() {
+    restarts_on_a_full_disk("0B").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_on_a_full_disk_starts_with_its_reserve() {
+    restarts_on_a_full_disk("1MiB").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_medium_is_backed_up_and_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let Some(disk) = SmallDisk::mount(&data) else {
+        return;
+    };
+    let mut server = Server::start(dir.path(), free_port()).await;
+    server.kill();
+    // As a copy on a medium that nobody ever had for writing.
+    std::fs::remove_file(data.join("LOCK")).unwrap();
+    disk.freeze();
+    let file = dir.path().join("b.pulse");
+    let (file, from) = (file.to_str().unwrap(), data.to_str().unwrap());
+    let said = pulse_says(&["backup", file, "--data-dir", from]);
+    assert!(said.contains("everything up to commit"), "{said}");
+    assert_verified(&data);
+    pulse_says(&["verify", file]);
+    // A process that only reads it does not stand in the way.
+    let server = Server::start(dir.path(), free_port()).await;
+    assert_verified(&data);
     drop((server, disk));
 }

@@ -39,6 +39,7 @@ use redb::StorageBackend;
 
 use super::Error;
 use super::disk::{Backends, io_error};
+use super::space::is_full;
 use frame::Seen;
 pub(super) use read::{Broken, Held, Reader};
 
@@ -186,9 +187,14 @@ impl Appended {
             if is_writable && seq > sealed {
                 // After a failed sync it may stand in the cache alone, called clean.
                 let file = &last.slot.file;
-                file.write(place.start as u64, &bytes[place])
-                    .and_then(|()| file.sync_data())
-                    .map_err(|err| io_error("write", &path, err))?;
+                let again = file.write(place.start as u64, &bytes[place]);
+                match again.and_then(|()| file.sync_data()) {
+                    // It was read from the disk, as far as the kernel let go.
+                    Err(err) if is_full(&err) => {
+                        tracing::warn!(error = %err, "cannot write the last record again");
+                    }
+                    other => other.map_err(|err| io_error("write", &path, err))?,
+                }
             }
             break;
         }

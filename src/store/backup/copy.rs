@@ -100,7 +100,7 @@ pub fn write_offline(
     now: Timestamp,
     out: impl Write,
 ) -> Result<Done, Error> {
-    let _lock = DirLock::take_existing(dir)?;
+    let _lock = DirLock::take_to_read(dir)?;
     let files = disk::frozen_files();
     let days = Days::open(dir, files.clone(), PIECE)?;
     let (hot, meta) = Hot::open_existing(dir, files.clone(), hot::CACHE_BYTES)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::super::disk::{causes, io_error};
 use super::super::index::Removed;
 use super::super::ledger::Ledger;
 use super::super::pressure::{Cause, Level};
@@ -210,27 +211,22 @@ impl Writer {
         metrics.failing.set(1);
         tracing::error!(commit_seq = self.seq, error = %err, "cannot commit, trying again");
         if is_full(err) {
-            let pressure = &self.shared.pressure;
-            pressure.set(Cause::Disk, Level::Withhold, metrics);
-            self.shared.log.trim();
-            let has_room = self.shared.space.release_reserve();
-            // The sealer may be waiting for us.
-            if !has_room && let Err(err) = shed_one(&self.shared) {
-                tracing::error!(error = %err, "cannot make room on the disk");
-            }
+            self.make_room();
         }
         let reopened = match way {
-            Way::Append => self.shared.log.reopen().map_err(|err| err.to_string()),
+            Way::Append => {
+                let log = self.shared.log.reopen();
+                log.map_err(|err| io_error("open", &self.shared.dir, err))
+            }
             // At once: what redb refused to write it refuses to read as well.
-            Way::Transact => self
-                .shared
-                .hot
-                .reopen()
-                .map(drop)
-                .map_err(|err| err.to_string()),
+            Way::Transact => self.shared.hot.reopen().map(drop),
         };
-        if let Err(error) = reopened {
-            tracing::error!(error, "cannot open the store again");
+        if let Err(err) = reopened {
+            tracing::error!(error = %causes(&err), "cannot open the store again");
+            // It may be too full to be opened.
+            if is_full(&err) {
+                self.make_room();
+            }
         }
         let until = Instant::now() + wait;
         while Instant::now() < until {
@@ -241,6 +237,18 @@ impl Writer {
             std::thread::sleep(RETRY_POLL);
         }
         true
+    }
+
+    /// On a full disk: takes no more, and gives up what goes first.
+    fn make_room(&self) {
+        let pressure = &self.shared.pressure;
+        pressure.set(Cause::Disk, Level::Withhold, &self.shared.metrics.store);
+        self.shared.log.trim();
+        let has_room = self.shared.space.release_reserve();
+        // The sealer may be waiting for us.
+        if !has_room && let Err(err) = shed_one(&self.shared) {
+            tracing::error!(error = %err, "cannot make room on the disk");
+        }
     }
 
     /// Whether the open transaction is on disk after all.

@@ -162,7 +162,10 @@ fn a_short_step_forward_that_is_taken_back_costs_only_its_length() {
         machine.pass(60_000);
     }
     assert_eq!(machine.clock.stepped_ms(), 0);
-    assert_eq!((machine.clock.jumps().0, machine.clock.steps_back()), (10, 5));
+    assert_eq!(
+        (machine.clock.jumps().0, machine.clock.steps_back()),
+        (10, 5)
+    );
 }
 
 #[test]
