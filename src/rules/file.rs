@@ -2,7 +2,7 @@
 //!
 //! A file with any mistake is refused with the place of each one. Two rules of
 //! one name and the same labels are allowed, as in Prometheus; they are told
-//! apart by their order.
+//! apart by their expressions, and equal ones by their order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -174,9 +174,9 @@ impl Checker<'_> {
                 continue;
             };
             let ordinal = ordinals
-                .entry((rule.name.clone(), rule.labels.clone()))
+                .entry((rule.name.clone(), rule.labels.clone(), rule.query.clone()))
                 .or_insert(0);
-            rule.id = rule_id(self.file, &name, &rule, *ordinal);
+            rule.id = rule_id(self.file, &name, &rule, &rule.query, *ordinal);
             *ordinal += 1;
             rules.push(rule);
         }

@@ -1,11 +1,14 @@
-//! Rules that stand elsewhere than before: in a renamed group, or in another file.
+//! Rules that stand elsewhere than before, in a renamed group or in another file, and
+//! rules that have another expression.
 //!
-//! A rule's number is a hash of where it stands, so there it would be a new rule: its
-//! alerts would end, be told so, and begin again after `for`. Such a rule is known again
-//! by what it says: kind, name, labels and expression, one to one. When the expression
-//! changed as well, the rest is enough, as it is in a group that stays. Prometheus does
-//! begin anew, but nobody hears of it, because Alertmanager waits for four intervals
-//! before it takes silence for an end.
+//! A rule's number is a hash of where it stands and what it says, so it would be a new
+//! rule: its alerts would end, be told so, and begin again after `for`. Such a rule is
+//! known again by kind, name, labels and expression, one to one; where the expression
+//! changed, the rest is enough, and of several those that come first in the file belong
+//! together. Prometheus takes the state over in a group that stays, by name, labels and
+//! order alone, so that two rules which change places change their alerts as well.
+//! Elsewhere it begins anew, but nobody hears of it, because Alertmanager waits for four
+//! intervals before it takes silence for an end.
 //!
 //! The row of an alert tells the name and the expression of its rule, not the labels.
 //! Those are shown by the number: it is the hash of the old place and what the rule says.
@@ -33,7 +36,7 @@ const ORDINALS_MAX: u64 = 32;
 /// Alerts that are looked at.
 const ALERTS_MAX: usize = 1_000_000;
 
-/// A rule that is not where it was.
+/// A rule that is not where it was, or not what it was.
 #[derive(Clone, Debug)]
 pub(super) struct Former {
     id: u64,
@@ -106,7 +109,8 @@ fn take(
 impl Former {
     /// Which of the equal rules of its group it was, when it said what `rule` says.
     fn ordinal(&self, rule: &RuleSpec) -> Option<u64> {
-        (0..ORDINALS_MAX).find(|n| rule_id(&self.file, &self.group, rule, *n) == self.id)
+        let id = |n: u64| rule_id(&self.file, &self.group, rule, &self.query, n);
+        (0..ORDINALS_MAX).find(|n| id(*n) == self.id)
     }
 }
 
@@ -191,7 +195,10 @@ fn moves_since(store: &Store, groups: &[Arc<GroupSpec>]) -> Result<Moves, store:
         }
     }
     let gone = gone.into_values().map(|(_, former)| former);
-    Ok(moves(gone.collect(), groups, &known))
+    let mut gone: Vec<Former> = gone.collect();
+    // The rows do not tell the order of the file.
+    gone.sort_by(|a, b| a.query.cmp(&b.query));
+    Ok(moves(gone, groups, &known))
 }
 
 /// The states of the rules that moved, by the numbers that they have now.
@@ -331,6 +338,32 @@ mod tests {
         let crossed = [((0, 0), (0, 1)), ((0, 1), (0, 0))];
         check(&[("a", "g", &both)], &[("b", "g", &turned)], &crossed);
         check(&[("a", "g", A)], &[("b", "g", &other)], &[((0, 0), (0, 0))]);
+    }
+
+    #[test]
+    fn in_a_group_that_stays_the_number_follows_the_expression() {
+        let other = A.replace("== 0", "< 1");
+        let (both, turned) = (format!("{A}{other}"), format!("{other}{A}"));
+        check(&[("a", "g", &both)], &[("a", "g", &turned)], &[]);
+        let number = |rules: &str, at: usize| groups(&[("a", "g", rules)])[0].rules[at].id;
+        assert_eq!(number(&both, 0), number(&turned, 1));
+        assert_eq!(number(&both, 1), number(&turned, 0));
+        assert_ne!(number(&both, 0), number(&both, 1));
+        // Only one of them changed, or both: then they belong together in order.
+        let third = A.replace("== 0", "!= 1");
+        let one = format!("{third}{A}");
+        check(
+            &[("a", "g", &both)],
+            &[("a", "g", &one)],
+            &[((0, 1), (0, 0))],
+        );
+        let in_order = [((0, 0), (0, 0)), ((0, 1), (0, 1))];
+        let both_changed = both.replace("up", "down");
+        check(
+            &[("a", "g", &both)],
+            &[("a", "g", &both_changed)],
+            &in_order,
+        );
     }
 
     #[test]

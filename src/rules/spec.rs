@@ -33,7 +33,7 @@ pub struct RuleSpec {
     /// The alert's or the recorded metric's name.
     pub name: String,
     /// The same over restarts and reloads: the file, the group, the name, the
-    /// labels, whether it alerts, and which of equal ones it is.
+    /// labels, the expression, whether it alerts, and which of equal ones it is.
     pub id: u64,
     /// The expression.
     pub expr: Arc<Expr>,
@@ -133,10 +133,11 @@ impl GroupSpec {
     }
 }
 
-/// A rule's number; `ordinal` counts rules of the group that are equal in the rest.
-pub(super) fn rule_id(file: &str, group: &str, rule: &RuleSpec, ordinal: u64) -> u64 {
+/// A rule's number with another expression than its own, if that is `query`; `ordinal`
+/// counts rules of the group that are equal in the rest.
+pub(super) fn rule_id(file: &str, group: &str, rule: &RuleSpec, query: &str, ordinal: u64) -> u64 {
     let mut hash = Xxh3::new();
-    for text in [file, group, &rule.name] {
+    for text in [file, group, &rule.name, query] {
         update_text(&mut hash, text);
     }
     update_map(&mut hash, &rule.labels);

@@ -205,3 +205,23 @@ async fn of_equal_rules_each_takes_the_alerts_of_one() {
         assert_eq!(told(&p).await, [], "{by:?}");
     }
 }
+
+/// Two rules of one name with the same labels: only the first one finds something.
+fn pair() -> (String, String) {
+    let higher = HOT.replace("> 30", "> 60");
+    (format!("{HOT}{higher}"), format!("{higher}{HOT}"))
+}
+
+#[tokio::test]
+async fn equal_rules_that_change_places_keep_each_its_own_alerts() {
+    let (both, turned) = pair();
+    check_goes_on(&text("g", &both), "rules.yml", &text("g", &turned)).await;
+    check_goes_on(&text("g", &both), "other.yml", &text("h", &turned)).await;
+}
+
+#[tokio::test]
+async fn equal_rules_that_all_have_other_thresholds_keep_their_alerts_in_order() {
+    let (both, _) = pair();
+    let changed = both.replace("> 30", "> 31").replace("> 60", "> 61");
+    check_goes_on(&text("g", &both), "rules.yml", &text("g", &changed)).await;
+}
