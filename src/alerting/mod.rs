@@ -270,6 +270,12 @@ impl Alerting {
         change.await.map(drop)
     }
 
+    /// When an alert begins and ends that is posted now.
+    pub fn posted_times(&self, alert: &PostedAlert) -> (Timestamp, Timestamp) {
+        let timeout = self.0.settings().resolve_timeout;
+        alert.times(self.0.clock.now(), group::as_ms(timeout))
+    }
+
     /// Takes alerts in; they are durable when this returns without an error.
     ///
     /// # Errors

@@ -31,15 +31,21 @@ pub struct PostedAlert {
 }
 
 impl PostedAlert {
-    /// The alert with the times that its sender left out.
-    fn completed(self, now: Timestamp, resolve_timeout_ms: i64) -> Alert {
+    /// Start and end, made up where its sender left them out.
+    pub(super) fn times(&self, now: Timestamp, resolve_timeout_ms: i64) -> (Timestamp, Timestamp) {
         let starts_at = self.starts_at.or(self.ends_at).unwrap_or(now);
+        let ends_at = self.ends_at.unwrap_or(now.plus_ms(resolve_timeout_ms));
+        (starts_at, ends_at)
+    }
+
+    fn completed(self, now: Timestamp, resolve_timeout_ms: i64) -> Alert {
+        let (starts_at, ends_at) = self.times(now, resolve_timeout_ms);
         Alert {
             labels: self.labels,
             annotations: self.annotations,
             generator_url: self.generator_url,
             starts_at,
-            ends_at: Some(self.ends_at.unwrap_or(now.plus_ms(resolve_timeout_ms))),
+            ends_at: Some(ends_at),
             updated_at: now,
             timeout: self.ends_at.is_none(),
             is_own: false,

@@ -22,7 +22,8 @@ impl App {
     pub async fn try_reload(&self) -> anyhow::Result<()> {
         let outcome = self.read_and_apply().await;
         let now = self.0.clock.now().as_secs_f64();
-        self.0.metrics.reload.tried(outcome.is_ok(), now);
+        let error = outcome.as_ref().err().map(|err| format!("{err:#}"));
+        self.0.metrics.reload.tried(error, now);
         outcome
     }
 

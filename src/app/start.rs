@@ -131,7 +131,7 @@ impl App {
         let answering = app.clone().answer_reloads(reload_requests);
         app.0.layers.web.tasks.spawn_once(answering);
         let now = app.0.clock.now().as_secs_f64();
-        app.0.metrics.reload.tried(true, now);
+        app.0.metrics.reload.tried(None, now);
         app.0.ready.send_replace(true);
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");

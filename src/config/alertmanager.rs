@@ -157,12 +157,6 @@ impl Alertmanager {
     /// message. `more` are receivers that are configured elsewhere.
     pub(super) fn mistakes(&self, more: &HashSet<&str>) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        let Some(root) = &self.route else {
-            return vec![(
-                "route".into(),
-                "no routes provided, expected a route".into(),
-            )];
-        };
         self.global.check(&mut found);
         let mut receivers: HashSet<&str> = more.clone();
         for (index, receiver) in self.receivers.iter().enumerate() {
@@ -193,6 +187,11 @@ impl Alertmanager {
                 }
             }
         }
+        let Some(root) = &self.route else {
+            let text = "no routes provided, expected a route";
+            found.push(("route".to_owned(), text.to_owned()));
+            return found;
+        };
         check_root(root, &mut found);
         let known = Known {
             receivers: &receivers,
@@ -295,7 +294,7 @@ impl Known<'_> {
 fn check_root(root: &RouteNode, found: &mut Vec<(String, String)>) {
     for (field, is_wrong, text) in [
         (
-            "",
+            ".receiver",
             root.receiver.is_none(),
             "root route must specify a default receiver",
         ),
@@ -369,11 +368,11 @@ mod tests {
             ),
             (
                 "route:\n  group_by: [x]\n",
-                "am.yml:1:1: route: root route must specify",
+                "am.yml:1:1: route.receiver: root route must specify",
             ),
             (
-                "route:\n  receiver: a\n  routes:\n  - matchers: ['x']\n",
-                "am.yml:4:",
+                "route:\n  receiver: a\n  routes:\n  - matchers:\n    - a=b\n    - x\n",
+                "am.yml:6:7: route.routes[0].matchers[1]: ",
             ),
             (
                 "route:\n  receiver: a\n  group_by: ['...', b]\n",

@@ -107,10 +107,16 @@ impl Origin {
         }
         if let Some(path) = path.strip_prefix(TREE_FILE) {
             let path = path.trim_start_matches('.');
-            // All of the tree is judged together.
-            let is_whole = self.tree.left_out.is_empty();
+            let shown = places::find(of_tree, path).map(|(_, shown)| shown);
+            let may_follow = self
+                .tree
+                .left_out
+                .iter()
+                .any(|LeftOut { shown: gone, .. }| {
+                    of_the_tree_follows(shown.as_deref().unwrap_or(path), gone)
+                });
             let (line, told) = self.tree.locate(of_tree, path, text);
-            return is_whole.then_some(((1, line), told));
+            return (!may_follow).then_some(((1, line), told));
         }
         if self.may_follow(mistake, of_file) {
             return None;
@@ -237,6 +243,27 @@ fn picture(text: &str, line: usize, column: usize) -> Option<String> {
 pub(super) fn starts_with(path: &str, field: &str) -> bool {
     let rest = path.strip_prefix(field);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether a mistake in a field of an `alertmanager.yml` may be one only because another
+/// field was left out: one that is in it, that names what it refers to, or that says for
+/// all receivers of a kind what it lacks.
+fn of_the_tree_follows(path: &str, gone: &str) -> bool {
+    let (list, rest) = gone.split_at(gone.find(['.', '[']).unwrap_or(gone.len()));
+    // What a receiver or an interval holds is not its name.
+    let may_be_name = !rest.contains("_configs") && !rest.contains(".time_intervals");
+    let is_named = may_be_name
+        && match list {
+            "receivers" => path.ends_with(".receiver") || path.ends_with("].name"),
+            "time_intervals" | "mute_time_intervals" => path.contains("_time_intervals["),
+            _ => false,
+        };
+    let kind = match rest.trim_start_matches('.').split('_').next() {
+        Some("smtp") => "email",
+        kind => kind.unwrap_or_default(),
+    };
+    let is_shared = list == "global" && path.contains(&format!(".{kind}_configs"));
+    starts_with(gone, path) || is_named || is_shared
 }
 
 /// The table that a field is judged with: the member of an array, or all of it.

@@ -15,13 +15,20 @@ pub const ALL_LABELS: &str = "...";
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Matchers(pub Vec<Matcher>);
 
+/// One text with matchers: a mistake in it has its own place.
+struct Line(Vec<Matcher>);
+
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Line, D::Error> {
+        let line = matchers::parse(&String::deserialize(from)?);
+        line.map(Line).map_err(de::Error::custom)
+    }
+}
+
 impl<'de> Deserialize<'de> for Matchers {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Matchers, D::Error> {
-        let lines = Vec::<String>::deserialize(from)?;
-        let mut all = Vec::new();
-        for line in lines {
-            all.extend(matchers::parse(&line).map_err(de::Error::custom)?);
-        }
+        let lines = Vec::<Line>::deserialize(from)?;
+        let mut all: Vec<Matcher> = lines.into_iter().flat_map(|line| line.0).collect();
         all.sort_by(matchers::order);
         Ok(Matchers(all))
     }

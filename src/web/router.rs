@@ -135,7 +135,7 @@ fn api() -> Router<AppState> {
 
 /// Alertmanager's API.
 fn alertmanager() -> Router<AppState> {
-    let alerts = get(v2::alerts::list).post(v2::alerts::post);
+    let alerts = get(v2::alerts::list).post(v2::posted::post);
     let silences = get(v2::silences::list).post(v2::silences::post);
     let silence = get(v2::silences::get).delete(v2::silences::delete);
     Router::new()

@@ -696,13 +696,32 @@ async fn questions_without_an_origin_are_answered_and_a_failed_reload_is_told() 
     let none = r#"{"status":"success","data":[]}"#;
     server.check("/api/v1/notifications", 200, none).await;
     assert_eq!(server.get("/api/v1/notifications/live").await.status, 204);
-    server.metrics.reload.tried(false, 1_600_000_000.0);
+    let error = "a.yml:3:1: no such field\nb.yml:5:2: <no> expression";
+    let error = Some(error.to_owned());
+    server.metrics.reload.tried(error, 1_600_000_000.0);
     let told = r#"{"status":"success","data":[{"text":"Configuration reload has failed.","date":"2020-09-13T12:26:40.000Z","active":true}]}"#;
     server.check("/api/v1/notifications", 200, told).await;
     let metrics = server.get("/metrics").await.body;
     for whose in ["pulse", "prometheus", "alertmanager"] {
         let line = format!("\n{whose}_config_last_reload_successful 0\n");
         assert!(metrics.contains(&line), "{line}");
+    }
+    let told = [
+        ("/", "a.yml:3:1: no such field (and 1 more)"),
+        ("/status", "Sun 13 Sep 2020, 12:26:40 UTC"),
+        (
+            "/status",
+            "a.yml:3:1: no such field\nb.yml:5:2: &#60;no&#62; expression",
+        ),
+    ];
+    for (path, part) in told {
+        let page = server.get(path).await.body;
+        assert!(page.contains(part), "{path}: {page}");
+    }
+    server.metrics.reload.tried(None, 1_600_000_010.0);
+    for (path, part) in told {
+        let page = server.get(path).await.body;
+        assert!(!page.contains(part), "{path}: {page}");
     }
     server.close().await;
 }

@@ -35,6 +35,7 @@ mod native_histograms;
 mod nats;
 mod notify;
 mod notify_kill;
+mod odd_posts;
 mod outward;
 mod pages;
 mod process;

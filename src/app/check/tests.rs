@@ -176,3 +176,93 @@ DIR/am.yml:14:13: templates[0]: cannot read DIR/none.tmpl: No such file or direc
 "###;
     assert_eq!(told, want.trim());
 }
+
+/// What there is to say about an `alertmanager.yml`.
+fn said_of_tree(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let am = dir.path().join("am.yml");
+    std::fs::write(&am, text).unwrap();
+    let told = said(&format!("[alerting]\nconfig_file = {am:?}\n"));
+    told.replace(&format!("{}/", dir.path().display()), "")
+}
+
+#[test]
+fn mistakes_of_form_and_of_meaning_in_a_tree_are_told_together() {
+    let told = said_of_tree(
+        "global: {resolve_timeout: 5x, foo: 1, smtp_from: [a]}\n\
+         route:\n  receiver: nobody\n  group_by: ['...', a]\n  matchers: [a=b]\n  routes:\n  \
+         - receiver: nn\n    mute_time_intervals: [zz]\n  \
+         - matchers:\n    - a=b\n    - 'a=~\"[\"'\n    - '}'\n    group_interval: 0s\n  \
+         - {repeat_interval: soon}\n\
+         receivers:\n- name: r\n  webhook_configs: [{url: nourl}]\n  \
+         email_configs: [{to: a@b}]\n- name: r\n- name: q\n  webhook_configs:\n  - {}\n  - {ulr: x}\n\
+         inhibit_rules: [{source_matchers: ['b=~\"(\"']}]\n\
+         time_intervals: [{name: a, time_intervals: [{location: Mars/X}]}, {name: a}]\n",
+    );
+    let want = r###"
+am.yml:1:10: global.resolve_timeout: not a valid duration: "5x"
+am.yml:1:31: global.foo: unknown field `foo`
+am.yml:1:39: global.smtp_from: invalid type: sequence, expected a string
+am.yml:3:3: route.receiver: undefined receiver "nobody" used in route
+am.yml:4:3: route.group_by: cannot have wildcard group_by (`...`) and other labels
+am.yml:5:3: route.matchers: root route must not have any matchers
+am.yml:7:5: route.routes[0].receiver: undefined receiver "nn" used in route
+am.yml:8:27: route.routes[0].mute_time_intervals[0]: undefined time interval "zz"
+am.yml:11:7: route.routes[1].matchers[1]: 
+am.yml:12:7: route.routes[1].matchers[2]: 
+am.yml:13:5: route.routes[1].group_interval: group_interval cannot be zero
+am.yml:14:6: route.routes[2].repeat_interval: not a valid duration: "soon"
+am.yml:17:22: receivers[0].webhook_configs[0].url: expected http://HOST
+am.yml:19:3: receivers[1].name: notification config name "r" is not unique
+am.yml:22:5: receivers[2].webhook_configs[0]: missing url
+am.yml:23:6: receivers[2].webhook_configs[1].ulr: unknown field `ulr`
+am.yml:24:36: inhibit_rules[0].source_matchers[0]: 
+am.yml:25:46: time_intervals[0].time_intervals[0].location: 
+am.yml:25:69: time_intervals[1].name: time interval "a" is not unique
+"###;
+    let (told, want): (Vec<&str>, Vec<&str>) =
+        (told.lines().collect(), want.trim().lines().collect());
+    for (told, want) in told.iter().zip(&want) {
+        assert!(told.starts_with(want.trim_end()), "{told}\nwant\n{want}");
+    }
+    assert_eq!(told.len(), want.len(), "{told:#?}");
+}
+
+#[test]
+fn what_may_follow_from_a_mistake_of_form_in_a_tree_is_not_told() {
+    let lines = |text: &str| -> Vec<usize> {
+        let told = said_of_tree(text);
+        let of = |line: &str| line.split(':').nth(1).and_then(|n| n.parse().ok());
+        told.lines().filter_map(of).collect()
+    };
+    for (text, want) in [
+        // The name is lost.
+        ("route:\n  receiver: a\nreceivers:\n- nam: a\n", &[4][..]),
+        ("route:\n  receiver: a\nreceivers:\n- name: [a]\n", &[4]),
+        ("route:\n  receiver: a\nreceivers: 5\n", &[3]),
+        // It is not.
+        (
+            "route:\n  receiver: b\nreceivers:\n- name: a\n  slack_configs: 5\n",
+            &[2, 5],
+        ),
+        (
+            "route:\n  receiver: a\n  routes:\n  - mute_time_intervals: [n]\n\
+             receivers:\n- name: a\ntime_intervals:\n- {name: [n]}\n",
+            &[8],
+        ),
+        (
+            "route:\n  receiver: a\n  routes:\n  - mute_time_intervals: [m]\n\
+             receivers:\n- name: a\ntime_intervals:\n- {name: n, time_intervals: [{months: [x]}]}\n",
+            &[4, 8],
+        ),
+        ("route: 5\nreceivers:\n- name: a\n- name: a\n", &[1, 4]),
+        // What all receivers of the kind take.
+        (
+            "global:\n  slack_api_url: [x]\nroute:\n  receiver: a\nreceivers:\n- name: a\n  \
+             slack_configs:\n  - channel: c\n  telegram_configs:\n  - chat_id: 1\n",
+            &[2, 10],
+        ),
+    ] {
+        assert_eq!(lines(text), want, "{text}\n{}", said_of_tree(text));
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
+use crate::config::Placed;
 use crate::model::duration;
 
 /// The whole file.
@@ -17,7 +18,7 @@ pub(super) struct TestFile {
     #[serde(default)]
     pub(super) evaluation_interval: Span,
     #[serde(default)]
-    pub(super) group_eval_order: Vec<String>,
+    pub(super) group_eval_order: Vec<Placed<String>>,
     /// A newer promtool's switch for comparing with a tolerance.
     #[serde(default)]
     pub(super) fuzzy_compare: bool,
@@ -34,11 +35,11 @@ pub(super) struct TestGroup {
     #[serde(default)]
     pub(super) interval: Span,
     #[serde(default)]
-    pub(super) input_series: Vec<InputSeries>,
+    pub(super) input_series: Vec<Placed<InputSeries>>,
     #[serde(default)]
-    pub(super) alert_rule_test: Vec<AlertTest>,
+    pub(super) alert_rule_test: Vec<Placed<AlertTest>>,
     #[serde(default)]
-    pub(super) promql_expr_test: Vec<ExprTest>,
+    pub(super) promql_expr_test: Vec<Placed<ExprTest>>,
     #[serde(default)]
     pub(super) external_labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -50,9 +51,9 @@ pub(super) struct TestGroup {
 #[serde(deny_unknown_fields)]
 pub(super) struct InputSeries {
     #[serde(default)]
-    pub(super) series: String,
+    pub(super) series: Option<Placed<String>>,
     #[serde(default)]
-    pub(super) values: String,
+    pub(super) values: Option<Placed<String>>,
 }
 
 /// Which alerts of one name fire at a time.
@@ -82,7 +83,7 @@ pub(super) struct ExpAlert {
 #[serde(deny_unknown_fields)]
 pub(super) struct ExprTest {
     #[serde(default)]
-    pub(super) expr: String,
+    pub(super) expr: Option<Placed<String>>,
     #[serde(default)]
     pub(super) eval_time: Span,
     #[serde(default)]
@@ -94,12 +95,12 @@ pub(super) struct ExprTest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpSample {
     #[serde(default)]
-    pub(super) labels: String,
+    pub(super) labels: Option<Placed<String>>,
     #[serde(default)]
     pub(super) value: f64,
     /// In the notation, instead of a value.
     #[serde(default)]
-    pub(super) histogram: String,
+    pub(super) histogram: Option<Placed<String>>,
 }
 
 /// A duration; none at all is zero.

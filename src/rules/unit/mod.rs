@@ -3,9 +3,11 @@
 //! As promtool: time begins at 0 and moves by `evaluation_interval` (1 m) up to
 //! the largest `eval_time`, whatever the groups' own interval; an alert is
 //! expected in the evaluation before or at its time, and only when it fires; an
-//! evaluation that fails ends the test. The texts are promtool's too. Owns
+//! evaluation that fails ends the test. The texts are promtool's too, but those of
+//! mistakes in the file itself: they are told all at once, each with its place. Owns
 //! nothing; it must never touch a store.
 
+mod cases;
 mod file;
 pub mod notation;
 mod report;
@@ -17,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use file::{AlertTest, ExprTest, Span, TestFile, TestGroup};
+use cases::{Case, ExprCase};
+use file::{AlertTest, Span, TestFile};
 use report::{Fired, Point};
 use series::Value;
 
@@ -27,9 +30,9 @@ use super::load::{self, Settings};
 use super::memory::Memory;
 use super::spec::GroupSpec;
 use super::{file as rule_file, turn};
-use crate::config::{YamlMistake, glob, yaml};
+use crate::config::{YamlMistake, glob, position, yaml};
 use crate::model::{HistogramSample, Sample, Timestamp};
-use crate::promql::{self, Engine, VectorSample, engine};
+use crate::promql::{Engine, VectorSample, engine};
 
 /// The evaluation interval of a file that names none.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -69,20 +72,22 @@ fn run_file(path: &Path, warnings: &mut Vec<String>) -> Result<(), Vec<String>> 
         };
         return Err(read.mistakes.iter().map(shown).collect());
     }
-    let file = read.value;
+    let mut file = read.value;
     let folder = path.parent().unwrap_or(Path::new(""));
     let rule_files = rule_files(&file, folder, warnings)?;
-    let order = order(&file)?;
+    let name = path.display().to_string();
+    let order = order(&name, &text, &mut file)?;
     let interval = match file.evaluation_interval.0 {
         Duration::ZERO => INTERVAL,
         interval => interval,
     };
+    let fuzzy = file.fuzzy_compare;
     let mut failures = Vec::new();
-    for group in &file.tests {
+    for case in &cases::read(&name, &text, file)? {
         let test = Test {
-            group,
+            case,
             interval,
-            fuzzy: file.fuzzy_compare,
+            fuzzy,
             rule_files: &rule_files,
             order: &order,
         };
@@ -115,36 +120,44 @@ fn rule_files(
     Ok(files)
 }
 
-fn order(file: &TestFile) -> Result<HashMap<&str, usize>, Vec<String>> {
+fn order(
+    file: &str,
+    text: &str,
+    parsed: &mut TestFile,
+) -> Result<HashMap<String, usize>, Vec<String>> {
     let mut order = HashMap::new();
-    for (at, name) in file.group_eval_order.iter().enumerate() {
-        if order.insert(name.as_str(), at).is_some() {
-            let text = format!("group name repeated in evaluation order: {name}");
-            return Err(vec![text]);
+    let mut repeated = Vec::new();
+    for (at, name) in parsed.group_eval_order.drain(..).enumerate() {
+        if let Some(before) = order.insert(name.value.clone(), at) {
+            let (line, column) = position(text, name.at);
+            let what = "group name repeated in evaluation order";
+            let (name, before) = (name.value, before + 1);
+            let line = format!("{file}:{line}:{column}: {what}: {name}, it is number {before}");
+            repeated.push(line);
         }
     }
-    Ok(order)
+    match repeated.is_empty() {
+        true => Ok(order),
+        false => Err(repeated),
+    }
 }
 
 /// One item of `tests`.
 struct Test<'a> {
-    group: &'a TestGroup,
+    case: &'a Case,
     interval: Duration,
     fuzzy: bool,
     rule_files: &'a [PathBuf],
-    order: &'a HashMap<&'a str, usize>,
+    order: &'a HashMap<String, usize>,
 }
 
 impl Test<'_> {
     fn run(&self) -> Result<(), Vec<String>> {
-        let mut memory = self.input().map_err(|err| vec![err])?;
+        let mut memory = self.input();
         let mut groups = self.groups()?;
         let settings = self.settings();
         let mut alert_tests: BTreeMap<Span, Vec<&AlertTest>> = BTreeMap::new();
-        for test in &self.group.alert_rule_test {
-            if test.alertname.is_empty() {
-                return Err(vec![self.unnamed(test)]);
-            }
+        for test in &self.case.alerts {
             alert_tests.entry(test.eval_time).or_default().push(test);
         }
         let step = Span(self.interval).ms().max(1);
@@ -170,7 +183,7 @@ impl Test<'_> {
             }
             ms += step;
         }
-        let exprs = self.group.promql_expr_test.iter();
+        let exprs = self.case.exprs.iter();
         failures.extend(exprs.filter_map(|test| self.check_expr(test, &settings, &memory)));
         if failures.is_empty() {
             Ok(())
@@ -179,40 +192,27 @@ impl Test<'_> {
         }
     }
 
-    fn unnamed(&self, test: &AlertTest) -> String {
-        let group = match self.group.name.as_str() {
-            "" => String::new(),
-            name => format!(" (in TestGroup {name})"),
-        };
-        let at = test.eval_time;
-        format!(
-            "an item under alert_rule_test misses required attribute alertname at eval_time {at}{group}"
-        )
-    }
-
-    fn input(&self) -> Result<Memory, String> {
-        let interval = match self.group.interval.ms() {
+    fn input(&self) -> Memory {
+        let interval = match self.case.interval.ms() {
             0 => Span(self.interval).ms(),
             ms => ms,
         };
         let mut memory = Memory::default();
-        for input in &self.group.input_series {
-            let labels = series::labels(&input.series)?;
+        for (labels, values) in &self.case.input {
             let mut ms = 0;
-            for value in series::values(&input.values)? {
+            for value in values {
                 match value {
-                    Some(Value::Float(v)) => memory.push(&labels, Sample::new(ms, v)),
+                    Some(Value::Float(v)) => memory.push(labels, Sample::new(ms, *v)),
                     Some(Value::Native(h)) => {
-                        let t = Timestamp::from_ms(ms);
-                        let sample = HistogramSample { t, h: Arc::new(h) };
-                        memory.push_histogram(&labels, sample);
+                        let (t, h) = (Timestamp::from_ms(ms), Arc::new(h.clone()));
+                        memory.push_histogram(labels, HistogramSample { t, h });
                     }
                     None => {}
                 }
                 ms += interval;
             }
         }
-        Ok(memory)
+        memory
     }
 
     /// The groups in the order of their evaluation, which is the files' but for
@@ -247,8 +247,8 @@ impl Test<'_> {
                 },
                 ..Engine::default()
             },
-            external_labels: self.group.external_labels.clone(),
-            external_url: self.group.external_url.clone(),
+            external_labels: self.case.external_labels.clone(),
+            external_url: self.case.external_url.clone(),
             instance: String::new(),
             timeout: Duration::MAX,
             for_grace_period: Duration::ZERO,
@@ -259,8 +259,8 @@ impl Test<'_> {
 
     /// The largest time that is asked for, in milliseconds.
     fn end(&self) -> i64 {
-        let alerts = self.group.alert_rule_test.iter().map(|t| t.eval_time);
-        let exprs = self.group.promql_expr_test.iter().map(|t| t.eval_time);
+        let alerts = self.case.alerts.iter().map(|test| test.eval_time);
+        let exprs = self.case.exprs.iter().map(|test| test.at);
         alerts.chain(exprs).max().unwrap_or_default().ms()
     }
 
@@ -288,50 +288,21 @@ impl Test<'_> {
         let mut expected: Vec<Fired> = expected.collect();
         got.sort_unstable();
         expected.sort_unstable();
-        (got != expected).then(|| report::alerts(&self.group.name, test, &expected, &got))
+        (got != expected).then(|| report::alerts(&self.case.name, test, &expected, &got))
     }
 
-    fn check_expr(&self, test: &ExprTest, settings: &Settings, memory: &Memory) -> Option<String> {
-        let failed = |why: &str| {
-            let (expr, at) = (report::quoted(&test.expr), test.eval_time);
-            Some(format!("    expr: {expr}, time: {at}, err: {why}"))
-        };
+    fn check_expr(&self, test: &ExprCase, settings: &Settings, memory: &Memory) -> Option<String> {
         let mut got = match ask(test, settings, memory) {
             Ok(got) => got,
-            Err(error) => return failed(&error),
-        };
-        let mut expected = Vec::new();
-        for sample in &test.exp_samples {
-            match series::labels(&sample.labels) {
-                Ok(labels) => match sample.histogram.as_str() {
-                    "" => expected.push(Point {
-                        labels,
-                        v: sample.value,
-                        histogram: None,
-                    }),
-                    text => match notation::histogram(text) {
-                        Some(h) => expected.push(Point {
-                            labels,
-                            v: 0.0,
-                            histogram: Some(Arc::new(h)),
-                        }),
-                        None => return failed(&format!("not a histogram: {text}")),
-                    },
-                },
-                Err(error) => {
-                    let labels = report::quoted(&sample.labels);
-                    return failed(&format!("labels {labels}: {error}"));
-                }
+            Err(why) => {
+                let (expr, at) = (report::quoted(&test.text), test.at);
+                return Some(format!("    expr: {expr}, time: {at}, err: {why}"));
             }
-        }
+        };
         got.sort_by(|a, b| a.labels.cmp(&b.labels));
-        expected.sort_by(|a, b| a.labels.cmp(&b.labels));
-        let holds = got.len() == expected.len()
-            && got
-                .iter()
-                .zip(&expected)
-                .all(|(a, b)| a.equals(b, self.fuzzy));
-        (!holds).then(|| report::samples(test, &expected, &got))
+        let mut both = got.iter().zip(&test.want);
+        let holds = got.len() == test.want.len() && both.all(|(a, b)| a.equals(b, self.fuzzy));
+        (!holds).then(|| report::samples(test, &got))
     }
 }
 
@@ -363,8 +334,7 @@ fn evaluate(
 }
 
 /// The elements of a test's expression.
-fn ask(test: &ExprTest, settings: &Settings, memory: &Memory) -> Result<Vec<Point>, String> {
-    let expr = promql::parse(&test.expr).map_err(|err| err.to_string())?;
+fn ask(test: &ExprCase, settings: &Settings, memory: &Memory) -> Result<Vec<Point>, String> {
     let cancel = Arc::new(AtomicBool::new(false));
     let world = World {
         data: memory,
@@ -373,8 +343,8 @@ fn ask(test: &ExprTest, settings: &Settings, memory: &Memory) -> Result<Vec<Poin
         is_blind: false,
         cancel: &cancel,
     };
-    let at = Timestamp::from_ms(test.eval_time.ms());
-    let elements = turn::elements(&world, memory, &expr, at)?;
+    let at = Timestamp::from_ms(test.at.ms());
+    let elements = turn::elements(&world, memory, &test.expr, at)?;
     let point = |element: VectorSample| Point {
         labels: element.labels,
         v: element.v,

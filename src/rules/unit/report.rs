@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::file::{AlertTest, ExprTest};
+use super::cases::ExprCase;
+use super::file::AlertTest;
 use super::notation;
 use crate::model::labels::Quoted;
 use crate::model::{Histogram, Labels};
@@ -58,9 +59,9 @@ pub(super) fn alerts(group: &str, test: &AlertTest, want: &[Fired], got: &[Fired
 }
 
 /// A result that is not as expected.
-pub(super) fn samples(test: &ExprTest, want: &[Point], got: &[Point]) -> String {
-    let (expr, at) = (quoted(&test.expr), test.eval_time);
-    let (want, got) = (points(want), points(got));
+pub(super) fn samples(test: &ExprCase, got: &[Point]) -> String {
+    let (expr, at) = (quoted(&test.text), test.at);
+    let (want, got) = (points(&test.want), points(got));
     format!("    expr: {expr}, time: {at},\n        exp: {want}\n        got: {got}")
 }
 

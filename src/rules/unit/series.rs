@@ -44,12 +44,14 @@ pub(super) fn values(text: &str) -> Result<Vec<Option<Value>>, String> {
     for item in notation::items(text) {
         if item.starts_with("{{") {
             let all = notation::repeated(item);
-            let all = all.ok_or_else(|| format!("not a histogram of a series: {item:?}"))?;
+            let all = all.ok_or_else(|| no_histogram(item))?;
             values.extend(all.into_iter().map(|h| Some(Value::Native(h))));
             continue;
         }
-        let (first, change, count) =
-            parts(item).ok_or_else(|| format!("not a value of a series: {item:?}"))?;
+        let (first, change, count) = parts(item).ok_or_else(|| {
+            let forms = "a number, _, stale, 1+2x3 or {{..}}";
+            format!("not a value of a series: {item:?}, expected {forms}")
+        })?;
         if values.len() + count >= VALUES_MAX {
             return Err("series has more than a million values".to_owned());
         }
@@ -68,6 +70,12 @@ pub(super) fn values(text: &str) -> Result<Vec<Option<Value>>, String> {
         }
     }
     Ok(values)
+}
+
+/// What to say of a text that is no histogram.
+pub(super) fn no_histogram(text: &str) -> String {
+    let form = "{{schema:0 count:3 sum:5 buckets:[1 2]}}";
+    format!("not a histogram: {text:?}, expected one such as {form}")
 }
 
 /// First value, change and repetitions: `5`, `_`, `_x3`, `5x3`, `5+2x3`, `5-2x3`, `stale`.

@@ -3,7 +3,7 @@
 //! Public alert rules ask for it under the names of Prometheus and Alertmanager, so one
 //! fact has three names; their values are set together.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use prometheus::{Gauge, IntGauge, Registry};
 
@@ -16,8 +16,16 @@ const PREFIXES: [&str; 3] = ["pulse", "prometheus", "alertmanager"];
 pub struct Reload {
     successful: [IntGauge; 3],
     success_seconds: [Gauge; 3],
-    /// When the last attempt failed, as the bits of seconds.
-    failed_seconds: AtomicU64,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// An attempt that failed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Failure {
+    /// When, in seconds since 1970.
+    pub seconds: f64,
+    /// Every mistake, one in a line.
+    pub error: String,
 }
 
 impl Reload {
@@ -39,22 +47,26 @@ impl Reload {
         Reload {
             successful,
             success_seconds,
-            failed_seconds: AtomicU64::new(0),
+            failure: Mutex::default(),
         }
     }
 
-    /// Remembers an attempt and its time in seconds.
-    pub fn tried(&self, succeeded: bool, now: f64) {
+    /// Remembers an attempt and its time in seconds, with the error if it failed.
+    pub fn tried(&self, error: Option<String>, now: f64) {
+        let succeeded = error.is_none();
         for gauge in &self.successful {
             gauge.set(i64::from(succeeded));
         }
-        if !succeeded {
-            self.failed_seconds.store(now.to_bits(), Ordering::Relaxed);
-            return;
+        if succeeded {
+            for gauge in &self.success_seconds {
+                gauge.set(now);
+            }
         }
-        for gauge in &self.success_seconds {
-            gauge.set(now);
-        }
+        let failure = error.map(|error| Failure {
+            seconds: now,
+            error,
+        });
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// Whether the last attempt succeeded.
@@ -67,10 +79,10 @@ impl Reload {
         self.success_seconds[0].get()
     }
 
-    /// When the last attempt failed, in seconds; `None` if it succeeded.
-    pub fn failed_seconds(&self) -> Option<f64> {
-        let at = f64::from_bits(self.failed_seconds.load(Ordering::Relaxed));
-        (!self.succeeded() && at > 0.0).then_some(at)
+    /// The last attempt if it failed.
+    pub fn failure(&self) -> Option<Failure> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone()
     }
 }
 
@@ -82,10 +94,11 @@ mod tests {
     fn every_name_tells_of_the_last_attempt() {
         let registry = Registry::new();
         let reload = Reload::new(&registry);
-        assert_eq!(reload.failed_seconds(), None, "nothing was tried yet");
-        reload.tried(true, 5.0);
-        reload.tried(false, 7.0);
-        assert_eq!(reload.failed_seconds(), Some(7.0));
+        assert_eq!(reload.failure(), None, "nothing was tried yet");
+        reload.tried(None, 5.0);
+        reload.tried(Some("x.yml:1:1: no".to_owned()), 7.0);
+        let failure = reload.failure().unwrap();
+        assert_eq!((failure.seconds, &*failure.error), (7.0, "x.yml:1:1: no"));
         let mut shown: Vec<(String, f64)> = registry
             .gather()
             .iter()
@@ -107,8 +120,8 @@ mod tests {
                 (name("prometheus", "successful"), 0.0),
             ]
         );
-        reload.tried(true, 9.0);
-        assert_eq!(reload.failed_seconds(), None);
+        reload.tried(None, 9.0);
+        assert_eq!(reload.failure(), None);
         assert_eq!(reload.success_seconds(), 9.0);
     }
 }

@@ -21,8 +21,8 @@ use crate::web::{Context, Front};
 /// one thing that this server can be told of while it answers: while it starts or
 /// stops, every path says so with a 503.
 pub async fn notifications(State(context): State<Context>) -> Response {
-    let failed = context.metrics.reload.failed_seconds();
-    let failed = failed.map(|secs| Timestamp::from_secs_f64(secs).to_rfc3339());
+    let failed = context.metrics.reload.failure();
+    let failed = failed.map(|failed| Timestamp::from_secs_f64(failed.seconds).to_rfc3339());
     json::respond(json::success(&[], &[], |out| {
         json::array(out, failed, |out, date| {
             Object::new(out)

@@ -144,6 +144,7 @@ fn verdict(context: &Context, issues: &[Issue], now: Timestamp) -> Verdict {
 /// What is wrong, the worst first.
 fn issues(context: &Context, figures: &[Figure], now: Timestamp) -> Vec<Issue> {
     let mut issues = store_issues(figures);
+    issues.extend(reload_issue(context, now));
     issues.extend(clock_issue(context));
     issues.extend(room_issue(context));
     issues.extend(alert_issues(context, now));
@@ -194,6 +195,24 @@ fn room_issue(context: &Context) -> Option<Issue> {
         subject: "Disk or memory".to_owned(),
         text: format!("run short: {what}"),
         age: String::new(),
+        action: "Open status",
+        url: "/status".to_owned(),
+    })
+}
+
+fn reload_issue(context: &Context, now: Timestamp) -> Option<Issue> {
+    let failure = context.metrics.reload.failure()?;
+    let mut lines = failure.error.lines();
+    let first = lines.next().unwrap_or_default();
+    let more = match lines.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(Issue {
+        state: "warn",
+        subject: "The changed configuration".to_owned(),
+        text: format!("was refused, the old one stays in force: {first}{more}"),
+        age: span(now.ms_since(Timestamp::from_secs_f64(failure.seconds))),
         action: "Open status",
         url: "/status".to_owned(),
     })

@@ -20,9 +20,16 @@ type Facts = Vec<(&'static str, String)>;
 #[template(path = "status.html")]
 struct StatusPage {
     frame: Frame,
+    refused: Option<Refused>,
     cards: Vec<(&'static str, Facts)>,
     config: String,
     tree: Option<String>,
+}
+
+/// A changed configuration that was not taken over.
+struct Refused {
+    at: String,
+    error: String,
 }
 
 pub(super) async fn page(State(context): State<Context>, request: Request) -> Response {
@@ -30,6 +37,7 @@ pub(super) async fn page(State(context): State<Context>, request: Request) -> Re
     let page = StatusPage {
         frame: Frame::new(&context, &request, "Status", "/status")
             .with_refresh(&request, 15, false),
+        refused: refused(&context, &request),
         cards: vec![
             ("Process", process(&context, &request)),
             ("Storage", storage(&context, &request)),
@@ -40,6 +48,14 @@ pub(super) async fn page(State(context): State<Context>, request: Request) -> Re
         tree: config.notification_tree().map(|_| tree(&config)),
     };
     respond(&request, StatusCode::OK, &page)
+}
+
+fn refused(context: &Context, request: &Request) -> Option<Refused> {
+    let failure = context.metrics.reload.failure()?;
+    Some(Refused {
+        at: moment(Timestamp::from_secs_f64(failure.seconds), request),
+        error: failure.error,
+    })
 }
 
 fn process(context: &Context, request: &Request) -> Facts {

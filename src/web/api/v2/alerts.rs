@@ -1,19 +1,15 @@
-//! `/api/v2/alerts`, `/alerts/groups` and `/receivers`.
+//! `GET /api/v2/alerts`, `/alerts/groups` and `/receivers`.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::answer::{Error, flag, parsed};
+use super::answer::{Error, flag};
 use super::scope::Scope;
-use crate::alerting::{AlertStatus, PostedAlert};
-use crate::config::routing::is_label_name;
+use crate::alerting::AlertStatus;
 use crate::model::matcher::anchored;
-use crate::model::tenant::TENANT_LABEL;
 use crate::model::{Labels, Matcher, Timestamp, matchers};
 use crate::web::Context;
 
@@ -198,99 +194,4 @@ pub async fn groups(
 pub async fn receivers(State(context): State<Context>, _: Scope) -> Json<Vec<Named>> {
     let names = context.alerting.receivers().into_iter();
     Json(names.map(|name| Named { name }).collect())
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Given {
-    labels: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    starts_at: Option<String>,
-    #[serde(default)]
-    ends_at: Option<String>,
-    #[serde(default, rename = "generatorURL")]
-    generator_url: String,
-}
-
-/// Takes alerts in: the good ones are durable before the answer, also when it is an
-/// error about the others.
-pub async fn post(
-    State(context): State<Context>,
-    scope: Scope,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Error> {
-    let given: Vec<Given> = parsed("alerts", &headers, &body)?;
-    if let Some(at) = given.iter().position(|alert| alert.labels.is_none()) {
-        let text = format!("{at}.labels in body is required");
-        return Err(Error::Invalid(602, text));
-    }
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for alert in given {
-        match alert.checked(&scope)? {
-            Ok(alert) => good.push(alert),
-            Err(reason) => bad.push(reason),
-        }
-    }
-    context.metrics.rules.count_received(good.len(), bad.len());
-    context.alerting.post(good).await?;
-    if bad.is_empty() {
-        Ok(StatusCode::OK)
-    } else {
-        Err(Error::Bad(bad.join("; ")))
-    }
-}
-
-impl Given {
-    /// The outer error refuses the whole request, the inner one this alert.
-    fn checked(self, scope: &Scope) -> Result<Result<PostedAlert, String>, Error> {
-        let starts_at = time("alerts", self.starts_at.as_deref())?;
-        let ends_at = time("alerts", self.ends_at.as_deref())?;
-        let mut labels = self.labels.unwrap_or_default();
-        labels.retain(|_, value| !value.is_empty());
-        if let Some(tenant) = scope.matcher() {
-            labels.insert(TENANT_LABEL.to_owned(), tenant.value);
-        }
-        let reason = if labels.is_empty() {
-            Some("at least one label pair required".to_owned())
-        } else if let Some(name) = labels.keys().find(|name| !is_label_name(name)) {
-            Some(format!("invalid label set: invalid name {name:?}"))
-        } else if let Some(name) = self.annotations.keys().find(|name| !is_label_name(name)) {
-            Some(format!("invalid annotations: invalid name {name:?}"))
-        } else if starts_at
-            .zip(ends_at)
-            .is_some_and(|(start, end)| end < start)
-        {
-            Some("start time must be before end time".to_owned())
-        } else {
-            None
-        };
-        Ok(match reason {
-            Some(reason) => Err(reason),
-            None => Ok(PostedAlert {
-                labels: Labels::from_pairs(&labels),
-                annotations: self.annotations,
-                generator_url: self.generator_url,
-                starts_at,
-                ends_at,
-            }),
-        })
-    }
-}
-
-/// A time; none when it is left out or Go's zero time.
-///
-/// # Errors
-/// When it is no time.
-pub(super) fn time(what: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, Error> {
-    let Some(text) = text.filter(|text| !text.is_empty() && !text.starts_with("0001-01-01T"))
-    else {
-        return Ok(None);
-    };
-    let at: jiff::Timestamp = text
-        .parse()
-        .map_err(|_| Error::Unparsed(what, format!("parsing time {text:?}: expected RFC 3339")))?;
-    Ok(Some(Timestamp::from_ms(at.as_millisecond())))
 }

@@ -85,12 +85,15 @@ impl From<SilenceError> for Error {
 /// A body of JSON; `what` names it in errors.
 ///
 /// # Errors
-/// When it is not JSON, or not of the wanted form.
+/// When there is none, when it is not JSON, or not of the wanted form.
 pub(super) fn parsed<T: serde::de::DeserializeOwned>(
     what: &'static str,
     headers: &axum::http::HeaderMap,
     body: &[u8],
 ) -> Result<T, Error> {
+    if body.trim_ascii().is_empty() {
+        return Err(Error::Invalid(602, format!("{what} in body is required")));
+    }
     let given = headers.get(axum::http::header::CONTENT_TYPE);
     let given = given.and_then(|value| value.to_str().ok()).unwrap_or("");
     let kind = given.split(';').next().unwrap_or("").trim();

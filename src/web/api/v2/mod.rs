@@ -9,6 +9,9 @@
 pub mod alerts;
 mod answer;
 pub(in crate::web) mod config;
+mod date_time;
+pub mod posted;
+mod request_uri;
 pub mod scope;
 pub mod silences;
 pub mod status;

@@ -6,8 +6,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::alerts::{filters, time};
+use super::alerts::filters;
 use super::answer::{Error, parsed};
+use super::date_time::time;
 use super::scope::Scope;
 use crate::alerting::{Silence, sort_silences};
 use crate::config::routing::is_label_name;
@@ -129,7 +130,7 @@ fn check_id(id: &str) -> Result<(), Error> {
     Err(Error::Invalid(601, text))
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Given {
     #[serde(default)]
@@ -170,8 +171,10 @@ pub async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Made>, Error> {
-    let given: Given = parsed("silence", &headers, &body)?;
-    let silence = given.checked(&scope, context.clock.now())?;
+    let given: Option<Given> = parsed("silence", &headers, &body)?;
+    let silence = given
+        .unwrap_or_default()
+        .checked(&scope, context.clock.now())?;
     let silence_id = context.alerting.set_silence(silence).await?;
     Ok(Json(Made { silence_id }))
 }

@@ -1,0 +1,279 @@
+//! Odd posts to `/api/v2`, to the real Alertmanager 0.25 and to us: the same codes.
+
+use serde_json::Value;
+
+use crate::alertmanager::{Alertmanager, URL, at, configure};
+use crate::broker::free_port;
+use crate::server::{Http, Server};
+
+const TREE: &str = "route: {receiver: a}\nreceivers: [{name: a}]\n";
+
+/// Bodies of the list; `L` stands for labels of their own.
+const BODIES: &[&str] = &[
+    "",
+    "null",
+    " \n",
+    "true",
+    "3",
+    "\"x\"",
+    "{}",
+    "{L}",
+    "[]",
+    " [] ",
+    "[{}]",
+    "[1]",
+    "[\"a\"]",
+    "[[]]",
+    "[{",
+    "[{L},]",
+    "\u{feff}[]",
+    "\0",
+    r#"[{"labels":null}]"#,
+    r#"[{"labels":{}}]"#,
+    r#"[{"labels":[]}]"#,
+    r#"[{"labels":{"a":1}}]"#,
+    r#"[{"labels":{"a":null}}]"#,
+    r#"[{"labels":{"a":null,"b":"c"}}]"#,
+    r#"[{"labels":{"a":""}}]"#,
+    r#"[{"labels":{"a-b":"c"}}]"#,
+    r#"[{"labels":{"":"c"}}]"#,
+    r#"[{"labels":{"1a":"c"}}]"#,
+    r#"[{"labels":{"ü":"c"}}]"#,
+    r#"[{"labels":{"__name__":"c"}}]"#,
+    r#"[{"Labels":{"alertname":"other case"}}]"#,
+    r#"[{"labels":{"a":"b"},"labels":{"alertname":"twice"}}]"#,
+    r#"[{L,"annotations":null}]"#,
+    r#"[{L,"annotations":{"a":1}}]"#,
+    r#"[{L,"annotations":{"a":null}}]"#,
+    r#"[{L,"annotations":{"a-b":"x"}}]"#,
+    r#"[{L,"annotations":{"a":""}}]"#,
+    r#"[{L,"annotations":[]}]"#,
+    r#"[{L,"annotations":"x"}]"#,
+    r#"[{L,"unknown":1}]"#,
+    r#"[{L,"startsAt":null,"endsAt":null}]"#,
+    r#"[{L,"startsAt":true}]"#,
+    r#"[{L,"endsAt":1}]"#,
+    r#"[{L,"STARTSAT":"x"}]"#,
+    r#"[{L},{"labels":{}}]"#,
+    r#"[{L},{"annotations":{}}]"#,
+    r#"[{},{}]"#,
+    r#"[{"generatorURL":"::bad"}]"#,
+    r#"[{"labels":{"a-b":"c"},"generatorURL":"::bad"}]"#,
+    r#"[{"labels":{"a-b":"c"}},{L,"generatorURL":"::bad"}]"#,
+    r#"[{L,"generatorURL":null}]"#,
+    r#"[{L,"generatorURL":1}]"#,
+    r#"[{"labels":{"a-b":"c"},"startsAt":"2030-01-01T00:00:00Z","endsAt":"2020-01-01T00:00:00Z"}]"#,
+];
+
+const URLS: &[&str] = &[
+    "",
+    "::bad",
+    "http://ok/",
+    "/rel",
+    "rel/x",
+    "http://[::1",
+    "http://[::1]:9/",
+    "%zz",
+    "http://a b/",
+    "mailto:x",
+    "://",
+    "http://",
+    "a b",
+    "http://x:port/",
+    "http://x:/",
+    "1http://x",
+    "ht tp://x",
+    "http://x/%zz",
+    "http://x/a b",
+    "?q=1",
+    "#f",
+    "x:y",
+    "http://x/ü",
+    "http://ü/",
+    "HTTP://X",
+    "http:///p",
+    ":",
+    "a:b:c",
+    "http://u:p@x:80/",
+    "http://u p@x/",
+    "http://%41/",
+    "http://%C3%BC/",
+    "http://x%25y/",
+    "http://[fe80::1%25e]/",
+    "http://[fe80::1%25e%20]/",
+    "http://x|y/",
+    "http://x<y/",
+    "*",
+    "//x",
+    "http://x:99999/",
+    "/graph?g0.expr=%zz",
+    "http://x/\\n",
+    "http://x#f",
+    "http://x?%zz",
+    "http://x\\\\y/",
+    "é:x",
+    "x/y:z",
+    "/?",
+    "http:?",
+];
+
+const TIMES: &[&str] = &[
+    "x",
+    "2020",
+    "2020-01-01",
+    "2020-01-01T00:00:00",
+    "2020-01-01T00:00:00Z",
+    "2020-01-01T00:00:00+01:00",
+    "2020-01-01 00:00:00",
+    "2020-01-01 00:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00.5Z",
+    "0000-01-01T00:00:00Z",
+    "9999-12-31T23:59:59Z",
+    "2020-13-01T00:00:00Z",
+    "2020-01-01T24:00:00Z",
+    "2020-01-01t00:00:00z",
+    "2020-01-01T00:00:00.123456789123Z",
+    "2020-02-30T00:00:00Z",
+    "2020-02-29T00:00:00Z",
+    "1900-02-29T00:00:00Z",
+    "2020-01-01T00:00:60Z",
+    "1969-12-31T23:59:59Z",
+    "2020-01-01T00:00Z",
+    "2020-01-01T00:00",
+    "2020-01-01T00:00:00-0000",
+    "2020-01-01T00:00:00.000-0100",
+    "2020-01-01T00:00:00.00-0100",
+    "20200101T000000Z",
+    "2020-01-01T00:00:00,5Z",
+    "10000-01-01T00:00:00Z",
+    "2020-01-01T00:00:00.Z",
+    " 2020-01-01T00:00:00Z",
+    "2020-01-01T00:00:00Z ",
+    "2020-01-01T00:00:00+24:00",
+];
+
+/// In these Alertmanager is careless: its code, or 0 when it hangs up, and ours.
+const STRICTER: &[(&str, u16, u16)] = &[
+    ("[null]", 0, 400),
+    ("[] x", 200, 400),
+    ("[][]", 200, 400),
+    (r#"[{"labels":{"a":"\ud800"}}]"#, 200, 400),
+    (
+        r#"[{"labels":{"a":"b"},"endsAt":"2020-01-01T00:00:00+25:00"}]"#,
+        200,
+        400,
+    ),
+    (
+        r#"[{"labels":{"a":"b"},"endsAt":"2020-01-01T00:00:00+01:60"}]"#,
+        200,
+        400,
+    ),
+];
+
+fn all() -> Vec<String> {
+    let end = at(86_400 * 365);
+    let mut bodies: Vec<String> = BODIES.iter().map(|&body| body.to_owned()).collect();
+    bodies.extend(
+        URLS.iter()
+            .map(|url| format!(r#"[{{L,"generatorURL":"{url}"}}]"#)),
+    );
+    for time in TIMES {
+        bodies.push(format!(r#"[{{L,"startsAt":"{time}","endsAt":"{end}"}}]"#));
+        bodies.push(format!(r#"[{{L,"endsAt":"{time}"}}]"#));
+        bodies.push(format!(
+            r#"[{{L,"startsAt":"2019-12-31T23:00:00Z","endsAt":"{time}"}}]"#
+        ));
+    }
+    // Without an end, one is made up: five minutes from now.
+    for (start, end) in [
+        (3_600, None),
+        (200, None),
+        (-3_600, None),
+        (10, Some(5)),
+        (5, Some(5)),
+    ] {
+        let end = end.map_or_else(String::new, |end| format!(r#","endsAt":"{}""#, at(end)));
+        bodies.push(format!(r#"[{{L,"startsAt":"{}"{end}}}]"#, at(start)));
+    }
+    bodies
+}
+
+/// The code of the answer and, where the body has one, the code in it or its text.
+async fn answer(http: &Http, url: &str, body: &str) -> (u16, Value) {
+    let request = hyper::Request::post(url)
+        .header("content-type", "application/json")
+        .body(body.to_owned().into());
+    let Some(answer) = http.try_send(request.unwrap()).await else {
+        return (0, Value::Null);
+    };
+    let told = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
+    (answer.status, told.get("code").cloned().unwrap_or(told))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_posts_get_the_code_of_the_real_alertmanager() {
+    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    configure(dir.path(), TREE);
+    let ours = Server::start(dir.path(), free_port()).await;
+    let http = Http::new();
+    let ask = async |path: &str, body: &str| {
+        let (theirs, ours) = (theirs.url(path), ours.url(path));
+        [
+            answer(&http, &theirs, body).await,
+            answer(&http, &ours, body).await,
+        ]
+    };
+    let (mut wrong, mut codes) = (Vec::new(), [0; 3]);
+    for (n, body) in all().iter().enumerate() {
+        let labels = format!(r#"{{"labels":{{"alertname":"odd{n}"}}"#);
+        let body = body.replace("{L", &labels);
+        let [theirs, ours] = ask("/api/v2/alerts", &body).await;
+        let class = [200, 400, 422].iter().position(|code| *code == theirs.0);
+        codes[class.unwrap_or_else(|| panic!("{body}: {theirs:?}"))] += 1;
+        if theirs != ours {
+            wrong.push(format!("{body}: {theirs:?}, we {ours:?}"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(codes.iter().all(|count| *count > 20), "{codes:?}");
+    for (body, theirs, ours) in STRICTER {
+        let [(their_code, _), (our_code, _)] = ask("/api/v2/alerts", body).await;
+        assert_eq!((their_code, our_code), (*theirs, *ours), "{body}");
+    }
+    for body in ["", "null", "{}", "[]", "3"] {
+        let [theirs, ours] = ask("/api/v2/silences", body).await;
+        assert_eq!(theirs, ours, "{body}");
+    }
+    let now = pulse::model::Clock::System.now().as_ms();
+    // What was made up, or given as some seconds from now, differs by the time between.
+    let instant = |time: &Value| {
+        let text = time.as_str().unwrap();
+        match text.parse::<jiff::Timestamp>() {
+            Ok(at) if (at.as_millisecond() - now).abs() < 600_000 => Value::Null,
+            Ok(at) => at.as_millisecond().into(),
+            Err(_) => text.into(),
+        }
+    };
+    let alerts = async |url: String| {
+        let alerts: Vec<Value> = serde_json::from_slice(&http.get(&url).await.body).unwrap();
+        let times = |alert: &Value| {
+            let labels = alert["labels"].to_string();
+            (
+                labels,
+                instant(&alert["startsAt"]),
+                instant(&alert["endsAt"]),
+            )
+        };
+        let mut times: Vec<_> = alerts.iter().map(times).collect();
+        times.sort_by(|a, b| a.0.cmp(&b.0));
+        times
+    };
+    let path = "/api/v2/alerts";
+    let (theirs, ours) = (alerts(theirs.url(path)).await, alerts(ours.url(path)).await);
+    assert!(theirs.len() > 50, "{}", theirs.len());
+    assert_eq!(theirs, ours);
+}
