@@ -155,6 +155,10 @@ impl RangeCache {
         let Value::Matrix(series) = &output.value else {
             return;
         };
+        // What cannot be read today may be read after a repair.
+        if output.is_incomplete {
+            return;
+        }
         // They are rare, and their size would have to be counted.
         if series.iter().any(|s| !s.histograms.is_empty()) {
             return;

@@ -33,6 +33,6 @@ pub use cache::RangeCache;
 pub use engine::{Engine, EvalError, Options};
 pub use features::Features;
 pub use parser::{ParseError, parse, parse_selector, parse_with};
-pub use queryable::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
+pub use queryable::{Gaps, HistogramSeries, QueryError, Queryable, SelectHints, Series};
 pub use value::{Output, RangeSeries, Value, VectorSample};
 pub use why::{Side, WhyEmpty};

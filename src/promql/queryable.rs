@@ -1,7 +1,8 @@
 //! Where the engine gets its samples from.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::{HistogramSample, Labels, Matcher, Sample, Timestamp};
 
@@ -39,6 +40,9 @@ pub struct SelectHints {
     /// Stop with [`QueryError::NotAtHand`] rather than wait for a disk or read much: the
     /// caller has a thread that must not be held up.
     pub at_hand: bool,
+    /// Where it is noted what cannot be read; the rest is given then. Without it that is
+    /// an error.
+    pub gaps: Option<Gaps>,
     /// Stop with [`QueryError::Cancelled`] soon after this turns true.
     pub cancel: Arc<AtomicBool>,
 }
@@ -51,8 +55,27 @@ impl Default for SelectHints {
             newest_only: false,
             reduce: None,
             at_hand: false,
+            gaps: None,
             cancel: Arc::new(AtomicBool::new(false)),
         }
+    }
+}
+
+/// What a selection could not read, in sentences for people that name the file.
+#[derive(Clone, Debug, Default)]
+pub struct Gaps(Arc<Mutex<BTreeSet<String>>>);
+
+impl Gaps {
+    /// Notes one. The same one again changes nothing.
+    pub fn note(&self, what: String) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(what);
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().cloned().collect()
     }
 }
 

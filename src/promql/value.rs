@@ -63,6 +63,8 @@ pub struct Output {
     pub warnings: Vec<String>,
     /// Something is worth knowing.
     pub infos: Vec<String>,
+    /// Something could not be read and is left out; the warnings say what.
+    pub is_incomplete: bool,
     /// How many samples were read.
     pub samples_read: u64,
     /// How many samples each step looked at; empty unless that was asked for.

@@ -203,6 +203,7 @@ impl Group {
                 world,
                 overlay: &mut overlay,
                 out: &mut out,
+                gap: None,
             };
             turn.run(state);
         }
@@ -246,7 +247,8 @@ impl Group {
     /// The rules whose last evaluation failed, with the error.
     pub(super) fn errors(&self) -> impl Iterator<Item = (&str, &str)> {
         let rules = self.spec.rules.iter().zip(&self.rules);
-        rules.filter_map(|(rule, state)| Some((rule.name.as_str(), state.last_error.as_deref()?)))
+        let failed = rules.filter(|(_, state)| state.healthy == Some(false));
+        failed.filter_map(|(rule, state)| Some((rule.name.as_str(), state.last_error.as_deref()?)))
     }
 
     /// What pages and the API see.

@@ -3,7 +3,8 @@
 //! Owns one task for each group, one for upkeep, and the tables `rule_group`, `alert`
 //! and `alert_history`. An evaluation of a group is one transaction: its samples, the
 //! alerts that changed, and their transitions. While the disk refuses transactions they
-//! go on in memory, and no alert ends for want of samples that cannot come in.
+//! go on in memory, and no alert ends for want of samples that cannot come in, or that
+//! are damaged.
 //!
 //! It must never send a notification itself (alerting reads the alert rows), make up
 //! for evaluations that were missed, or let a failed query change an alert.

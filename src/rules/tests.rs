@@ -1,5 +1,7 @@
 //! Rule files and the state machine of alerts.
 
+mod gaps;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

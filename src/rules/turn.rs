@@ -1,4 +1,11 @@
 //! The evaluation of one rule: a query, and what its kind makes of the result.
+//!
+//! Where something of what it asks for cannot be read (a damaged page, a lost file), it
+//! is evaluated on the rest and its health says so. A series that such an answer lacks
+//! says nothing: an alert that it lacks neither ends nor resolves, pending ones wait on,
+//! and a recorded series gets no staleness marker. An alert that it gives begins as ever,
+//! as silence would be worse than one alert too many, and `for` waits in any case; so do
+//! recorded values hold for what can be read.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -32,6 +39,8 @@ pub(super) struct Turn<'a, 'w> {
     pub(super) world: &'a World<'w>,
     pub(super) overlay: &'a mut Overlay<'w>,
     pub(super) out: &'a mut Evaluation,
+    /// What could not be read.
+    pub(super) gap: Option<String>,
 }
 
 impl Turn<'_, '_> {
@@ -52,7 +61,7 @@ impl Turn<'_, '_> {
                 samples = given;
                 self.out.histograms.extend(histograms);
                 state.healthy = Some(true);
-                state.last_error = None;
+                state.last_error = self.gap.take();
             }
             Err(error) => {
                 self.out.failed += 1;
@@ -91,6 +100,9 @@ impl Turn<'_, '_> {
             self.overlay.push(labels, Sample { t, v: *v });
             series.insert(labels.clone());
         }
+        if self.gap.is_some() {
+            series.append(before);
+        }
         for labels in before.difference(&series) {
             if !self.out.given.contains(labels) {
                 let v = stale_nan();
@@ -103,16 +115,18 @@ impl Turn<'_, '_> {
     }
 
     /// The elements of the rule's expression.
-    fn query(&self) -> Result<Vec<(Labels, f64)>, String> {
+    fn query(&mut self) -> Result<Vec<VectorSample>, String> {
         let at = sample_time(self.group, self.ts);
-        instant(self.world, self.overlay, &self.rule.expr, at)
+        let (all, gap) = elements(self.world, self.overlay, &self.rule.expr, at)?;
+        self.gap = gap;
+        Ok(all)
     }
 
     fn record(&mut self) -> Result<Recorded, String> {
         let mut seen = BTreeSet::new();
         let (mut samples, mut histograms) = (Vec::new(), Vec::new());
         let at = sample_time(self.group, self.ts);
-        for sample in elements(self.world, self.overlay, &self.rule.expr, at)? {
+        for sample in self.query()? {
             let mut builder = sample.labels.to_builder();
             builder.set(METRIC_NAME, &self.rule.name);
             for (name, value) in &self.rule.labels {
@@ -151,7 +165,7 @@ impl Turn<'_, '_> {
             resend_delay: settings.resend_delay,
             grace: settings.for_grace_period,
             tolerance: settings.for_outage_tolerance,
-            is_blind: self.world.is_blind,
+            is_blind: self.world.is_blind || self.gap.is_some(),
         };
         let (changes, outcome) = alerts.step(self.ts, times, self.group.limit, results);
         for (seq, change) in changes.iter().enumerate() {
@@ -168,9 +182,10 @@ impl Turn<'_, '_> {
     }
 
     /// The expression's elements with the rule's labels and annotations.
-    fn results(&self, alerting: &Alerting) -> Result<Results, String> {
+    fn results(&mut self, alerting: &Alerting) -> Result<Results, String> {
         let mut results = Results::new();
-        for (series, v) in self.query()? {
+        for sample in self.query()? {
+            let (series, v) = (sample.labels, sample.v);
             let mut builder = series.without(METRIC_NAME).to_builder();
             for (name, text) in &alerting.label_texts {
                 builder.set(name, &self.expand(text, &series, v));
@@ -308,11 +323,12 @@ pub(super) fn instant(
     expr: &promql::Expr,
     at: Timestamp,
 ) -> Result<Vec<(Labels, f64)>, String> {
-    let all = elements(world, data, expr, at)?.into_iter();
+    let all = elements(world, data, expr, at)?.0.into_iter();
     Ok(all.map(|s| (s.labels, s.v)).collect())
 }
 
-/// The elements of an instant query; a scalar is one element without labels.
+/// The elements of an instant query, and what of the data could not be read; a scalar is
+/// one element without labels.
 ///
 /// # Errors
 /// With the error's text, and when the result is neither vector nor scalar.
@@ -321,19 +337,21 @@ pub(super) fn elements(
     data: &dyn Queryable,
     expr: &promql::Expr,
     at: Timestamp,
-) -> Result<Vec<VectorSample>, String> {
+) -> Result<(Vec<VectorSample>, Option<String>), String> {
     let output = world
         .settings
         .engine
         .instant(data, expr, at, world.cancel)
         .map_err(|err| err.to_string())?;
-    match output.value {
-        Value::Vector { samples, .. } => Ok(samples),
-        Value::Scalar { v, .. } => Ok(vec![VectorSample {
+    let all = match output.value {
+        Value::Vector { samples, .. } => samples,
+        Value::Scalar { v, .. } => vec![VectorSample {
             labels: Labels::empty(),
             v,
             histogram: None,
-        }]),
-        _ => Err("rule result is not a vector or scalar".to_owned()),
-    }
+        }],
+        _ => return Err("rule result is not a vector or scalar".to_owned()),
+    };
+    let gap = output.is_incomplete.then(|| output.warnings.join("; "));
+    Ok((all, gap))
 }

@@ -139,7 +139,11 @@ fn rolled(store: &Store, query: &str, step: u64) -> Result<Whole, Box<dyn std::e
     // A new engine each time: it keeps no answers.
     let engine = Engine::default();
     let step = Duration::from_secs(step);
-    let Value::Matrix(series) = engine.range(store, &expr, from, to, step, &cancel)?.value else {
+    let output = engine.range(store, &expr, from, to, step, &cancel)?;
+    if output.is_incomplete {
+        return Err(output.warnings.join(", ").into());
+    }
+    let Value::Matrix(series) = output.value else {
         panic!("{query}: no matrix");
     };
     let of = |labels: &Labels| format!("{query} of {labels}");

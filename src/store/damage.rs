@@ -175,7 +175,10 @@ async fn a_damaged_page_is_an_error_first_and_then_a_gap() {
         });
         salvage.await.unwrap();
         assert_eq!(aside(dir.path()), ["salvaged"]);
-        assert!(dir.path().join("quarantine/salvaged").join(name).exists());
+        let kept = std::fs::read_dir(dir.path().join("quarantine/salvaged")).unwrap();
+        let kept: Vec<_> = kept.map(|entry| entry.unwrap().file_name()).collect();
+        let kept = kept[0].to_str().unwrap();
+        assert!(kept.starts_with(&format!("{name}.")), "{kept}");
         assert!(read(&store).is_ok());
         let after = all(&store);
         let mut gaps = 0;
@@ -191,6 +194,64 @@ async fn a_damaged_page_is_an_error_first_and_then_a_gap() {
         store.close().await;
         drop(store);
         assert_eq!(all(&open(dir.path()).unwrap()), after);
+    }
+}
+
+/// What a query over everything gives: samples, and the warnings.
+fn ask(store: &Store) -> (usize, Vec<String>) {
+    use crate::promql::{Engine, Value, parse};
+    let expr = parse("{__name__=~\"m.*\"}[4d]").unwrap();
+    let cancel = Arc::default();
+    let output = Engine::default().instant(store, &expr, Timestamp::from_ms(T0), &cancel);
+    let output = output.unwrap();
+    assert_eq!(output.is_incomplete, !output.warnings.is_empty());
+    let Value::Matrix(series) = output.value else {
+        panic!("no matrix");
+    };
+    (
+        series.iter().map(|s| s.samples.len()).sum(),
+        output.warnings,
+    )
+}
+
+#[tokio::test]
+async fn a_query_gets_the_rest_of_a_damaged_file_and_a_warning() {
+    for name in ["day-20231113.redb", "l0-20231114.redb"] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = filled(dir.path()).await;
+        assert_eq!(ask(&store), (3 * 40 * 400, vec![]), "control");
+        store.close().await;
+        drop(store);
+        let path = dir.path().join(name);
+        let page = verify::tests::pages_of(&path).remove(0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(page.len()).position(|some| some == page);
+        bytes[at.unwrap() + page.len() / 2] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let store = open(dir.path()).unwrap();
+        let failures = || store.shared.metrics.store.checksum_failures.get();
+        let (found, warnings) = ask(&store);
+        assert!((32_000..48_000).contains(&found), "{name}: {found}");
+        assert!(warnings[0].contains(name), "{warnings:?}");
+        assert!(warnings[0].contains("wrong checksum"), "{warnings:?}");
+        assert!(failures() > 0);
+        // When the rest is rewritten the warning stays, over a restart too.
+        store.compact_now().await.unwrap();
+        store.compact_now().await.unwrap();
+        let (rest, warnings) = ask(&store);
+        assert!(rest >= found, "{rest}, {found}");
+        assert!(warnings[0].contains("quarantine/salvaged"), "{warnings:?}");
+        store.close().await;
+        drop(store);
+        let store = open(dir.path()).unwrap();
+        assert_eq!(ask(&store), (rest, warnings));
+        // Until somebody has seen it.
+        store.close().await;
+        drop(store);
+        std::fs::remove_dir_all(dir.path().join("quarantine")).unwrap();
+        let store = open(dir.path()).unwrap();
+        assert_eq!(ask(&store), (rest, vec![]));
+        store.close().await;
     }
 }
 

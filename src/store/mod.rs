@@ -274,11 +274,6 @@ impl Store {
         let replayed = hot::caught(hot.path(), || {
             replay::replay(&db, appended, meta, &coverage, &metrics).map_err(fail)
         })?;
-        if !read_only {
-            keep_logs(dir, &log, &replayed.lost);
-        }
-        let aside = i64::try_from(days.damaged()).unwrap_or(i64::MAX);
-        metrics.store.quarantined.set(aside);
         let appended = i64::try_from(log.bytes()).unwrap_or(i64::MAX);
         metrics.store.wal_bytes.add(appended);
         let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;
@@ -286,6 +281,16 @@ impl Store {
         let newest = newest.max().unwrap_or(i64::MIN).max(coverage.max_t);
         clock.resume(clock::saved(&db, newest).map_err(|err| fail(err.into()))?);
         drop(db);
+        let lost = replayed.lost.iter();
+        note_lost(
+            &days,
+            &log,
+            lost,
+            newest.max(clock.now().as_ms()),
+            read_only,
+        );
+        let aside = i64::try_from(days.damaged()).unwrap_or(i64::MAX);
+        metrics.store.quarantined.set(aside);
         let sequence = replayed.sequence.max(last_key);
         let numbers = writer::Log {
             builder: wal::Builder::after(replayed.resets),
@@ -693,20 +698,33 @@ impl Drop for Caller<'_> {
     }
 }
 
-/// Keeps the log files that have damaged records, before they are used again.
-fn keep_logs(dir: &Path, log: &Appended, lost: &[replay::Lost]) {
+/// Notes what of the log is lost, and keeps its damaged files before they are used again.
+/// No sample is later than `newest`, in ms.
+fn note_lost<'a>(
+    days: &Days,
+    log: &Appended,
+    lost: impl Iterator<Item = &'a replay::Lost>,
+    newest: i64,
+    read_only: bool,
+) {
     let held = log.hold();
     for lost in lost {
+        let times = (lost.times.0, lost.times.1.min(newest));
         let mut files: Vec<PathBuf> = lost.places.iter().map(|(path, _)| path.clone()).collect();
         if lost.damaged > files.len() as u64 {
             files.extend(held.files_of(lost.first, lost.last));
         }
         files.sort_unstable();
         files.dedup();
+        if files.is_empty() {
+            days.note_lost(times, days.dir().join(tables::HOT_FILE));
+        }
         for path in files {
-            if let Err(err) = days::quarantine::keep_log(dir, &path, lost.times) {
-                tracing::error!(path = %path.display(), error = %disk::causes(&err), "cannot keep");
-            }
+            let kept = match read_only {
+                true => path,
+                false => days.keep_log(&path, times),
+            };
+            days.note_lost(times, kept);
         }
     }
 }

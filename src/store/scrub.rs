@@ -172,8 +172,9 @@ mod tests {
             assert!(Sealer::new(shared, jobs).rewrite_due(&orders).is_ok());
         });
         salvage.await.unwrap();
-        let kept = dir.path().join("quarantine/salvaged/day-20231113.redb");
-        assert_eq!(std::fs::read(kept).unwrap(), bytes);
+        let kept = std::fs::read_dir(dir.path().join("quarantine/salvaged")).unwrap();
+        let kept: Vec<_> = kept.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(std::fs::read(&kept[0]).unwrap(), bytes);
         assert_eq!(
             samples(&store, &[])[0].1.len(),
             120,

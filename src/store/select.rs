@@ -337,22 +337,24 @@ impl Chunk {
             .samples_max
             .checked_sub(held)
             .ok_or(QueryError::TooManySamples)?;
-        let days = &shared.days;
+        let (days, gaps) = (&shared.days, hints.gaps.as_ref());
         match hints.reduce {
             None => {
                 let room = Room {
                     samples_max: left,
                     at_hand: hints.at_hand,
                 };
-                days.read(targets, (start, end), room, &mut self.samples)
+                days.read(targets, (start, end), room, gaps, &mut self.samples)
             }
             Some(reduce) => {
                 if reduce.fold == Fold::Count {
                     self.recent.iter_mut().for_each(|s| count_each(s));
                 }
-                days.read_reduced(targets, (start, end), reduce, left, &mut self.samples)
+                let range = (start, end);
+                days.read_reduced(targets, range, reduce, left, gaps, &mut self.samples)
             }
         }
+        .map(|damaged| shared.metrics.store.checksum_failures.inc_by(damaged))
         .map_err(|err| query_error(shared, err))?;
         for (samples, recent) in self.samples.iter_mut().zip(&self.recent) {
             merge(samples, recent);

@@ -37,7 +37,7 @@ use super::ast::{At, Expr, ExprKind};
 use super::engine::{EvalError, Options};
 use super::grid::{Grid, SameLabels, Scalar, Steps};
 use super::length::{Length, QueryLengths};
-use super::queryable::{QueryError, Queryable};
+use super::queryable::{Gaps, QueryError, Queryable};
 use super::value::{Output, Value};
 use crate::model::Timestamp;
 use tally::Tally;
@@ -73,6 +73,7 @@ pub(super) struct Evaluator<'a> {
     /// The step of a range query.
     step: Option<Duration>,
     annotations: Annotations,
+    gaps: Gaps,
     samples_read: u64,
     tally: Tally,
     /// Values held by finished nodes whose result is still needed.
@@ -96,6 +97,7 @@ impl<'a> Evaluator<'a> {
             query,
             step,
             annotations: Annotations::default(),
+            gaps: Gaps::default(),
             samples_read: 0,
             tally: Tally::default(),
             held: 0,
@@ -112,10 +114,15 @@ impl<'a> Evaluator<'a> {
 
     /// The value with what was noticed on the way.
     pub(super) fn output(self, value: Value) -> Output {
+        let mut warnings = self.annotations.warnings;
+        let gaps = self.gaps.all();
+        let is_incomplete = !gaps.is_empty();
+        warnings.extend(gaps);
         Output {
             value,
-            warnings: self.annotations.warnings,
+            warnings,
             infos: self.annotations.infos,
+            is_incomplete,
             samples_read: self.samples_read,
             step_samples: self.tally.finished(),
             samples_peak: self.peak,

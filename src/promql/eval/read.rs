@@ -101,6 +101,7 @@ impl Evaluator<'_> {
             newest_only: wanted.newest_only,
             reduce: wanted.reduce,
             at_hand: self.options.at_hand,
+            gaps: Some(self.gaps.clone()),
             cancel: self.cancel.clone(),
         };
         let room = self.options.samples_max.saturating_sub(self.held);

@@ -344,7 +344,7 @@ fn ask(test: &ExprCase, settings: &Settings, memory: &Memory) -> Result<Vec<Poin
         cancel: &cancel,
     };
     let at = Timestamp::from_ms(test.at.ms());
-    let elements = turn::elements(&world, memory, &test.expr, at)?;
+    let elements = turn::elements(&world, memory, &test.expr, at)?.0;
     let point = |element: VectorSample| Point {
         labels: element.labels,
         v: element.v,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{frame, numbers, path_of};
-use crate::model::Sample;
+use crate::model::{Sample, Timestamp};
+use crate::promql::{Gaps, Queryable as _, SelectHints};
 use crate::store::bit_flip::copy;
 use crate::store::power_cut::{Random, memory_dir};
 use crate::store::tests::{T0, batch, manual, options, row, samples};
@@ -105,6 +106,25 @@ async fn sweep(commits: i64, series: i64, flips: u64) -> usize {
             let place = copy.as_ref().map_or(dir.path(), |copy| copy.path());
             let (store, metrics) = open(place, copy.is_none());
             let missing = missing(&store, commits, series);
+            let (start, end) = (Timestamp::MIN, Timestamp::MAX);
+            let gaps = Gaps::default();
+            let hints = SelectHints {
+                gaps: Some(gaps.clone()),
+                ..SelectHints::default()
+            };
+            store.select(start, end, &[], &hints).unwrap();
+            let warnings = gaps.all();
+            assert_eq!(warnings.len(), usize::from(!is_last), "{warnings:?}");
+            assert!(warnings.iter().all(|w| w.contains("hot-00.log")));
+            // Not of a time that has nothing to do with it.
+            let gaps = Gaps::default();
+            let hints = SelectHints {
+                gaps: Some(gaps.clone()),
+                ..SelectHints::default()
+            };
+            let before = Timestamp::from_ms(T0 - 1);
+            store.select(start, before, &[], &hints).unwrap();
+            assert_eq!(gaps.all(), [] as [&str; 0]);
             store.close().await;
             drop(store);
             assert!(missing.contains(&(n as i64 + 1)), "byte {at} has no use");
@@ -129,6 +149,6 @@ async fn a_flipped_bit_costs_one_small_record() {
 
 #[tokio::test]
 async fn a_flipped_bit_costs_a_few_large_records() {
-    let most = sweep(40, 900, 2).await;
+    let most = sweep(34, 500, 2).await;
     assert_eq!(most, LEANING_MAX as usize);
 }

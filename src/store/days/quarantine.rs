@@ -1,23 +1,25 @@
 //! Sealed files that are damaged: out of the way, never deleted.
 //!
 //! A file that is cut short, changed or foreign at start goes to `quarantine/` and
-//! the rest serves. As long as it lies there, queries that reach into its day say
-//! so, rather than give the day's samples in part. Who has read the file's name in
+//! the rest serves. As long as it lies there, queries that reach into its day warn of
+//! it, and other readers refuse rather than give the day's samples in part. Who has read the file's name in
 //! the log and gives the day up, removes it from the folder and starts pulse again.
 //!
 //! On a read-only start it stays where it is, and the same is said of its day.
 //!
 //! A file in which a reader finds a damaged part later is rewritten without that
 //! part; it is kept in `quarantine/salvaged/`, and its day goes on serving. So is a copy
-//! of a log with damaged records: its name says about which times they were.
+//! of a log with damaged records. The name says of about which times something is lost:
+//! queries that reach there warn of it as long as the file lies there.
 
 use std::path::{Path, PathBuf};
 
-use super::super::disk::{io_error, sync_dir};
+use super::super::disk::{causes, io_error, sync_dir};
 use super::super::hot;
 use super::super::sealed::{self, Kind};
 use super::super::{Error, sealed::Error as SealedError};
 use super::{DAY_MS, DayFile, Days, lock};
+use crate::promql::Gaps;
 
 /// The folder in the data directory.
 const FOLDER: &str = "quarantine";
@@ -25,30 +27,53 @@ const FOLDER: &str = "quarantine";
 /// The folder in it for files whose rest serves.
 const SALVAGED: &str = "salvaged";
 
-/// A file that was set aside.
+/// A file that was set aside, or of which something is lost.
 #[derive(Clone, Debug)]
 pub(super) struct Aside {
-    start_s: u32,
-    kind: Kind,
+    /// About the times of what is missing, in ms.
+    times: (i64, i64),
+    /// The day of roll-ups.
+    rolls_of: Option<u32>,
     path: PathBuf,
-    /// It could not be moved, and is in its place.
-    is_left: bool,
+    how: How,
+}
+
+/// What became of a damaged file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    /// It is in the folder, and all that it had is missing.
+    Aside,
+    /// So it is, but it could not be moved, and is in its place.
+    Left,
+    /// Its rest serves.
+    Salvaged,
 }
 
 impl Aside {
     pub(super) fn new(start_s: u32, kind: Kind, path: PathBuf) -> Aside {
+        let from = i64::from(start_s) * 1_000;
         Aside {
-            start_s,
-            kind,
+            times: (from, from + DAY_MS - 1),
+            rolls_of: kind.is_roll().then_some(start_s),
             path,
-            is_left: false,
+            how: How::Aside,
+        }
+    }
+
+    /// One whose rest serves.
+    fn salvaged(times: (i64, i64), path: PathBuf) -> Aside {
+        Aside {
+            times,
+            rolls_of: None,
+            path,
+            how: How::Salvaged,
         }
     }
 
     /// One that stays in its place.
     pub(super) fn left(file: &DayFile) -> Aside {
         Aside {
-            is_left: true,
+            how: How::Left,
             ..Aside::new(file.start_s, file.kind, file.path.clone())
         }
     }
@@ -59,8 +84,17 @@ impl Aside {
     }
 
     fn overlaps(&self, start: i64, end: i64) -> bool {
-        let from = i64::from(self.start_s) * 1_000;
-        from <= end && from + DAY_MS > start
+        self.times.0 <= end && self.times.1 >= start
+    }
+
+    fn what(&self) -> &'static str {
+        match self.how {
+            How::Left => "it was left in its place at a read-only start",
+            How::Aside => {
+                "set aside at start; queries work without it once it is removed from there"
+            }
+            How::Salvaged => "what of it was damaged is lost, the rest is there",
+        }
     }
 }
 
@@ -82,7 +116,10 @@ pub(in crate::store) fn is_damage(err: &SealedError) -> bool {
 /// When it cannot be moved; it is where it was then.
 pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
     let folder = dir.join(FOLDER);
-    let to = place_in(&folder, path)?;
+    let to = place_in(
+        &folder,
+        &path.file_name().unwrap_or_default().to_string_lossy(),
+    )?;
     std::fs::rename(path, &to)
         .and_then(|()| sync_dir(&folder))
         .and_then(|()| sync_dir(dir))
@@ -91,13 +128,13 @@ pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Keeps a file whose rest is rewritten: a second name for it, or a copy where
-/// there are no second names.
+/// there are no second names. What is lost is of about these times, in ms.
 ///
 /// # Errors
 /// When it cannot be kept.
-pub(super) fn keep(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
+pub(super) fn keep(dir: &Path, path: &Path, times: (i64, i64)) -> Result<PathBuf, Error> {
     let folder = dir.join(FOLDER).join(SALVAGED);
-    let to = place_in(&folder, path)?;
+    let to = place_in(&folder, &name_of(path, times))?;
     std::fs::hard_link(path, &to)
         .or_else(|_| std::fs::copy(path, &to).map(drop))
         .and_then(|()| sync_dir(&folder))
@@ -110,39 +147,55 @@ pub(super) fn keep(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
 ///
 /// # Errors
 /// When it cannot be kept.
-pub(in crate::store) fn keep_log(
-    dir: &Path,
-    path: &Path,
-    (from, to): (i64, i64),
-) -> Result<(), Error> {
+fn keep_log(dir: &Path, path: &Path, times: (i64, i64)) -> Result<PathBuf, Error> {
     let folder = dir.join(FOLDER).join(SALVAGED);
     std::fs::create_dir_all(&folder).map_err(|err| io_error("create", &folder, err))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let to = folder.join(format!("{name}.{from}..{to}"));
+    let to = folder.join(name_of(path, times));
     if to.exists() {
-        return Ok(());
+        return Ok(to);
     }
     tracing::warn!(path = %to.display(), "a copy of a damaged log is kept");
     std::fs::copy(path, &to)
         .and_then(|_| std::fs::File::open(&to)?.sync_all())
         .and_then(|()| sync_dir(&folder))
-        .map_err(|err| io_error("keep", path, err))
+        .map_err(|err| io_error("keep", path, err))?;
+    Ok(to)
 }
 
-/// A name in a folder that is free: the file's own, or with a number behind it.
-fn place_in(folder: &Path, path: &Path) -> Result<PathBuf, Error> {
-    std::fs::create_dir_all(folder).map_err(|err| io_error("create", folder, err))?;
+/// A file's name with the times of what is lost of it.
+fn name_of(path: &Path, (from, to): (i64, i64)) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{name}.{}..{}", from.max(0), to.max(0))
+}
+
+/// The times in such a name. A number behind it tells files apart.
+fn times_of(name: &str) -> Option<(i64, i64)> {
+    let (from, to) = name.split_once("..")?;
+    let (_, from) = from.rsplit_once('.')?;
+    let to = to.split('.').next()?;
+    Some((from.parse().ok()?, to.parse().ok()?))
+}
+
+/// A name in a folder that is free: this one, or with a number behind it.
+fn place_in(folder: &Path, name: &str) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(folder).map_err(|err| io_error("create", folder, err))?;
     let free = (0..).map(|n| match n {
-        0 => folder.join(&*name),
+        0 => folder.join(name),
         n => folder.join(format!("{name}.{n}")),
     });
     let to = free.into_iter().find(|to| !to.exists());
     Ok(to.expect("some number is free"))
 }
 
-/// The files that were set aside and whose days are not whole.
+/// The files that were set aside and whose days are not whole, and those of which
+/// something is lost.
 pub(super) fn all(dir: &Path) -> Vec<Aside> {
+    let salvaged = std::fs::read_dir(dir.join(FOLDER).join(SALVAGED));
+    let salvaged = salvaged.into_iter().flatten().flatten();
+    let salvaged = salvaged.filter_map(|entry| {
+        let times = times_of(entry.file_name().to_str()?)?;
+        Some(Aside::salvaged(times, entry.path()))
+    });
     let entries = std::fs::read_dir(dir.join(FOLDER)).into_iter().flatten();
     let files = entries.flatten().filter_map(|entry| {
         let path = entry.path();
@@ -152,14 +205,40 @@ pub(super) fn all(dir: &Path) -> Vec<Aside> {
         let (kind, start_s) = Kind::parse(&format!("{name}.redb"))?;
         Some(Aside::new(start_s, kind, path))
     });
-    files.collect()
+    files.chain(salvaged).collect()
 }
 
 impl Days {
+    /// Notes that samples of about these times are lost; the file is what is left of
+    /// where they were.
+    pub(in crate::store) fn note_lost(&self, times: (i64, i64), path: PathBuf) {
+        let mut aside = lock(&self.aside);
+        if aside.iter().all(|known| known.path != path) {
+            aside.push(Aside::salvaged(times, path));
+        }
+    }
+
+    /// Keeps a log file of which records of about these times (ms) are lost. Gives where
+    /// it is now.
+    pub(in crate::store) fn keep_log(&self, path: &Path, times: (i64, i64)) -> PathBuf {
+        keep_log(&self.dir, path, times).unwrap_or_else(|err| {
+            tracing::error!(path = %path.display(), error = %causes(&err), "cannot keep");
+            path.to_owned()
+        })
+    }
+
+    /// The data directory.
+    pub(in crate::store) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// How many damaged files there are: set aside, salvaged, or left in their places.
     pub(in crate::store) fn damaged(&self) -> usize {
         let aside = lock(&self.aside);
-        count(&self.dir) + aside.iter().filter(|file| file.is_left).count()
+        count(&self.dir) + {
+            let left = aside.iter().filter(|file| file.how == How::Left);
+            left.count()
+        }
     }
 }
 
@@ -179,36 +258,35 @@ pub(in crate::store) fn count(dir: &Path) -> usize {
 
 /// Whether roll-ups of the closed range were set aside.
 pub(super) fn has_rolls(aside: &[Aside], (start, end): (i64, i64)) -> bool {
-    let mut rolls = aside.iter().filter(|file| file.kind.is_roll());
+    let mut rolls = aside.iter().filter(|file| file.rolls_of.is_some());
     rolls.any(|file| file.overlaps(start, end))
 }
 
-/// Says that a day in the closed range is not whole. Roll-ups do not matter where
-/// something of the day has what they had.
+/// Says that a day in the closed range is not whole: in `gaps`, if there are any.
+/// Roll-ups do not matter where something of the day has what they had.
 ///
 /// # Errors
-/// When one of the files is of such a day.
+/// When one of the files is of such a day, and not salvaged; with `gaps` never.
 pub(super) fn check(
     aside: &[Aside],
     (start, end): (i64, i64),
+    gaps: Option<&Gaps>,
     needs_rolls: impl Fn(u32) -> bool,
 ) -> Result<(), sealed::Error> {
-    let matters = |file: &&Aside| {
-        file.overlaps(start, end) && (!file.kind.is_roll() || needs_rolls(file.start_s))
-    };
-    match aside.iter().find(matters) {
-        None => Ok(()),
-        Some(file) => Err(sealed::Error::Damaged {
+    let matters =
+        |file: &&Aside| file.overlaps(start, end) && file.rolls_of.is_none_or(&needs_rolls);
+    for file in aside.iter().filter(matters) {
+        let err = sealed::Error::Damaged {
             path: file.path.clone(),
-            what: match file.is_left {
-                true => "it was left in its place at a read-only start",
-                false => {
-                    "set aside at start; queries work without it once it is removed from there"
-                }
-            }
-            .to_owned(),
-        }),
+            what: file.what().to_owned(),
+        };
+        match gaps {
+            Some(gaps) => gaps.note(err.to_string()),
+            None if file.how == How::Salvaged => {}
+            None => return Err(err),
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::super::deleted::Tombstone;
+use super::super::disk::causes;
 use super::super::sealed::{self, Generation, Kind, Room};
 use super::{DayFile, Days, lock, quarantine};
 use crate::model::Sample;
+use crate::promql::Gaps;
 
 impl Days {
     /// The files that have deleted samples, or had some before they were rewritten.
@@ -51,29 +53,36 @@ impl Days {
     }
 
     /// Appends the samples of `targets` (metric symbol, ref; ascending) in the
-    /// closed range to `out`, one vector for each, sorted by time.
+    /// closed range to `out`, one vector for each, sorted by time. What cannot be read
+    /// is noted in `gaps` and left out, if there are any. Gives in how many files
+    /// damage was found.
     ///
     /// # Errors
-    /// When a file is damaged, the samples are too many, or not all at hand.
+    /// When the samples are too many, or not all at hand, and without `gaps` also when a
+    /// file is damaged.
     pub(in crate::store) fn read(
         &self,
         targets: &[(u32, u32)],
         range: (i64, i64),
         room: Room,
+        gaps: Option<&Gaps>,
         out: &mut [Vec<Sample>],
-    ) -> Result<(), sealed::Error> {
-        quarantine::check(&lock(&self.aside), range, |_| false)?;
-        self.read_whole(targets, range, room, out)
+    ) -> Result<u64, sealed::Error> {
+        quarantine::check(&lock(&self.aside), range, gaps, |_| false)?;
+        self.read_files_of(targets, range, room, gaps, out)
     }
 
-    /// As [`Days::read`], of what can be read.
-    fn read_whole(
+    /// As [`Days::read`], whatever is set aside.
+    fn read_files_of(
         &self,
         targets: &[(u32, u32)],
         (start, end): (i64, i64),
         room: Room,
+        gaps: Option<&Gaps>,
         out: &mut [Vec<Sample>],
-    ) -> Result<(), sealed::Error> {
+    ) -> Result<u64, sealed::Error> {
+        // Of these each series is read alone.
+        let mut damaged: Vec<(u32, Kind)> = Vec::new();
         loop {
             let mut again = false;
             for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
@@ -86,18 +95,26 @@ impl Days {
                     true => self.file_at_hand(day),
                     false => self.file(day),
                 };
-                let read = file.and_then(|file| file.get().read(targets, start, end, left, out));
+                let key = (day.start_s, day.kind);
+                let is_damaged = damaged.contains(&key);
+                let read = file.and_then(|file| match is_damaged {
+                    true => file.get().read_rest(targets, (start, end), left, out),
+                    false => file.get().read(targets, start, end, left, out),
+                });
                 match read {
                     Ok(()) => {}
                     Err(_) if day.is_gone() => again = true,
                     Err(err) => {
-                        self.suspect(day, &err);
-                        return Err(err);
+                        self.suspect_or(day, err, gaps)?;
+                        if !is_damaged {
+                            damaged.push(key);
+                            again = true;
+                        }
                     }
                 }
             }
             if !again {
-                return Ok(());
+                return Ok(damaged.len() as u64);
             }
             out.iter_mut().for_each(Vec::clear);
         }
@@ -112,7 +129,7 @@ impl Days {
     ) -> Result<Option<f64>, sealed::Error> {
         let mut found = [Vec::new()];
         let room = Room::of(usize::MAX);
-        self.read_whole(&[(metric, series)], (t, t), room, &mut found)?;
+        self.read_files_of(&[(metric, series)], (t, t), room, None, &mut found)?;
         Ok(found[0].first().map(|sample| sample.v))
     }
 
@@ -173,6 +190,26 @@ impl Days {
         Ok(series)
     }
 
+    /// As [`Days::suspect`]; what is damaged is noted in `gaps`, if there are any.
+    ///
+    /// # Errors
+    /// The same one, when it is noted nowhere.
+    pub(super) fn suspect_or(
+        &self,
+        day: &DayFile,
+        err: sealed::Error,
+        gaps: Option<&Gaps>,
+    ) -> Result<(), sealed::Error> {
+        self.suspect(day, &err);
+        match gaps.filter(|_| quarantine::is_damage(&err)) {
+            Some(gaps) => {
+                gaps.note(format!("{}; its samples are left out", causes(&err)));
+                Ok(())
+            }
+            None => Err(err),
+        }
+    }
+
     /// Notes the day, if an error in it says that its bytes are wrong.
     pub(super) fn suspect(&self, day: &DayFile, err: &sealed::Error) {
         if quarantine::is_damage(err) {
@@ -182,10 +219,12 @@ impl Days {
 
     /// Notes a file that has damage, for the sealer.
     pub(in crate::store) fn note_damage(&self, day: &DayFile) {
-        if day.kind.is_roll() {
-            lock(&self.suspect_rolls).insert((day.start_s, day.kind));
-        } else {
-            lock(&self.suspects).insert(day.start_s);
+        let is_new = match day.kind.is_roll() {
+            true => lock(&self.suspect_rolls).insert((day.start_s, day.kind)),
+            false => lock(&self.suspects).insert(day.start_s),
+        };
+        if is_new {
+            tracing::error!(path = %day.path.display(), "damage was found in a file");
         }
         // What redb has in memory of it is as doubtful.
         self.close(day);

@@ -11,14 +11,27 @@
 //!   resolutions the finer one, if the coarser one does not say the same.
 //! - Both, where the samples are gone in part (a file was lost, and late ones came).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::quarantine;
 use super::rolls::has_all;
 use super::{DAY_S, DayFile, Days, lock};
 use crate::model::{Sample, is_stale_nan};
+use crate::promql::Gaps;
 use crate::promql::queryable::{Coarse, Fold, Reduce, Reduced};
 use crate::store::sealed::{self, Kind, Room};
+
+/// The files in which damage was found.
+type Damaged = BTreeSet<(u32, Kind)>;
+
+/// What is asked of each day.
+struct Asked<'a> {
+    targets: &'a [(u32, u32)],
+    range: (i64, i64),
+    fold: Fold,
+    gaps: Option<&'a Gaps>,
+}
 
 /// What is read of a day.
 struct Source {
@@ -45,7 +58,7 @@ impl Days {
         if !any && self.read_files(Kind::Roll5m).is_empty() {
             return None;
         }
-        let sources = self.sources(range, reduce);
+        let sources = self.sources(range, reduce, &Damaged::new());
         let mut reduced = Reduced::default();
         for source in &sources {
             let Some(rolls) = &source.rolls else {
@@ -63,8 +76,9 @@ impl Days {
         any.then_some(reduced)
     }
 
-    /// What is read of each day that overlaps the range, in the order of time.
-    fn sources(&self, (start, end): (i64, i64), reduce: Reduce) -> Vec<Source> {
+    /// What is read of each day that overlaps the range, in the order of time. Damaged
+    /// roll-ups are not.
+    fn sources(&self, (start, end): (i64, i64), reduce: Reduce, damaged: &Damaged) -> Vec<Source> {
         let day_of = |ms: i64| {
             let second = u32::try_from(ms.div_euclid(1_000).max(0)).unwrap_or(u32::MAX);
             super::day_of_window(second)
@@ -74,7 +88,11 @@ impl Days {
         for kind in [Kind::Day, Kind::Roll5m] {
             let of_kind = self.read_files(kind);
             let values = of_kind.range(keys.clone()).map(|(_, file)| file);
-            files.extend(values.filter(|file| file.overlaps(start, end)).cloned());
+            let is_read = |file: &&Arc<DayFile>| {
+                let is_whole = || !damaged.contains(&(file.start_s, file.kind));
+                file.overlaps(start, end) && (!file.kind.is_roll() || is_whole())
+            };
+            files.extend(values.filter(is_read).cloned());
         }
         files.sort_by_key(|file| (file.start_s, file.kind));
         let days = files.chunk_by(|a, b| a.start_s == b.start_s);
@@ -140,39 +158,53 @@ impl Days {
         range: (i64, i64),
         reduce: Reduce,
         samples_max: usize,
+        gaps: Option<&Gaps>,
         out: &mut [Vec<Sample>],
-    ) -> Result<(), sealed::Error> {
+    ) -> Result<u64, sealed::Error> {
         let has_nothing = |start_s| {
             let mut kinds = Kind::ALL.iter();
             !kinds.any(|kind| self.get(start_s, *kind).is_some())
         };
-        quarantine::check(&lock(&self.aside), range, has_nothing)?;
+        quarantine::check(&lock(&self.aside), range, gaps, has_nothing)?;
+        let mut damaged = Damaged::new();
+        let asked = Asked {
+            targets,
+            range,
+            fold: reduce.fold,
+            gaps,
+        };
         loop {
             let mut again = false;
-            for source in self.sources(range, reduce) {
+            for source in self.sources(range, reduce, &damaged) {
                 let before: usize = out.iter().map(Vec::len).sum();
                 let left = samples_max.saturating_sub(before);
-                again |= self.read_source(&source, targets, range, reduce.fold, left, out)?;
+                again |= self.read_source(&source, &asked, left, &mut damaged, out)?;
             }
             if !again {
-                return Ok(());
+                return Ok(damaged.len() as u64);
             }
             out.iter_mut().for_each(Vec::clear);
         }
     }
 
-    /// Reads one day; says whether a file of it was gone.
+    /// Reads one day; says whether it has to be read again: a file of it was gone, or
+    /// is damaged.
     fn read_source(
         &self,
         source: &Source,
-        targets: &[(u32, u32)],
-        range: (i64, i64),
-        fold: Fold,
+        asked: &Asked<'_>,
         samples_max: usize,
+        damaged: &mut Damaged,
         out: &mut [Vec<Sample>],
     ) -> Result<bool, sealed::Error> {
+        let Asked {
+            targets,
+            range,
+            fold,
+            gaps,
+        } = *asked;
         let mut samples = vec![Vec::new(); targets.len()];
-        let mut is_gone = false;
+        let mut again = false;
         let (start, end) = range;
         let room = Room::of(samples_max);
         let rolls = source.rolls.iter().map(|file| (file, true));
@@ -181,9 +213,13 @@ impl Days {
             if is_roll && fold == Fold::Count {
                 samples.iter_mut().for_each(|s| count_each(s));
             }
+            let key = (day.start_s, day.kind);
+            let is_damaged = damaged.contains(&key);
             let read = self.file(day).and_then(|file| {
                 let file = file.get();
-                if is_roll {
+                if is_damaged {
+                    file.read_rest(targets, range, room, &mut samples)
+                } else if is_roll {
                     file.read_track(fold, targets, range, room, &mut samples)
                 } else {
                     file.read(targets, start, end, room, &mut samples)
@@ -191,10 +227,10 @@ impl Days {
             });
             match read {
                 Ok(()) => {}
-                Err(_) if day.is_gone() => is_gone = true,
+                Err(_) if day.is_gone() => again = true,
                 Err(err) => {
-                    self.suspect(day, &err);
-                    return Err(err);
+                    self.suspect_or(day, err, gaps)?;
+                    again |= damaged.insert(key);
                 }
             }
         }
@@ -204,7 +240,7 @@ impl Days {
         for (all, of_day) in out.iter_mut().zip(samples) {
             all.extend(of_day);
         }
-        Ok(is_gone)
+        Ok(again)
     }
 }
 

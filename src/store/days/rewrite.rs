@@ -15,7 +15,9 @@ use super::{DayFile, Days, OpenFile, lock, store_error};
 use crate::model::Labels;
 use crate::store::Error;
 use crate::store::disk::{io_error, sync_dir};
-use crate::store::sealed::{Covered, Ended, Generation, Kind, Merged, SealedFile, SealedSeries};
+use crate::store::sealed::{
+    Covered, Ended, Generation, Kind, Merged, SealedFile, SealedSeries, Short,
+};
 
 /// Why a day was not rewritten. It is as it was.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl Days {
             return Ok(0);
         }
         let new = DayFile::new(&self.dir, start_s, Kind::Day);
-        let lost = Cell::new(0);
+        let lost = Cell::new(Short::default());
         let covered: Vec<Covered> = files.iter().flat_map(|f| f.get().covered()).collect();
         let generation = self.write_day((&new, &covered), &files, salvage, &lost, series, pause)?;
         drop(files);
@@ -92,15 +94,17 @@ impl Days {
             let busy = "a backup reads the day's files";
             return Err(failed(io_error("replace", &new.path, busy)));
         }
-        if lost.get() > 0 {
+        let Short { series, times } = lost.get();
+        if series > 0 {
             for file in old.iter().chain(&hours) {
-                let kept = keep(&self.dir, &file.path).map_err(failed)?;
+                let kept = keep(&self.dir, &file.path, times).map_err(failed)?;
                 tracing::error!(
                     path = %file.path.display(),
                     to = %kept.display(),
-                    series = lost.get(),
+                    series,
                     "damaged series left out, file put aside"
                 );
+                self.note_lost(times, kept);
             }
         }
         let samples = generation.samples;
@@ -127,7 +131,7 @@ impl Days {
         (new, covered): (&DayFile, &[Covered]),
         files: &[std::sync::Arc<OpenFile>],
         salvage: Option<Vec<(u32, u32)>>,
-        lost: &Cell<u64>,
+        lost: &Cell<Short>,
         series: Series<
             impl FnMut(u32) -> u32,
             impl FnMut(u32) -> Labels,

@@ -19,12 +19,30 @@ pub struct Merged<'a, G, P> {
     files: Vec<&'a SealedFile>,
     keys: Vec<(u32, u32)>,
     /// Where series that cannot be read are counted; without it they end the walk.
-    lost: Option<&'a Cell<u64>>,
+    lost: Option<&'a Cell<Short>>,
     at: usize,
     step: usize,
     ready: std::vec::IntoIter<SealedSeries>,
     group_of: G,
     pause: P,
+}
+
+/// What could not be read of some files.
+#[derive(Clone, Copy, Debug)]
+pub struct Short {
+    /// Series of a file of which something is missing.
+    pub series: u64,
+    /// The earliest and the latest time of the windows where it is, in ms.
+    pub times: (i64, i64),
+}
+
+impl Default for Short {
+    fn default() -> Short {
+        Short {
+            series: 0,
+            times: (i64::MAX, i64::MIN),
+        }
+    }
 }
 
 /// Why the walk ended before its end.
@@ -64,7 +82,7 @@ where
     pub fn salvaging(
         files: Vec<&'a SealedFile>,
         keys: Vec<(u32, u32)>,
-        lost: &'a Cell<u64>,
+        lost: &'a Cell<Short>,
         group_of: G,
         pause: P,
     ) -> Self {
@@ -74,7 +92,7 @@ where
     fn new(
         files: Vec<&'a SealedFile>,
         keys: Vec<(u32, u32)>,
-        lost: Option<&'a Cell<u64>>,
+        lost: Option<&'a Cell<Short>>,
         group_of: G,
         pause: P,
     ) -> Self {
@@ -103,8 +121,12 @@ where
                 (Err(_), Some((lost, before))) => {
                     samples = before;
                     for (key, samples) in keys.iter().zip(&mut samples) {
-                        if file.salvage(*key, samples) {
-                            lost.set(lost.get() + 1);
+                        let (always, room) = ((i64::MIN, i64::MAX), Room::of(usize::MAX));
+                        if let Some((from, to)) = file.salvage(*key, always, room, samples)? {
+                            let Short { series, times } = lost.get();
+                            let times = (times.0.min(from), times.1.max(to));
+                            let series = series + 1;
+                            lost.set(Short { series, times });
                         }
                     }
                 }

@@ -31,7 +31,7 @@ mod xor;
 
 pub use column::Malformed;
 pub use file::{Covered, Error, Generation, SealedFile, SealedSeries};
-pub use merged::{Ended, Merged};
+pub use merged::{Ended, Merged, Short};
 pub use name::Kind;
 pub use read::Room;
 pub use rolled::{RolledSeries, Rolls, bucket_end};

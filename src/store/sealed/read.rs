@@ -79,20 +79,52 @@ impl SealedFile {
         self.read_of(&generations, parts, targets, (start, end), room, out)
     }
 
-    /// Appends what can be read of one series, generation by generation; says whether
-    /// something cannot.
-    pub(super) fn salvage(&self, target: (u32, u32), out: &mut Vec<Sample>) -> bool {
-        let (always, room) = ((i64::MIN, i64::MAX), Room::of(usize::MAX));
-        let mut is_short = false;
+    /// As [`SealedFile::read`], of what can be read: what is damaged is left out.
+    ///
+    /// # Errors
+    /// As [`SealedFile::read`], but not for damage.
+    pub fn read_rest(
+        &self,
+        targets: &[(u32, u32)],
+        range: (i64, i64),
+        room: Room,
+        out: &mut [Vec<Sample>],
+    ) -> Result<(), Error> {
+        let mut left = room;
+        for (target, out) in targets.iter().zip(out) {
+            let before = out.len();
+            self.salvage(*target, range, left, out)?;
+            left.samples_max = left.samples_max.saturating_sub(out.len() - before);
+        }
+        Ok(())
+    }
+
+    /// Appends what can be read of one series, generation by generation; gives the
+    /// times of those where something cannot.
+    ///
+    /// # Errors
+    /// As [`SealedFile::read`], but not for damage.
+    pub(super) fn salvage(
+        &self,
+        target: (u32, u32),
+        (start, end): (i64, i64),
+        room: Room,
+        out: &mut Vec<Sample>,
+    ) -> Result<Option<(i64, i64)>, Error> {
+        let mut lost: Option<(i64, i64)> = None;
         for one in self.generations().chunks(1) {
             let mut with_it = out.clone();
             let into = std::slice::from_mut(&mut with_it);
-            match self.read_of(one, 0..=u16::MAX, &[target], always, room, into) {
+            match self.read_of(one, 0..=u16::MAX, &[target], (start, end), room, into) {
                 Ok(()) => *out = with_it,
-                Err(_) => is_short = true,
+                Err(err @ (Error::TooManySamples { .. } | Error::NotAtHand)) => return Err(err),
+                Err(_) => {
+                    let (from, to) = lost.unwrap_or((i64::MAX, i64::MIN));
+                    lost = Some((from.min(one[0].min_time), to.max(one[0].max_time)));
+                }
             }
         }
-        is_short
+        Ok(lost)
     }
 
     fn read_of(

@@ -72,6 +72,7 @@ fn read(
     let hints = SelectHints {
         reduce: None,
         at_hand: false,
+        gaps: None,
         series_max: options.series_max,
         samples_max: options.samples_max,
         newest_only: true,

@@ -352,6 +352,7 @@ mod tests {
             value,
             warnings: Vec::new(),
             infos: Vec::new(),
+            is_incomplete: false,
             samples_read: 0,
             step_samples: Vec::new(),
             samples_peak: 0,

@@ -138,6 +138,7 @@ impl Reader {
         let hints = SelectHints {
             reduce: None,
             at_hand: false,
+            gaps: None,
             series_max: options.series_max,
             samples_max: options.samples_max,
             newest_only: false,

@@ -70,7 +70,8 @@ fn check_roll(store: &Store, start_s: u32, kind: Kind) {
     for (id, found) in rolls {
         let key = (index.metric_symbol(id), id);
         let mut samples = [Vec::new()];
-        days.read(&[key], (from, to), Room::of(usize::MAX), &mut samples)
+        let room = Room::of(usize::MAX);
+        days.read(&[key], (from, to), room, None, &mut samples)
             .unwrap();
         let wanted = Rolls::of(&samples[0], kind.bucket_ms());
         for fold in Fold::ALL {
