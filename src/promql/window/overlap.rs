@@ -178,7 +178,8 @@ impl<T: Copy, L: Fn(f64) -> T, J: Fn(T, T) -> T> Folds<T, L, J> {
             self.older.clear();
             let mut fold = self.empty;
             for sample in w.points().iter().rev() {
-                fold = join(fold, lift(sample.v));
+                // In the order of time: of equal values the first one stays.
+                fold = join(lift(sample.v), fold);
                 self.older.push(fold);
             }
         }
@@ -259,7 +260,42 @@ mod tests {
         ]
     }
 
+    fn zero() -> impl Strategy<Value = f64> {
+        prop::sample::select(vec![0.0, -0.0, 1.0, -1.0, f64::NAN])
+    }
+
     proptest! {
+        #[test]
+        fn the_first_of_two_zeros_stays(
+            values in prop::collection::vec(zero(), 0..200),
+            step in 1i64..9,
+            range_ms in 1i64..90,
+        ) {
+            let samples: Vec<Sample> = (1..).zip(values).map(|(t, v)| Sample::new(t, v)).collect();
+            let windows = Windows {
+                steps: Steps { start: 0, step, count: 200 },
+                fixed: None,
+                offset_ms: 0,
+                range_ms,
+                bounds: crate::promql::ast::Bounds::Inside,
+                lookback_ms: 0,
+            };
+            let bits = |values: Vec<f64>| -> Vec<u64> { values.into_iter().map(f64::to_bits).collect() };
+            let (mut tops, mut lows) = (Vec::new(), Vec::new());
+            max(&windows, &samples, &mut tops);
+            min(&windows, &samples, &mut lows);
+            let top = |values: &[f64]| {
+                let better = |a: f64, b: &f64| if *b > a || a.is_nan() { *b } else { a };
+                values.iter().fold(f64::NAN, better)
+            };
+            let low = |values: &[f64]| {
+                let better = |a: f64, b: &f64| if *b < a || a.is_nan() { *b } else { a };
+                values.iter().fold(f64::NAN, better)
+            };
+            prop_assert_eq!(bits(tops), bits(afresh(&windows, &samples, top)));
+            prop_assert_eq!(bits(lows), bits(afresh(&windows, &samples, low)));
+        }
+
         #[test]
         fn sliding_is_the_same_as_folding_afresh(
             values in prop::collection::vec((value(), 1i64..40), 0..200),
