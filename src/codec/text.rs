@@ -225,7 +225,9 @@ pub(super) fn number(word: &str) -> Option<f64> {
     if v.is_nan() {
         return Some(f64::from_bits(NORMAL_NAN_BITS));
     }
-    Some(v)
+    // As Prometheus: a number that is too large is none, not infinity.
+    let is_too_large = v.is_infinite() && word.bytes().any(|byte| byte.is_ascii_digit());
+    (!is_too_large).then_some(v)
 }
 
 /// Reads a series into pairs, in the order in which they stand there, the metric's
