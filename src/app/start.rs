@@ -225,6 +225,7 @@ impl Base {
             status: board.add("push", "http", url, "at least once", now),
             operator_token,
             body_bytes_max: self.config.server.body_max.as_usize(),
+            is_read_only: self.store.is_read_only(),
         }
     }
 

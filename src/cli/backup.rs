@@ -55,7 +55,8 @@ pub(super) struct BackupArgs {
 pub(super) struct RestoreArgs {
     /// The backup.
     file: PathBuf,
-    /// Where to; the directory must be empty or not exist.
+    /// Where to; the directory must be empty or not exist. A restore that was cut short
+    /// is repeated in its place.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// The backup that it builds on, when that one is elsewhere or has another name.

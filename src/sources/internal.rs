@@ -164,6 +164,7 @@ impl Collection {
         let mut batch = WriteBatch {
             urgency: Urgency::RideAlong,
             sheds: true,
+            is_own: true,
             ..WriteBatch::default()
         };
         for ((job, entry), families) in self.jobs.iter_mut().zip([own, node]) {

@@ -82,6 +82,8 @@ pub struct PushState {
     pub operator_token: watch::Receiver<Option<Arc<str>>>,
     /// The largest body, unpacked.
     pub body_bytes_max: usize,
+    /// Nothing can be stored.
+    pub is_read_only: bool,
 }
 
 /// The push routes, to be mounted as they are.
@@ -152,6 +154,9 @@ async fn receive(
         return Err(Failure::refused(Reason::Topic, error));
     };
     let bound = push.authorize(&tenant, &headers)?;
+    if push.is_read_only {
+        return Err(Failure::again(Reason::Storage, "the store is read-only"));
+    }
     let body = push.read(&tenant, body).await?;
     let Some(payloads) = split(&body) else {
         let ending = Ending::Rejected(Reason::SampleLimit);

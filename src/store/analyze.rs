@@ -7,6 +7,7 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 use super::catalog::first_seen_s;
 use super::disk::io_error;
 use super::index::{Cardinality, Top};
+use super::shared::Shared;
 use super::tables::SERIES;
 use super::{Error, Store};
 
@@ -23,7 +24,7 @@ impl Store {
         let mut found = self.shared.index().cardinality(max);
         let now_s = self.shared.clock.now().as_ms() / 1_000;
         let since = u64::try_from(now_s).unwrap_or(0).saturating_sub(NEW_S);
-        let fresh = self.first_seen_since(since);
+        let fresh = self.shared.first_seen_since(since);
         let fresh = fresh.map_err(|err| io_error("read", self.shared.hot.path(), err))?;
         found.new_series = fresh.len() as u64;
         let mut by_metric: HashMap<String, u64> = HashMap::new();
@@ -41,9 +42,12 @@ impl Store {
         found.new_by_metric = top.named(|metric| metric);
         Ok(found)
     }
+}
 
-    fn first_seen_since(&self, since: u64) -> Result<Vec<u32>, redb::Error> {
-        let db = self.shared.hot.database();
+impl Shared {
+    /// The series in the catalog that are new since a second. Reads all of it.
+    pub(super) fn first_seen_since(&self, since: u64) -> Result<Vec<u32>, redb::Error> {
+        let db = self.hot.database();
         let db = db.map_err(|err| redb::Error::Io(std::io::Error::other(err)))?;
         let mut fresh = Vec::new();
         for row in db.begin_read()?.open_table(SERIES)?.iter()? {

@@ -104,6 +104,9 @@ pub struct WriteBatch {
     /// transactions for more than a few seconds: for alerts and notifications, which
     /// have to go on then. The samples are left out meanwhile.
     pub volatile: bool,
+    /// Whether it brings our own metrics, whose series are not counted as new ones of
+    /// this hour: nobody else would get any.
+    pub is_own: bool,
 }
 
 impl WriteBatch {

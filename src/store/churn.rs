@@ -6,7 +6,6 @@
 //! it then are one series: the first sample of each millisecond stays.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -22,27 +21,21 @@ use crate::telemetry::metrics::OVERFLOW_TENANT;
 /// The value of a label that has too many.
 const OVERFLOW: &str = OVERFLOW_TENANT;
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR_S: u64 = 3_600;
 
-/// Counts the new series of this hour.
-#[derive(Debug)]
+/// Counts the new series of this hour, from full hour to full hour.
+#[derive(Debug, Default)]
 pub(super) struct Churn {
-    begun: Instant,
+    /// Since the epoch; `None` until the first new series of this process.
+    hour: Option<u64>,
     all: usize,
     of_tenant: HashMap<String, usize>,
 }
 
 impl Churn {
-    /// None yet.
-    pub(super) fn new(now: Instant) -> Churn {
-        Churn {
-            begun: now,
-            all: 0,
-            of_tenant: HashMap::new(),
-        }
-    }
-
     /// Counts a new series of a tenant, unless there were too many (0: no limit).
+    /// `found` gives the tenants of the series that were new since a second, one for
+    /// each, and is asked once: an earlier process may have used the hour up.
     ///
     /// # Errors
     /// [`Refusal::SeriesRate`].
@@ -50,10 +43,25 @@ impl Churn {
         &mut self,
         tenant: &str,
         limits: &Limits,
-        now: Instant,
+        now_s: u64,
+        found: &dyn Fn(u64) -> Vec<String>,
     ) -> Result<(), Refusal> {
-        if now.saturating_duration_since(self.begun) >= HOUR {
-            *self = Churn::new(now);
+        if limits.new_series_per_hour == 0 && limits.new_series_per_tenant_per_hour == 0 {
+            return Ok(());
+        }
+        let hour = now_s / HOUR_S;
+        let is_first = self.hour.is_none();
+        if self.hour != Some(hour) {
+            *self = Churn {
+                hour: Some(hour),
+                ..Churn::default()
+            };
+        }
+        if is_first {
+            for tenant in found(hour * HOUR_S) {
+                self.all += 1;
+                *self.of_tenant.entry(tenant).or_default() += 1;
+            }
         }
         let is_over = |count: usize, max: usize| max > 0 && count >= max;
         if is_over(self.all, limits.new_series_per_hour) {
@@ -162,15 +170,35 @@ mod tests {
             new_series_per_tenant_per_hour: 2,
             ..Limits::default()
         };
-        let now = Instant::now();
-        let mut churn = Churn::new(now);
-        let mut admitted = |tenant: &str, at: Instant| churn.admit(tenant, &limits, at).is_ok();
+        let now = 500_000 * HOUR_S + 1_000;
+        let none = |_: u64| Vec::new();
+        let mut churn = Churn::default();
+        let mut admitted = |tenant: &str, at| churn.admit(tenant, &limits, at, &none).is_ok();
         assert!(admitted("a", now) && admitted("a", now) && !admitted("a", now));
         assert!(admitted("b", now) && admitted("b", now) && !admitted("b", now));
         assert!(admitted("c", now) && !admitted("c", now) && !admitted("d", now));
-        assert!(admitted("a", now + HOUR));
-        let mut free = Churn::new(now);
-        assert!((0..10_000).all(|_| free.admit("a", &Limits::default(), now).is_ok()));
+        assert!(admitted("a", now + HOUR_S));
+        let mut free = Churn::default();
+        let limits = Limits::default();
+        assert!((0..10_000).all(|_| free.admit("a", &limits, now, &none).is_ok()));
+    }
+
+    #[test]
+    fn a_process_goes_on_counting_where_the_one_before_ended() {
+        let limits = Limits {
+            new_series_per_tenant_per_hour: 2,
+            ..Limits::default()
+        };
+        let mut churn = Churn::default();
+        let before = |since: u64| {
+            assert_eq!(since, 7 * HOUR_S);
+            vec!["a".to_owned(), "a".to_owned(), "b".to_owned()]
+        };
+        let mut admitted =
+            |tenant: &str, at: u64| churn.admit(tenant, &limits, at, &before).is_ok();
+        assert!(!admitted("a", 7 * HOUR_S + 5));
+        assert!(admitted("b", 7 * HOUR_S + 5) && !admitted("b", 7 * HOUR_S + 5));
+        assert!(admitted("a", 8 * HOUR_S));
     }
 
     #[test]

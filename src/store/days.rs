@@ -18,7 +18,6 @@ pub(super) mod rewrite;
 pub(super) mod rolls;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{
@@ -30,6 +29,7 @@ use roaring::RoaringBitmap;
 
 pub(super) use self::find::Coverage;
 use self::quarantine::Aside;
+use super::caught::caught;
 use super::deleted::Tombstones;
 use super::disk::{Backends, io_error, sync_dir};
 use super::sealed::kept::Pages;
@@ -103,8 +103,8 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         // redb panics at the end of some files whose bytes it did not write.
-        let file = AssertUnwindSafe(self.file.take());
-        if std::panic::catch_unwind(move || drop(file)).is_err() {
+        let file = self.file.take();
+        if caught(move || drop(file)).is_none() {
             tracing::error!("a damaged file did not close cleanly");
         }
         self.is_open.store(false, Ordering::Release);

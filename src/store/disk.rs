@@ -359,6 +359,10 @@ pub(super) enum Format {
 /// # Errors
 /// As [`check_format`].
 pub(super) fn read_format(dir: &Path) -> Result<Format, Error> {
+    if dir.join(RESTORE_MARK).exists() {
+        let what = "a restore into it was cut short: restore again, the same directory will do";
+        return Err(io_error("open", dir, what));
+    }
     let path = dir.join("FORMAT");
     match std::fs::read_to_string(&path) {
         Ok(text) if text == FORMAT => Ok(Format::Current),
@@ -376,6 +380,9 @@ pub(super) fn read_format(dir: &Path) -> Result<Format, Error> {
         Err(err) => Err(io_error("read", &path, err)),
     }
 }
+
+/// Stands in a directory while a backup is restored into it.
+pub(super) const RESTORE_MARK: &str = "RESTORE";
 
 const FORMAT: &str = "pulse data version 3\n";
 const FORMER: [&str; 2] = ["pulse data version 2\n", "pulse data version 1\n"];

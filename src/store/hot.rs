@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use redb::{Database, ReadableDatabase as _, TableHandle as _};
 
 use super::catalog;
+use super::caught;
 use super::disk::{Backends, Boxed, causes, frozen_files, io_error, is_read_only, sync_dir};
 use super::sealed::frozen::Held;
 use super::space::is_full;
@@ -240,8 +241,7 @@ impl Hot {
 /// # Errors
 /// Those of `work`, and [`Error::Damaged`] when it panics.
 pub(super) fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    done.unwrap_or_else(|_| {
+    caught::caught(work).unwrap_or_else(|| {
         Err(Error::Damaged {
             path: path.to_owned(),
             source: "its tree of pages cannot be read".into(),

@@ -3,13 +3,12 @@
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
-use std::time::Instant;
 
 use super::batch::{ItemOutcome, Refusal, RefusedRow, Row, SeriesKey, StateOp, WriteBatch};
 use super::blocks::Blocks;
 use super::churn::{Churn, Values, check_labels};
 use super::head::{Shard, place_of};
-use super::index::Added;
+use super::index::{Added, Index};
 use super::parts::{Parts, window_of};
 use super::pressure::{Cause, Level};
 use super::series::{Freezer, HeadSeries, Placed};
@@ -159,7 +158,7 @@ impl Intake {
             log_rows: 0,
             counts: Counts::default(),
             limits,
-            churn: Churn::new(Instant::now()),
+            churn: Churn::default(),
             values: Values::default(),
         }
     }
@@ -180,6 +179,7 @@ impl Intake {
             accepted_ms: shared.accepted_ms(),
             sheds: batch.sheds && level >= Level::Withhold,
             takes_series: level < Level::NoSeries,
+            is_own: batch.is_own,
             seq,
             added: 0,
             earliest: i64::MAX,
@@ -295,17 +295,20 @@ impl Intake {
         if index.len() >= self.limits.all || index.tenant_series(labels) >= self.limits.of(labels) {
             return Err(Refusal::SeriesLimit);
         }
-        let tenant = labels.get(TENANT_LABEL).unwrap_or_default();
-        self.churn
-            .admit(tenant, &shared.options.limits, Instant::now())?;
+        let now_s = shared.clock.now().as_ms() / 1_000;
+        let first_seen_s = u64::try_from(now_s).unwrap_or(0);
+        if !pass.is_own {
+            let tenant = labels.get(TENANT_LABEL).unwrap_or_default();
+            let found = |since| new_since(shared, &index, since);
+            let limits = &shared.options.limits;
+            self.churn.admit(tenant, limits, first_seen_s, &found)?;
+        }
         if capped.is_some() {
             shared.metrics.store.label_values_capped.inc();
         }
         drop(index);
         // Readers may hold the index while they wait for a shard.
         pass.shard = None;
-        let now_s = self.shared.clock.now().as_ms() / 1_000;
-        let first_seen_s = u64::try_from(now_s).unwrap_or(0);
         let added = self.shared.index_mut().add(labels, first_seen_s);
         let id = added.series;
         pass.fresh = id;
@@ -400,6 +403,8 @@ struct Pass<'a> {
     /// Whether all rows are left out.
     sheds: bool,
     takes_series: bool,
+    /// See [`WriteBatch::is_own`].
+    is_own: bool,
     seq: u64,
     added: u64,
     /// The time of the earliest row that was added.
@@ -429,4 +434,22 @@ impl Pass<'_> {
         };
         Ok(shard.get_or_insert_with(local, || HeadSeries::new(sealed_max)))
     }
+}
+/// The tenants of the series that the catalog has as new since a second, but not of
+/// our own and the host's.
+fn new_since(shared: &Shared, index: &Index, since_s: u64) -> Vec<String> {
+    let new = match shared.first_seen_since(since_s) {
+        Ok(new) => new.into_iter(),
+        Err(err) => {
+            tracing::warn!(error = %err, "cannot count the new series of this hour");
+            return Vec::new();
+        }
+    };
+    let tenant_of = |id| {
+        let labels = index.labels(id)?;
+        let tenant = labels.get(TENANT_LABEL);
+        let is_own = tenant.is_none() && matches!(labels.get("job"), Some("pulse" | "node"));
+        (!is_own).then(|| tenant.unwrap_or_default().to_owned())
+    };
+    new.filter_map(tenant_of).collect()
 }

@@ -16,6 +16,7 @@ pub mod batch;
 mod bit_flip;
 mod blocks;
 mod catalog;
+mod caught;
 mod changed;
 mod churn;
 mod clock;

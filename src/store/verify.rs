@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use redb::{ReadTransaction, ReadableDatabase as _, ReadableTable as _};
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::appended::{Appended, Broken, Held};
 use super::catalog::Texts;
+use super::caught::caught;
 use super::days::{DayFile, Days, store_error};
 use super::disk::{self, DirLock, causes, io_error};
 use super::hot::Hot;
@@ -81,11 +81,10 @@ impl Checked {
     /// Runs `work` on a file; redb panics on some of what it cannot read.
     fn file(&mut self, path: &Path, work: impl FnOnce(&mut Checked) -> Result<(), Error>) {
         self.files += 1;
-        let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(&mut *self)));
-        match done {
-            Ok(Ok(())) => {}
-            Ok(Err(err)) => self.fault(path, causes(&err), None),
-            Err(_) => self.fault(path, "its tree of pages cannot be read".to_owned(), None),
+        match caught(|| work(&mut *self)) {
+            Some(Ok(())) => {}
+            Some(Err(err)) => self.fault(path, causes(&err), None),
+            None => self.fault(path, "its tree of pages cannot be read".to_owned(), None),
         }
     }
 

@@ -303,3 +303,32 @@ async fn analyze_tells_where_series_come_from() {
     let output = pulse(&["tsdb", "analyze", "--data-dir", text(&data)]);
     assert_eq!(output.status.code(), Some(1), "nobody has the directory");
 }
+
+#[tokio::test]
+async fn verify_of_a_damaged_file_says_sentences_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), free_port()).await;
+    eventually("own metrics are stored", || async {
+        (server.value("count(up)").await >= Some(1.0)).then_some(())
+    })
+    .await;
+    server.kill();
+    let data = dir.path().join("data");
+    let hot = data.join("hot.redb");
+    let whole = fs::read(&hot).unwrap();
+    let mut is_named = false;
+    for seed in 0..24_usize {
+        let mut bytes = whole.clone();
+        for k in 0..(1 << (seed % 8)) {
+            // Whatever stands there: pages of the tree and their lengths.
+            let at = (seed * 7_919 + k * 104_729) % bytes.len();
+            bytes[at] ^= 1 << (k % 8);
+        }
+        fs::write(&hot, &bytes).unwrap();
+        let output = pulse(&["verify", text(&data)]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("panicked"), "{seed}: {said}");
+        is_named |= output.status.code() == Some(1) && said.contains("hot.redb");
+    }
+    assert!(is_named, "nothing was damaged");
+}

@@ -283,5 +283,17 @@ async fn a_read_only_medium_is_backed_up_and_verified() {
     // A process that only reads it does not stand in the way.
     let server = Server::start(dir.path(), free_port()).await;
     assert_verified(&data);
+    for (path, body) in [
+        ("/api/v1/ingest/default?device=d", "{\"v\":1}"),
+        ("/api/v1/import/prometheus", "v 1\n"),
+    ] {
+        let answer = server
+            .http
+            .post(&server.url(path), "text/plain", body)
+            .await;
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
+        let says = answer.text().contains("the store is read-only");
+        assert!(says, "{path}: {}", answer.text());
+    }
     drop((server, disk));
 }

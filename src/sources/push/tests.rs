@@ -29,6 +29,7 @@ fn desk(text: &str, operator_token: Option<&str>) -> Desk {
         status: parts.status,
         operator_token: parts.operator_token,
         body_bytes_max: BODY_MAX,
+        is_read_only: false,
     });
     Desk {
         _dir: parts.dir,

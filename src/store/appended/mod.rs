@@ -260,7 +260,8 @@ impl Appended {
             return Ok(slot.clone());
         }
         let is_used = |number: &u64| state.files.iter().any(|file| file.slot.number == *number);
-        let number = (0..).find(|number| !is_used(number));
+        let is_taken = |number: &u64| path_of(&self.dir, *number).is_dir();
+        let number = (0..).find(|number| !is_used(number) && !is_taken(number));
         let number = number.expect("there are few files");
         let file: Arc<dyn StorageBackend> = (self.backends)(&path_of(&self.dir, number))?.into();
         let slot = Slot { number, file };
@@ -378,8 +379,15 @@ fn numbers(dir: &Path) -> Result<Vec<u64>, Error> {
     let fail = |err| io_error("read", dir, err);
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name();
-        numbers.extend(name.to_str().and_then(number_of));
+        let path = entry.map_err(fail)?.path();
+        let Some(number) = path.file_name().and_then(|n| number_of(n.to_str()?)) else {
+            continue;
+        };
+        if path.is_file() {
+            numbers.push(number);
+        } else {
+            tracing::error!(path = %path.display(), "is no file, and is passed over");
+        }
     }
     numbers.sort_unstable();
     Ok(numbers)

@@ -22,7 +22,7 @@
 //! | 7 failure | why the writer gave up, as text |
 //! | 8 end | [`Contents`] as JSON |
 
-use std::io::{self, Read, Seek as _, SeekFrom, Write};
+use std::io::{self, BufRead as _, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -414,6 +414,7 @@ impl Reader {
                 if self.trailer()? != at {
                     return Err(self.damaged(trailer_at, "wrong trailer"));
                 }
+                self.must_be_over()?;
                 Block::End(contents)
             }
             kind => return Err(self.damaged(at, &format!("unknown kind of block {kind}"))),
@@ -446,6 +447,14 @@ impl Reader {
         } else {
             let path = self.path.clone();
             Err(ArchiveError::Short { path, at })
+        }
+    }
+
+    fn must_be_over(&mut self) -> Result<(), ArchiveError> {
+        match self.input.fill_buf() {
+            Ok([]) => Ok(()),
+            Ok(_) => Err(self.damaged(self.at, "something follows its end")),
+            Err(err) => Err(io_error("read", &self.path, err)),
         }
     }
 
@@ -595,6 +604,14 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
             assert!(read(&flipped).is_err(), "bit of byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_end_is_refused() {
+        for more in [&b"\0"[..], b"pulsend\n", &sample()] {
+            let err = read(&[&sample(), more].concat()).unwrap_err().to_string();
+            assert!(err.contains("something follows its end"), "{err}");
         }
     }
 

@@ -9,7 +9,7 @@ use redb::Database;
 
 use super::archive::{ArchiveError, Base, Block, Contents, Head, Listed, Reader, io_error};
 use super::hot;
-use crate::store::disk::sync_dir;
+use crate::store::disk::{RESTORE_MARK, sync_dir};
 use crate::store::tables::{self, HOT_FILE, Meta};
 
 /// How many backups may build on each other.
@@ -55,16 +55,24 @@ pub fn check(path: &Path, base: Option<&Path>) -> Result<Restored, ArchiveError>
     })
 }
 
-/// Puts a backup into `dir`, which must be empty or not exist. The whole backup is
-/// checked first; `dir` becomes a data directory with the last step.
+/// Puts a backup into `dir`, which must be empty, not exist, or hold what a restore left
+/// that was cut short. The whole backup is checked first; `dir` becomes a data directory
+/// with the last step. Until then a mark in it keeps everybody else out.
 ///
 /// # Errors
 /// When something in the backup is wrong, `dir` is not empty, or cannot be written.
 pub fn restore(path: &Path, base: Option<&Path>, dir: &Path) -> Result<Restored, ArchiveError> {
-    must_be_empty(dir)?;
+    let left = left_of_a_restore(dir)?;
     let chain = chain(path, base)?;
     fs::create_dir_all(dir).map_err(|err| io_error("create", dir, err))?;
-    // What is left of a restore that was cut short has no hot.redb: nobody opens it.
+    let mark = dir.join(RESTORE_MARK);
+    fs::File::create(&mark)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| sync_dir(dir))
+        .map_err(|err| io_error("create", &mark, err))?;
+    for path in left {
+        fs::remove_file(&path).map_err(|err| io_error("remove", &path, err))?;
+    }
     let mut links: Vec<usize> = (0..chain.links.len()).collect();
     links.reverse();
     for link in links {
@@ -74,6 +82,9 @@ pub fn restore(path: &Path, base: Option<&Path>, dir: &Path) -> Result<Restored,
     fs::rename(&new, &hot)
         .and_then(|()| sync_dir(dir))
         .map_err(|err| io_error("rename", &new, err))?;
+    fs::remove_file(&mark)
+        .and_then(|()| sync_dir(dir))
+        .map_err(|err| io_error("remove", &mark, err))?;
     Ok(Restored {
         commit_seq: chain.contents.commit_seq,
         files: chain.contents.files.len(),
@@ -83,19 +94,24 @@ pub fn restore(path: &Path, base: Option<&Path>, dir: &Path) -> Result<Restored,
 /// The name of the file until everything else is there.
 const NEW_HOT: &str = "hot.redb.new";
 
-fn must_be_empty(dir: &Path) -> Result<(), ArchiveError> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => {
-                let kind = io::ErrorKind::DirectoryNotEmpty;
-                let why = io::Error::new(kind, "it is not empty");
-                Err(io_error("restore into", dir, why))
-            }
-        },
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(err) => Err(io_error("read", dir, err)),
+/// The files that a restore left that was cut short; none where nothing is.
+fn left_of_a_restore(dir: &Path) -> Result<Vec<PathBuf>, ArchiveError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(err) => return Err(io_error("read", dir, err)),
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(|err| io_error("read", dir, err))?;
+    let mark = dir.join(RESTORE_MARK);
+    let is_ours = paths.contains(&mark) && paths.iter().all(|path| path.is_file());
+    if !paths.is_empty() && !is_ours {
+        let why = "it is not empty: name a new directory, or empty this one";
+        let why = io::Error::new(io::ErrorKind::DirectoryNotEmpty, why);
+        return Err(io_error("restore into", dir, why));
     }
+    paths.retain(|path| *path != mark);
+    Ok(paths)
 }
 
 fn first(reader: &mut Reader) -> Result<Head, ArchiveError> {

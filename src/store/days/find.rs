@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::super::Error;
+use super::super::caught::caught;
 use super::super::deleted::Tombstones;
 use super::super::disk::{Backends, causes, io_error};
 use super::super::sealed::kept::Pages;
@@ -105,14 +105,15 @@ impl Days {
 
     /// Opens a file that was found.
     fn open_first(&self, file: &DayFile) -> Result<Arc<OpenFile>, sealed::Error> {
-        // redb panics on some of the bytes that it did not write.
-        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.file(file)));
-        opened.unwrap_or_else(|_| {
-            Err(sealed::Error::Damaged {
-                path: file.path.clone(),
-                what: "its tree cannot be walked".to_owned(),
-            })
-        })
+        let damaged = |what: &str| sealed::Error::Damaged {
+            path: file.path.clone(),
+            what: what.to_owned(),
+        };
+        if !file.path.is_file() {
+            return Err(damaged("it is no file"));
+        }
+        let opened = caught(|| self.file(file));
+        opened.unwrap_or_else(|| Err(damaged("its tree cannot be walked")))
     }
 
     /// The sealed transactions of each window (in hours), and the newest sealed
@@ -176,6 +177,11 @@ impl Coverage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Matcher, Sample, Timestamp};
+    use crate::promql::{Queryable as _, SelectHints};
+    use crate::store::Store;
+    use crate::store::tests::{T0, batch, manual, options, row};
+    use crate::telemetry::Metrics;
 
     #[test]
     fn a_gap_between_sealed_parts_of_a_window_is_not_covered() {
@@ -189,5 +195,48 @@ mod tests {
         assert!(coverage.has(7, 120));
         assert!(!coverage.has(7, 121));
         assert!(!coverage.has(8, 110));
+    }
+
+    /// The samples of one second: the days that were set aside cannot be asked for.
+    fn stored(store: &Store) -> Vec<Sample> {
+        let (from, to) = (Timestamp::from_ms(T0), Timestamp::from_ms(T0 + 1_000));
+        let all = [Matcher::equal("__name__", "v")];
+        let found = store.select(from, to, &all, &SelectHints::default());
+        found.unwrap().into_iter().flat_map(|s| s.samples).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_set_aside_and_the_rest_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let (clock, _) = manual(T0 + 60_000);
+            Store::open(options(dir.path()), clock, Metrics::new()).unwrap()
+        };
+        let store = open();
+        store.write(batch([row("v", "d", T0, 1.0)])).await.unwrap();
+        store.compact_now().await.unwrap();
+        store
+            .write(batch([row("v", "d", T0 + 1, 2.0)]))
+            .await
+            .unwrap();
+        let before = stored(&store);
+        store.close().await;
+        drop(store);
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("day-20200101.redb")).unwrap();
+        std::fs::create_dir(at("hot-07.log")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("l0-20200102.redb")).unwrap();
+        let store = open();
+        assert_eq!(stored(&store), before);
+        for name in ["day-20200101.redb", "l0-20200102.redb"] {
+            let aside = at("quarantine").join(name);
+            assert!(aside.symlink_metadata().is_ok(), "{name}");
+            assert!(at(name).symlink_metadata().is_err(), "{name}");
+        }
+        store
+            .write(batch([row("v", "d", T0 + 2, 2.0)]))
+            .await
+            .unwrap();
+        store.close().await;
     }
 }

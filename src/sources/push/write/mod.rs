@@ -61,7 +61,9 @@ use crate::model::tenant::is_reserved;
 use crate::model::{Clock, TenantId};
 use crate::sources::Status;
 use crate::sources::metadata::Metadata;
-use crate::store::{Committed, FUTURE_MAX_MS, Item, Refusal, StateOp, Store, Table, WriteBatch};
+use crate::store::{
+    self, Committed, FUTURE_MAX_MS, Item, Refusal, StateOp, Store, Table, WriteBatch,
+};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Protocol, PushReason};
 
@@ -275,6 +277,9 @@ impl Receiver {
     async fn commit(&self, batch: WriteBatch) -> Result<Committed, Failure> {
         let store = &self.parts.store;
         let pending = match tokio::time::timeout(ROOM_WAIT, store.submit(batch)).await {
+            Ok(Err(store::Error::ReadOnly)) => {
+                return Err(Failure::again("the store is read-only"));
+            }
             Ok(pending) => pending.map_err(|_| Failure::again("the process stops"))?,
             Err(_) => return Err(Failure::again("no room at the moment")),
         };
