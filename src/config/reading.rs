@@ -8,13 +8,10 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::Config;
-use super::document::{Document, Error, Field};
+use super::document::{Document, Error, Field, MISTAKES_MAX};
 use super::mistake::{Mistakes, Told, joined};
 use super::origin::{LeftOut, Origin, Written, starts_with};
 use super::places;
-
-/// Mistakes of form that are named at once.
-const MISTAKES_MAX: usize = 50;
 
 /// Reads a `config.toml`. Its mistakes of form come with it, in its origin.
 ///
@@ -41,20 +38,12 @@ pub(super) fn fields<T: DeserializeOwned + Default>(
     written: &mut Written,
     mut document: Document<'_>,
 ) -> T {
-    loop {
-        let err = match document.read() {
-            Ok(read) => return read,
-            Err(err) => err,
-        };
-        let way = err.way();
+    document.read_on(&mut |document, way, err| {
         let field = document.field(&way);
-        written.note(field.as_ref(), &err);
-        if written.left_out.len() == MISTAKES_MAX || !document.leave_out(&way) {
-            return T::default();
-        }
+        written.note(field.as_ref(), err);
         let shown = field.map(|field| field.shown).unwrap_or_default();
         written.left_out.push(LeftOut { way, shown });
-    }
+    })
 }
 
 impl Written {

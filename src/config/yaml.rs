@@ -3,13 +3,12 @@
 //! Read as a configuration is: after a mistake of form the reading goes on without the
 //! field, so that all are found.
 
+use std::collections::HashSet;
+
 use serde::de::DeserializeOwned;
 
 use super::document::{Document, YamlMistake};
 use super::places;
-
-/// Mistakes of form that are named at once.
-const MISTAKES_MAX: usize = 50;
 
 /// What could be read of a text.
 #[derive(Debug)]
@@ -18,52 +17,38 @@ pub struct Yaml<T> {
     pub value: T,
     /// The mistakes of form, in the order of the text.
     pub mistakes: Vec<YamlMistake>,
-    /// Where the fields begin that were left out because of them, in bytes.
-    pub left_out: Vec<usize>,
+    /// Where the tables begin that lack a field because of them, in bytes.
+    pub damaged: HashSet<usize>,
 }
 
 /// Reads a text. The cost of a mistake is that of reading the text once more.
 pub fn read<T: DeserializeOwned + Default>(text: &str) -> Yaml<T> {
-    let mut found = Yaml {
-        value: T::default(),
-        mistakes: Vec::new(),
-        left_out: Vec::new(),
-    };
-    let mut document = match Document::yaml(text) {
-        Ok(document) => document,
+    let (mut mistakes, mut damaged) = (Vec::new(), HashSet::new());
+    let value = match Document::yaml(text) {
+        Ok(mut document) => document.read_on(&mut |document, way, err| {
+            let (at, name) = match document.field(&way) {
+                Some(field) => (field.at, field.shown),
+                None => (document.begin(), String::new()),
+            };
+            let (line, column) = places::position(text, at);
+            mistakes.push(YamlMistake {
+                line,
+                column,
+                message: named(&name, &err.message),
+            });
+            damaged.extend(document.table_of(&way));
+        }),
         Err(mistake) => {
-            found.mistakes.push(mistake);
-            return found;
+            mistakes.push(mistake);
+            T::default()
         }
     };
-    while found.mistakes.len() < MISTAKES_MAX {
-        let err = match document.read() {
-            Ok(value) => {
-                found.value = value;
-                break;
-            }
-            Err(err) => err,
-        };
-        let way = err.way();
-        let (at, name) = match document.field(&way) {
-            Some(field) => (field.at, field.shown),
-            None => (document.begin(), String::new()),
-        };
-        let (line, column) = places::position(text, at);
-        found.mistakes.push(YamlMistake {
-            line,
-            column,
-            message: named(&name, &err.message),
-        });
-        found.left_out.push(at);
-        if !document.leave_out(&way) {
-            break;
-        }
+    mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+    Yaml {
+        value,
+        mistakes,
+        damaged,
     }
-    found
-        .mistakes
-        .sort_by_key(|mistake| (mistake.line, mistake.column));
-    found
 }
 
 /// The mistake with the name of its field, unless it names it itself.

@@ -229,7 +229,7 @@ fn dead_letter(done: &Done, reason: &str) -> DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Delivery, TenantId};
+    use crate::model::Delivery;
 
     const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
 
@@ -237,19 +237,7 @@ mod tests {
     fn done(attempts: u32, outcome: Outcome) -> Done {
         let row = Row {
             sequence: 1,
-            delivery: Delivery {
-                kind: DeliveryKind::Notification,
-                event_id: "event".to_owned(),
-                destination: "hook".to_owned(),
-                tenant_id: TenantId::default_tenant(),
-                route: "r".to_owned(),
-                created_at: NOW,
-                attempts,
-                next_at: NOW,
-                content_type: "application/json".to_owned(),
-                on_success: Vec::new(),
-                body: Vec::new(),
-            },
+            delivery: Delivery::plain(DeliveryKind::Notification, "event", attempts, NOW),
         };
         let schedule = Schedule {
             waits: Vec::new(),

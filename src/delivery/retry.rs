@@ -131,7 +131,6 @@ fn as_ms(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TenantId;
 
     const NOW: Timestamp = Timestamp::from_ms(1_700_000_000_000);
 
@@ -143,19 +142,7 @@ mod tests {
     }
 
     fn delivery(kind: DeliveryKind, id: u32, attempts: u32) -> Delivery {
-        Delivery {
-            kind,
-            event_id: format!("event-{id}"),
-            destination: "hook".to_owned(),
-            tenant_id: TenantId::default_tenant(),
-            route: "r".to_owned(),
-            created_at: NOW,
-            attempts,
-            next_at: NOW,
-            content_type: "application/json".to_owned(),
-            on_success: Vec::new(),
-            body: Vec::new(),
-        }
+        Delivery::plain(kind, &format!("event-{id}"), attempts, NOW)
     }
 
     fn wait_ms(delivery: &Delivery, hint: Hint, now: Timestamp) -> Option<i64> {

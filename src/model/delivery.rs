@@ -67,6 +67,26 @@ pub struct Delivery {
     pub body: Vec<u8>,
 }
 
+#[cfg(test)]
+impl Delivery {
+    /// One to `hook`, made and due at `now`, without a body.
+    pub(crate) fn plain(kind: DeliveryKind, event_id: &str, attempts: u32, now: Timestamp) -> Self {
+        Delivery {
+            kind,
+            event_id: event_id.to_owned(),
+            destination: "hook".to_owned(),
+            tenant_id: TenantId::default_tenant(),
+            route: "r".to_owned(),
+            created_at: now,
+            attempts,
+            next_at: now,
+            content_type: "application/json".to_owned(),
+            on_success: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+}
+
 /// A message or a delivery that was given up, with the reason.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DeadLetter {

@@ -45,19 +45,21 @@ fn classic(text: &str) -> Result<Matcher, MatcherError> {
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
         return Err(format());
     }
-    let rest = rest.trim_start();
-    let ops = [
+    let (op, raw) = operator(rest.trim_start()).ok_or_else(format)?;
+    let value = unescaped(raw.trim())?;
+    Matcher::new(name, op, &value).map_err(|_| MatcherError::Regex(value))
+}
+
+/// The operator that a text begins with, and what is behind it.
+pub(super) fn operator(text: &str) -> Option<(MatchOp, &str)> {
+    let signs = [
         ("=~", MatchOp::Regex),
         ("!~", MatchOp::NotRegex),
         ("!=", MatchOp::NotEqual),
         ("=", MatchOp::Equal),
     ];
-    let (op, raw) = ops
-        .iter()
-        .find_map(|(sign, op)| Some((*op, rest.strip_prefix(sign)?.trim())))
-        .ok_or_else(format)?;
-    let value = unescaped(raw)?;
-    Matcher::new(name, op, &value).map_err(|_| MatcherError::Regex(value))
+    let mut signs = signs.into_iter();
+    signs.find_map(|(sign, op)| Some((op, text.strip_prefix(sign)?)))
 }
 
 /// Parses a list: matchers separated by commas, in braces or not.
@@ -143,12 +145,13 @@ fn unescaped(raw: &str) -> Result<String, MatcherError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn check(text: &str, want: &str) {
+    /// Reads a list, in whichever form, and compares what is printed.
+    pub(in crate::model) fn check(text: &str, want: &str) {
         let got = match parse(text) {
             Ok(matchers) => Braced(&matchers).to_string(),
             Err(err) => err.to_string(),

@@ -5,8 +5,8 @@
 //! language; in quotes `\n`, `\t`, `\"` and `\\` are escapes. As in Alertmanager's
 //! default mode, a text is read in this form only when the older one refuses it.
 
-use super::matchers::MatcherError;
-use super::{MatchOp, Matcher};
+use super::Matcher;
+use super::matchers::{MatcherError, operator};
 use crate::model::matcher::is_sign;
 
 /// Parses a list of matchers, in braces or not.
@@ -40,16 +40,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Matcher>, MatcherError> {
 fn one(text: &str) -> Result<(Matcher, &str), MatcherError> {
     let format = || MatcherError::Format(text.to_owned());
     let (name, rest) = word(text).ok_or_else(format)?;
-    let rest = rest.trim_start();
-    let (op, rest) = [
-        ("=~", MatchOp::Regex),
-        ("!~", MatchOp::NotRegex),
-        ("!=", MatchOp::NotEqual),
-        ("=", MatchOp::Equal),
-    ]
-    .into_iter()
-    .find_map(|(sign, op)| Some((op, rest.strip_prefix(sign)?)))
-    .ok_or_else(format)?;
+    let (op, rest) = operator(rest.trim_start()).ok_or_else(format)?;
     let (value, rest) = word(rest.trim_start()).ok_or_else(format)?;
     let matcher = Matcher::new(&name, op, &value).map_err(|_| MatcherError::Regex(value))?;
     Ok((matcher, rest))
@@ -85,15 +76,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::matchers::{Braced, parse};
-
-    fn check(text: &str, want: &str) {
-        let got = match parse(text) {
-            Ok(matchers) => Braced(&matchers).to_string(),
-            Err(err) => err.to_string(),
-        };
-        assert_eq!(got, want, "{text}");
-    }
+    use super::super::matchers::tests::check;
 
     #[test]
     fn names_may_be_of_any_characters() {

@@ -20,6 +20,7 @@ pub mod re2;
 pub mod sample;
 pub mod tenant;
 pub mod timestamp;
+mod whole;
 
 pub use clock::Clock;
 pub use delivery::{DeadLetter, Delivery, DeliveryKind, StateRow};
@@ -29,3 +30,4 @@ pub use matcher::{MatchOp, Matcher};
 pub use sample::{Sample, is_stale_nan, stale_nan};
 pub use tenant::TenantId;
 pub use timestamp::Timestamp;
+pub use whole::whole;

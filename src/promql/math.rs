@@ -1,6 +1,7 @@
 //! Float arithmetic where Go and Rust, or the textbook and Prometheus, differ.
 
 use super::ast::BinaryOp;
+use crate::model::whole;
 
 /// The sign: -1, 0 or 1; zeros and NaN stay as they are.
 pub(super) fn sgn(v: f64) -> f64 {
@@ -231,13 +232,8 @@ pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
 }
 
 /// A rank rounded down.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "ranks are not negative and smaller than a slice's length"
-)]
 fn index(rank: f64) -> usize {
-    rank as usize
+    usize::try_from(whole(rank)).expect("a rank is smaller than a slice's length")
 }
 
 /// Whether two counts differ by no more than rounding does, as Prometheus compares them.

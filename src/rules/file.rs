@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::raw::{RawFile, RawGroup, RawMap, RawRule};
 use super::spec::{Alerting, GroupSpec, Kind, RuleSpec, Text, rule_id};
-use crate::config::yaml::{self, Yaml};
+use crate::config::yaml;
 use crate::config::{Placed, position};
 use crate::gotmpl::{Template, prometheus};
 use crate::model::duration;
@@ -82,7 +82,7 @@ pub fn parse_lenient(file: &str, text: &str, defaults: Defaults) -> Result<Parse
         file,
         text,
         defaults,
-        damaged: damaged(&read),
+        damaged: read.damaged,
         errors: Vec::new(),
         extras: Vec::new(),
     };
@@ -106,20 +106,6 @@ pub fn parse_lenient(file: &str, text: &str, defaults: Defaults) -> Result<Parse
     }
 }
 
-/// The places of the rules of which a field could not be read: that it is missing
-/// only follows from that.
-fn damaged(read: &Yaml<RawFile>) -> HashSet<usize> {
-    let groups = read.value.groups.iter().flatten();
-    let rules = groups.flat_map(|group| group.rules.iter().flatten());
-    let mut places: Vec<usize> = rules.map(|rule| rule.at).collect();
-    places.sort_unstable();
-    let around = |at: &usize| {
-        let before = places.partition_point(|place| place <= at);
-        before.checked_sub(1).map(|last| places[last])
-    };
-    read.left_out.iter().filter_map(around).collect()
-}
-
 /// Rules that say the same thing twice, as promtool's lint finds them: the same
 /// name with the same labels, over all groups of a file.
 pub fn duplicates(groups: &[GroupSpec]) -> Vec<String> {
@@ -138,6 +124,8 @@ struct Checker<'a> {
     file: &'a str,
     text: &'a str,
     defaults: Defaults,
+    /// Where rules stand of which a field could not be read: that one is missing may only
+    /// follow from that.
     damaged: HashSet<usize>,
     errors: Vec<FileError>,
     extras: Vec<FileError>,
@@ -450,6 +438,36 @@ mod tests {
         check(
             "# all\n---\ngroups:\n- name: g\n---\ngroups:\n- name: h\n",
             "r.yml:5:1: a second document, expected one",
+        );
+    }
+
+    #[test]
+    fn what_a_rule_lacks_is_told_unless_it_could_not_be_read() {
+        let file =
+            "groups:\n- name: g\n  rules:\n  - alert: A\n  - {alert: [B], expr: up}\n  limit: x\n";
+        let errors = parse("r.yml", file, Defaults::every(Duration::from_secs(15))).unwrap_err();
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            errors,
+            [
+                "r.yml:4:5: field 'expr' must be set in rule",
+                "r.yml:5:6: alert: invalid type: sequence, expected a string",
+                "r.yml:6:3: limit: invalid type: string \"x\", expected i64",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tab_in_a_text_is_not_blamed_for_a_mistake_elsewhere() {
+        check(
+            "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: |\n      up\n      \t== 0\n\
+             - name: [h\n",
+            "r.yml:8:9: unclosed bracket '['",
+        );
+        check(
+            "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: |\n      up\n      \t== 0\n    \
+             labels:\n    \tteam: x\n",
+            "r.yml:9:5: a tab in the indentation, expected spaces",
         );
     }
 

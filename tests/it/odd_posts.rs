@@ -41,7 +41,7 @@ const BODIES: &[&str] = &[
     r#"[{"labels":{"ü":"c"}}]"#,
     r#"[{"labels":{"__name__":"c"}}]"#,
     r#"[{"Labels":{"alertname":"other case"}}]"#,
-    r#"[{"labels":{"a":"b"},"labels":{"alertname":"twice"}}]"#,
+    r#"[{"labels":{"a":"b"},"labels":{"a":"c","alertname":"twice"}}]"#,
     r#"[{L,"annotations":null}]"#,
     r#"[{L,"annotations":{"a":1}}]"#,
     r#"[{L,"annotations":{"a":null}}]"#,
@@ -240,10 +240,6 @@ async fn odd_posts_get_the_code_of_the_real_alertmanager() {
     }
     assert_eq!(wrong, Vec::<String>::new());
     assert!(codes.iter().all(|count| *count > 20), "{codes:?}");
-    for (body, theirs, ours) in STRICTER {
-        let [(their_code, _), (our_code, _)] = ask("/api/v2/alerts", body).await;
-        assert_eq!((their_code, our_code), (*theirs, *ours), "{body}");
-    }
     for body in ["", "null", "{}", "[]", "3"] {
         let [theirs, ours] = ask("/api/v2/silences", body).await;
         assert_eq!(theirs, ours, "{body}");
@@ -273,7 +269,11 @@ async fn odd_posts_get_the_code_of_the_real_alertmanager() {
         times
     };
     let path = "/api/v2/alerts";
-    let (theirs, ours) = (alerts(theirs.url(path)).await, alerts(ours.url(path)).await);
-    assert!(theirs.len() > 50, "{}", theirs.len());
-    assert_eq!(theirs, ours);
+    let told = (alerts(theirs.url(path)).await, alerts(ours.url(path)).await);
+    assert!(told.0.len() > 50, "{}", told.0.len());
+    assert_eq!(told.0, told.1);
+    for (body, theirs, ours) in STRICTER {
+        let [(their_code, _), (our_code, _)] = ask("/api/v2/alerts", body).await;
+        assert_eq!((their_code, our_code), (*theirs, *ours), "{body}");
+    }
 }

@@ -192,7 +192,7 @@ fn mistakes_of_form_and_of_meaning_in_a_tree_are_told_together() {
         "global: {resolve_timeout: 5x, foo: 1, smtp_from: [a]}\n\
          route:\n  receiver: nobody\n  group_by: ['...', a]\n  matchers: [a=b]\n  routes:\n  \
          - receiver: nn\n    mute_time_intervals: [zz]\n  \
-         - matchers:\n    - a=b\n    - 'a=~\"[\"'\n    - '}'\n    group_interval: 0s\n  \
+         - matchers:\n    - a=b\n    - 'a=~\"[\"'\n    - a b\n    group_interval: 0s\n  \
          - {repeat_interval: soon}\n\
          receivers:\n- name: r\n  webhook_configs: [{url: nourl}]\n  \
          email_configs: [{to: a@b}]\n- name: r\n- name: q\n  webhook_configs:\n  - {}\n  - {ulr: x}\n\
@@ -218,7 +218,7 @@ am.yml:22:5: receivers[2].webhook_configs[0]: missing url
 am.yml:23:6: receivers[2].webhook_configs[1].ulr: unknown field `ulr`
 am.yml:24:36: inhibit_rules[0].source_matchers[0]: 
 am.yml:25:46: time_intervals[0].time_intervals[0].location: 
-am.yml:25:69: time_intervals[1].name: time interval "a" is not unique
+am.yml:25:68: time_intervals[1].name: time interval "a" is not unique
 "###;
     let (told, want): (Vec<&str>, Vec<&str>) =
         (told.lines().collect(), want.trim().lines().collect());

@@ -8,6 +8,9 @@ use serde_saphyr::{Location, Spanned};
 
 use super::{Key, Node, Value};
 
+/// Tabs in indentations that are looked at: each costs reading the text once more.
+const TABS_MAX: usize = 20;
+
 /// A mistake in a YAML text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct YamlMistake {
@@ -23,7 +26,7 @@ pub struct YamlMistake {
 pub(super) fn parse(text: &str) -> Result<Node, YamlMistake> {
     serde_saphyr::from_str(text).map_err(|err| {
         let said = mistake(&err);
-        bad_layout(text, said.line).unwrap_or(said)
+        bad_layout(text, &said).unwrap_or(said)
     })
 }
 
@@ -45,12 +48,19 @@ fn mistake(err: &serde_saphyr::Error) -> YamlMistake {
 }
 
 /// What the parser's message does not help to find: the first tab in an indentation
-/// or second document up to a little behind the place at which it gave up.
-fn bad_layout(text: &str, gave_up: usize) -> Option<YamlMistake> {
+/// or second document up to a little behind the place at which it gave up. A tab may
+/// also stand in a text of several lines, where it does no harm.
+fn bad_layout(text: &str, said: &YamlMistake) -> Option<YamlMistake> {
     let mut has_content = false;
-    for (line, number) in text.lines().zip(1..=gave_up + 1) {
+    let mut tried = 0;
+    for (line, number) in text.lines().zip(1..=said.line + 1) {
         let indent = line.len() - line.trim_start().len();
-        if let Some(tab) = line[..indent].find('\t').filter(|_| indent < line.len()) {
+        let tab = line[..indent].find('\t').filter(|_| indent < line.len());
+        if let Some(tab) = tab.filter(|_| tried < TABS_MAX) {
+            tried += 1;
+            if !is_to_blame(text, number, said) {
+                continue;
+            }
             return Some(YamlMistake {
                 line: number,
                 column: tab + 1,
@@ -69,6 +79,20 @@ fn bad_layout(text: &str, gave_up: usize) -> Option<YamlMistake> {
         has_content |= !is_separator && !is_empty;
     }
     None
+}
+
+/// Whether something else is said without the tabs that a line begins with.
+fn is_to_blame(text: &str, number: usize, said: &YamlMistake) -> bool {
+    let lines = text.lines().zip(1..).map(|(line, at)| {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        match at == number {
+            true => indent.replace('\t', " ") + rest,
+            false => line.to_owned(),
+        }
+    });
+    let lines: Vec<String> = lines.collect();
+    let read = serde_saphyr::from_str::<Node>(&lines.join("\n"));
+    read.map_or_else(|err| mistake(&err) != *said, |_| true)
 }
 
 impl<'de> Deserialize<'de> for Node {

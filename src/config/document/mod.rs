@@ -24,6 +24,9 @@ pub use from_yaml::YamlMistake;
 pub use placed::Placed;
 pub(super) use reader::Error;
 
+/// Mistakes of form that are named at once.
+pub(super) const MISTAKES_MAX: usize = 50;
+
 /// A text as a tree.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Document<'t> {
@@ -118,6 +121,27 @@ impl<'t> Document<'t> {
         })
     }
 
+    /// Reads all that can be read. Each mistake is shown to `note` with its way, and the
+    /// reading goes on without the field; the cost is that of reading once more. The
+    /// default when nothing can be read, or after more mistakes than are named at once.
+    pub(super) fn read_on<T: DeserializeOwned + Default>(
+        &mut self,
+        note: &mut dyn FnMut(&Document<'t>, Way, &Error),
+    ) -> T {
+        for _ in 0..=MISTAKES_MAX {
+            let err = match self.read() {
+                Ok(read) => return read,
+                Err(err) => err,
+            };
+            let way = err.way();
+            note(self, way.clone(), &err);
+            if !self.leave_out(&way) {
+                break;
+            }
+        }
+        T::default()
+    }
+
     /// Leaves a field out; `false` for the whole text.
     pub(super) fn leave_out(&mut self, way: &Way) -> bool {
         let mut node = &mut self.root;
@@ -150,6 +174,21 @@ impl<'t> Document<'t> {
     /// The first byte of the whole.
     pub(super) fn begin(&self) -> usize {
         self.root.at
+    }
+
+    /// The first byte of the table that lacks the field at the end of the way; `None` for
+    /// a member of a list.
+    pub(super) fn table_of(&self, way: &Way) -> Option<usize> {
+        let mut node = &self.root;
+        let mut table = None;
+        for &member in &way.0 {
+            (table, node) = match &node.value {
+                Value::List(members) => (None, &members[member]),
+                Value::Table(fields) => (Some(node.at), &fields[member].1),
+                _ => return None,
+            };
+        }
+        table
     }
 
     /// All fields that were not left out.

@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::{Store, gauges};
+use crate::model::whole;
 
 struct Anchors {
     head_series: (IntGauge, IntGauge),
@@ -67,20 +68,11 @@ impl Collector for Anchors {
         let samples = by_tenant.map(|m| m.get_counter().get_value()).sum::<f64>();
         for (shown, now) in [
             (&self.compactions_failed.0, self.compactions_failed.1.get()),
-            (&self.samples_appended.0, as_count(samples)),
+            (&self.samples_appended.0, whole(samples)),
         ] {
             shown.inc_by(now.saturating_sub(shown.get()));
             families.extend(shown.collect());
         }
         families
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a sum of counters is a whole number and not negative"
-)]
-fn as_count(sum: f64) -> u64 {
-    sum as u64
 }
