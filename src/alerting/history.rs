@@ -1,6 +1,7 @@
 //! What became of alerts, newest first: state changes, flushes, and the attempts to
 //! deliver what they made.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -86,6 +87,9 @@ pub enum What {
         note: FlushNote,
         /// The attempts to deliver it, when there were any.
         attempts: Option<History>,
+        /// Whether it is still to be sent. What is not, and has no end, was withdrawn:
+        /// a newer one took its place, or it was not true any more.
+        is_waiting: bool,
     },
 }
 
@@ -157,6 +161,7 @@ fn read(key: &Bytes, row: &[u8], outside: &Outside) -> Option<Entry> {
         Some(history::FLUSH) => What::Flush {
             note: serde_json::from_slice(row).ok()?,
             attempts: None,
+            is_waiting: false,
         },
         Some(_) => return None,
     };
@@ -180,24 +185,52 @@ fn is_wanted(entry: &Entry, query: &HistoryQuery) -> bool {
     }
 }
 
-/// Finds the attempts of the notifications among the entries.
+/// What is known of the messages of one integration.
+struct Messages {
+    integration: String,
+    /// Those that are to be sent; `None` when they are too many to look at.
+    waiting: Option<HashSet<String>>,
+    events: Vec<History>,
+}
+
+impl Messages {
+    /// What left the outbox after the first look has its end in the second.
+    fn read(store: &Store, integration: &str, oldest: Timestamp) -> Result<Messages, store::Error> {
+        Ok(Messages {
+            integration: integration.to_owned(),
+            waiting: delivery::waiting(store, integration)?,
+            events: delivery::history_since(store, integration, oldest, EVENTS_MAX)?,
+        })
+    }
+}
+
+/// Finds what became of the notifications among the entries.
 fn add_attempts(store: &Store, entries: &mut [Entry]) -> Result<(), store::Error> {
-    let mut known: Vec<(String, Vec<History>)> = Vec::new();
+    let mut known: Vec<Messages> = Vec::new();
     let oldest = entries.last().map_or(Timestamp::MAX, |entry| entry.at);
     for entry in entries {
-        let What::Flush { note, attempts } = &mut entry.what else {
+        let What::Flush {
+            note,
+            attempts,
+            is_waiting,
+        } = &mut entry.what
+        else {
             continue;
         };
         let Some(event_id) = &note.event_id else {
             continue;
         };
-        if !known.iter().any(|(name, _)| *name == note.integration) {
-            let of = delivery::history_since(store, &note.integration, oldest, EVENTS_MAX)?;
-            known.push((note.integration.clone(), of));
+        let is_theirs = |of: &Messages| of.integration == note.integration;
+        if !known.iter().any(is_theirs) {
+            known.push(Messages::read(store, &note.integration, oldest)?);
         }
-        let of = known.iter().find(|(name, _)| *name == note.integration);
-        let mut events = of.into_iter().flat_map(|(_, events)| events);
+        let of = known.iter().find(|of| is_theirs(of));
+        let of = of.expect("it is there or was just added");
+        let mut events = of.events.iter();
         *attempts = events.find(|e| e.event_id == *event_id).cloned();
+        let has_ended = attempts.as_ref().is_some_and(|event| event.end.is_some());
+        let waits = of.waiting.as_ref().is_none_or(|all| all.contains(event_id));
+        *is_waiting = waits && !has_ended;
     }
     Ok(())
 }

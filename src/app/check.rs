@@ -7,13 +7,24 @@ use crate::config::{Config, Mistake, Mistakes, Size, Span};
 use crate::{alerting, delivery, ingest, rules, sources, web};
 
 /// What a checked configuration holds, in numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
     sources: usize,
     groups: usize,
     rules: usize,
     destinations: usize,
     routes: usize,
+    /// What is let through though it is not safe, each with its place.
+    pub warnings: Mistakes,
+}
+
+impl Report {
+    /// Tells the warnings to the log.
+    pub fn log(&self) {
+        for warning in self.warnings.lines() {
+            tracing::warn!(warning, "configuration is not safe");
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -53,6 +64,7 @@ pub fn check(config: &Config) -> Result<Report, Mistakes> {
         rules,
         destinations: config.destination.names().count(),
         routes: config.route.len(),
+        warnings: config.tell(delivery::warnings(config)),
     })
 }
 

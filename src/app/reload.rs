@@ -53,7 +53,7 @@ impl App {
 
     fn read_again(&self) -> anyhow::Result<(Config, rules::Loaded)> {
         let config = completed((self.0.load)()?, &self.0.addrs);
-        check(&config)?;
+        check(&config)?.log();
         let loaded = rules::load(&config)?;
         Ok((config, loaded))
     }

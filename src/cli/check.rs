@@ -45,6 +45,9 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
     let config = read(args.config.as_deref());
     match config.and_then(|config| Ok(crate::app::check(&config)?)) {
         Ok(report) => {
+            for warning in report.warnings.lines() {
+                warn(&format!("WARNING: {warning}"));
+            }
             say(&report.to_string());
             ExitCode::SUCCESS
         }

@@ -35,8 +35,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 /// Everything that can be wrong before anything has started.
 fn prepare(args: &RunArgs) -> anyhow::Result<Config> {
     let config = args.load()?;
-    crate::app::check(&config)?;
+    let report = crate::app::check(&config)?;
     logging::init(&config.server.log_level, config.server.log_format)?;
+    report.log();
     Ok(config)
 }
 

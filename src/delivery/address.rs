@@ -1,4 +1,4 @@
-//! Where a destination may lead to, and the connector that holds to it.
+//! Where a destination may lead to.
 //!
 //! A name is resolved once, every address it has is checked, and the connection goes
 //! to one of the checked addresses. So a name that changes its address between check
@@ -6,15 +6,10 @@
 //! disguise: IPv4 inside IPv6 (mapped, compatible, NAT64, 6to4) is judged as the
 //! IPv4 address it leads to.
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::Uri;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -141,40 +136,6 @@ fn local_v6(ip: Ipv6Addr) -> Option<&'static str> {
         Some("reserved")
     } else {
         None
-    }
-}
-
-/// Connects to checked addresses only. No proxy, no environment variables.
-#[derive(Clone, Debug)]
-pub(super) struct Connector {
-    pub(super) policy: Policy,
-    /// For resolving and connecting together.
-    pub(super) timeout: Duration,
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let Connector { policy, timeout } = *self;
-        Box::pin(async move {
-            let host = uri.host().unwrap_or_default();
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let is_https = uri.scheme_str() == Some("https");
-            let default_port = if is_https { 443 } else { 80 };
-            let port = uri.port_u16().unwrap_or(default_port);
-            let stream = tokio::time::timeout(timeout, connect(policy, host, port, timeout))
-                .await
-                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"))??;
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(stream))
-        })
     }
 }
 
@@ -308,23 +269,6 @@ mod tests {
             "::ffff:192.168.0.1",
         ] {
             check(address, true, false);
-        }
-    }
-
-    #[tokio::test]
-    async fn odd_spellings_of_an_address_are_checked_after_resolving() {
-        let timeout = Duration::from_secs(5);
-        for uri in [
-            "http://169.254.169.254/latest",
-            "http://[::ffff:169.254.169.254]/",
-            "http://2852039166/",
-            "http://0/",
-        ] {
-            let policy = Policy::Operator;
-            let mut connector = Connector { policy, timeout };
-            let called = tower::Service::call(&mut connector, uri.parse().unwrap());
-            let err = called.await.unwrap_err();
-            assert_eq!(err.kind(), io::ErrorKind::PermissionDenied, "{uri}: {err}");
         }
     }
 }

@@ -123,6 +123,12 @@ impl Breaker {
         Some(open.failed_at.map_or(Duration::ZERO, until))
     }
 
+    /// How long the pause before the next probe is; none when it is closed.
+    pub(super) fn pause(&self, pace: Pace) -> Duration {
+        let open = self.open.map(|open| pace.pause(open.failing_for));
+        open.unwrap_or_default()
+    }
+
     /// Whether the receiver is left alone, a probe under way included.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
@@ -247,6 +253,9 @@ mod tests {
         assert_eq!(pauses.last(), Some(&60.0));
         // It does not wait for a pause that began with telemetry.
         let breaker = opened(0);
+        assert_eq!(breaker.pause(Telemetry), at(30));
+        assert_eq!(breaker.pause(Notifications), Duration::from_millis(500));
+        assert_eq!(Breaker::default().pause(Telemetry), Duration::ZERO);
         assert_eq!(breaker.open_until(Telemetry), Some(at(30)));
         assert_eq!(until(&breaker), Duration::from_millis(500));
     }

@@ -20,7 +20,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
-use super::address::{Connector, Policy};
+use super::address::Policy;
+use super::connector::Connector;
+use super::proxy::Proxy;
 use super::retry::Hint;
 use crate::model::Timestamp;
 
@@ -63,6 +65,15 @@ pub(super) struct Call {
     pub(super) body: Vec<u8>,
 }
 
+/// How a destination is reached.
+#[derive(Clone)]
+pub(super) struct Way {
+    /// `None` for `http://`.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) proxy: Option<Arc<Proxy>>,
+    pub(super) policy: Policy,
+}
+
 /// Sends to one destination.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -72,12 +83,13 @@ pub(super) struct Client {
 
 impl Client {
     /// Opens nothing yet. `timeout` is for one attempt, connection included.
-    pub(super) fn new(tls: Option<&ClientConfig>, policy: Policy, timeout: Duration) -> Client {
+    pub(super) fn new(way: &Way, timeout: Duration) -> Client {
         let connector = Connector {
-            policy,
+            policy: way.policy,
+            proxy: way.proxy.clone(),
             timeout: CONNECT_TIMEOUT.min(timeout),
         };
-        let tls = tls.cloned().unwrap_or_else(no_tls);
+        let tls = way.tls.as_deref().cloned().unwrap_or_else(no_tls);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Uri;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 
-use super::address::Policy;
+use super::http_config::{self, Http};
 use super::mail::Mail;
 use super::mqtt::Mqtt;
 use super::nats::Nats;
@@ -20,10 +18,9 @@ use super::retry::Schedule;
 use super::sign::Signer;
 use super::target::{HttpTarget, Maker, Target};
 use super::templates::Templates;
-use super::tls;
 use super::webhook::{Body, Webhook};
-use crate::config::receivers::{HeartbeatConfig, HttpConfig, Receiver, TlsConfig, WebhookConfig};
-use crate::config::{self, Alertmanager, Config, Mistake, Secret, Span};
+use crate::config::receivers::{HeartbeatConfig, Receiver, WebhookConfig};
+use crate::config::{Alertmanager, Config, Mistake, Secret, Span};
 
 /// For one attempt, when the receiver does not say.
 const TIMEOUT: Span = Span::secs(15);
@@ -69,6 +66,29 @@ pub(super) fn all(config: &Config) -> Vec<Result<Options, Mistake>> {
         }
     }
     all
+}
+
+/// The receivers that are reached without knowing who answers.
+pub(super) fn warnings(config: &Config) -> Vec<Mistake> {
+    let tree = config.notification_tree();
+    let tree = tree.unwrap_or_default();
+    let (templates, _) = Templates::load(&tree, config);
+    let mut found = Vec::new();
+    for (at, receiver) in tree.receivers.iter().enumerate() {
+        let mut reader = Reader::new(&tree);
+        targets(receiver, &mut reader, &templates);
+        if reader.trusts_anybody {
+            let path = config.tree_path(&format!("receivers[{at}]"));
+            found.push(Mistake::new(path, http_config::TRUSTS_ANYBODY));
+        }
+    }
+    for (at, entry) in config.alerting.alertmanagers.iter().enumerate() {
+        if entry.tls_config.insecure_skip_verify {
+            let path = format!("alerting.alertmanagers[{at}].tls_config.insecure_skip_verify");
+            found.push(Mistake::new(path, http_config::TRUSTS_ANYBODY));
+        }
+    }
+    found
 }
 
 /// What differs between the kinds.
@@ -154,8 +174,7 @@ fn http_target(maker: Maker, http: Http) -> Target {
     Target::Http(Box::new(HttpTarget {
         maker,
         shown: shown(&http.uri),
-        tls: http.tls,
-        policy: Policy::Operator,
+        way: http.way,
     }))
 }
 
@@ -244,14 +263,9 @@ fn webhook(
 /// Reads secrets and remembers what it read.
 pub(super) struct Reader<'a> {
     pub(super) tree: &'a Alertmanager,
-    read: Vec<Vec<u8>>,
-}
-
-/// Where and how requests go.
-pub(super) struct Http {
-    pub(super) uri: Uri,
-    pub(super) headers: HeaderMap,
-    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) read: Vec<Vec<u8>>,
+    /// Whether anybody may say to be one of the servers.
+    pub(super) trusts_anybody: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -260,6 +274,7 @@ impl<'a> Reader<'a> {
         Reader {
             tree,
             read: Vec::new(),
+            trusts_anybody: false,
         }
     }
 
@@ -311,157 +326,4 @@ impl<'a> Reader<'a> {
             .filter(|text| !text.is_empty())
             .ok_or_else(|| anyhow!("missing {field}, expected {field} or {field}_file"))
     }
-
-    /// How requests to `url` are made.
-    pub(super) fn http(&mut self, own: Option<&HttpConfig>, url: &str) -> anyhow::Result<Http> {
-        let uri = options::uri(url)?;
-        let plain = HttpConfig::default();
-        let global = self.tree.global.http_config.as_ref();
-        let config = own.or(global).unwrap_or(&plain);
-        let mut headers = HeaderMap::new();
-        if let Some(value) = self.authorization(config).context("http_config")? {
-            let mut value = HeaderValue::from_str(&value)
-                .map_err(|_| anyhow!("http_config: the credentials hold control characters"))?;
-            value.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, value);
-        }
-        self.more_headers(config, &mut headers)
-            .context("http_config: http_headers")?;
-        refuse_detours(config).context("http_config")?;
-        let tls = if uri.scheme_str() == Some("https") {
-            let client = self.tls(&config.tls_config);
-            Some(Arc::new(client.context("http_config: tls_config")?))
-        } else {
-            trusts_by_name(&config.tls_config).context("http_config: tls_config")?;
-            None
-        };
-        Ok(Http { uri, headers, tls })
-    }
-
-    /// Adds the configured headers.
-    fn more_headers(&mut self, config: &HttpConfig, headers: &mut HeaderMap) -> anyhow::Result<()> {
-        for (name, given) in &config.http_headers {
-            let header: HeaderName = name
-                .parse()
-                .map_err(|_| anyhow!("{name:?} is not a header name"))?;
-            ensure!(
-                !options::RESERVED_HEADERS.contains(&header) && !headers.contains_key(&header),
-                "{name:?} is set by pulse or by another option"
-            );
-            let mut texts = given.values.clone();
-            for secret in &given.secrets {
-                texts.extend(self.optional(name, Some(secret), None)?);
-            }
-            for file in &given.files {
-                texts.extend(self.optional(name, None, Some(file))?);
-            }
-            for text in texts {
-                let mut value = HeaderValue::from_str(&text)
-                    .map_err(|_| anyhow!("a value of {name:?} holds control characters"))?;
-                value.set_sensitive(true);
-                headers.append(header.clone(), value);
-            }
-        }
-        Ok(())
-    }
-
-    /// How a server is trusted.
-    pub(super) fn tls(&mut self, config: &TlsConfig) -> anyhow::Result<rustls::ClientConfig> {
-        trusts_by_name(config)?;
-        let files = config::Tls {
-            ca_file: config.ca_file.clone(),
-            cert_file: config.cert_file.clone(),
-            key_file: config.key_file.clone(),
-        };
-        tls::client(&files, &self.tree.base_dir, &mut self.read)
-    }
-
-    fn authorization(&mut self, config: &HttpConfig) -> anyhow::Result<Option<String>> {
-        let forms = [
-            config.basic_auth.is_some(),
-            config.authorization.is_some(),
-            config.bearer_token.is_some() || config.bearer_token_file.is_some(),
-        ];
-        ensure!(
-            forms.iter().filter(|used| **used).count() <= 1,
-            "at most one of basic_auth, authorization & bearer_token must be configured"
-        );
-        if let Some(basic) = &config.basic_auth {
-            let file = basic.username_file.as_deref();
-            let user = Some(Secret::Literal(basic.username.clone()));
-            let user = user.filter(|_| !basic.username.is_empty());
-            let user = self.optional("username", user.as_ref(), file)?;
-            let file = basic.password_file.as_deref();
-            let password = self.optional("password", basic.password.as_ref(), file)?;
-            let pair = format!(
-                "{}:{}",
-                user.unwrap_or_default(),
-                password.unwrap_or_default()
-            );
-            self.read.push(pair.clone().into_bytes());
-            return Ok(Some(format!("Basic {}", BASE64.encode(pair))));
-        }
-        if let Some(auth) = &config.authorization {
-            let file = auth.credentials_file.as_deref();
-            let credentials = self.required("credentials", auth.credentials.as_ref(), file)?;
-            let scheme = auth.scheme.as_deref().unwrap_or("Bearer");
-            return Ok(Some(format!("{scheme} {credentials}")));
-        }
-        let file = config.bearer_token_file.as_deref();
-        let token = self.optional("bearer_token", config.bearer_token.as_ref(), file)?;
-        Ok(token.map(|token| format!("Bearer {token}")))
-    }
-}
-
-fn trusts_by_name(config: &TlsConfig) -> anyhow::Result<()> {
-    ensure!(
-        !config.insecure_skip_verify,
-        "insecure_skip_verify: not supported, name the certificate in ca_file"
-    );
-    for (field, inline) in [
-        ("ca", &config.ca),
-        ("cert", &config.cert),
-        ("key", &config.key),
-    ] {
-        ensure!(
-            inline.is_none(),
-            "{field}: not supported, put it into a file named by {field}_file"
-        );
-    }
-    ensure!(
-        config.server_name.as_deref().unwrap_or_default().is_empty(),
-        "server_name: not supported, the server is known by the name in its address"
-    );
-    match config.min_version.as_deref() {
-        None | Some("TLS10" | "TLS11" | "TLS12") => {}
-        Some("TLS13") => bail!("min_version: not supported above TLS12"),
-        Some(other) => bail!("min_version: unknown TLS version: {other}"),
-    }
-    match config.max_version.as_deref() {
-        None | Some("TLS13") => {}
-        Some("TLS10" | "TLS11" | "TLS12") => bail!("max_version: not supported below TLS13"),
-        Some(other) => bail!("max_version: unknown TLS version: {other}"),
-    }
-    Ok(())
-}
-
-/// Requests go straight to the receiver, with credentials that we have.
-fn refuse_detours(config: &HttpConfig) -> anyhow::Result<()> {
-    let text = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    for (field, is_used) in [
-        ("proxy_url", config.proxy_url.is_some()),
-        ("no_proxy", text(&config.no_proxy)),
-        ("proxy_from_environment", config.proxy_from_environment),
-        (
-            "proxy_connect_header",
-            config.proxy_connect_header.is_some(),
-        ),
-    ] {
-        ensure!(!is_used, "{field}: proxies are not supported");
-    }
-    ensure!(
-        config.oauth2.is_none(),
-        "oauth2: not supported, expected authorization or basic_auth"
-    );
-    Ok(())
 }

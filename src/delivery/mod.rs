@@ -12,9 +12,11 @@
 pub mod address;
 mod attempts;
 mod breaker;
+mod connector;
 mod depth;
 mod gauges;
 mod http;
+mod http_config;
 mod integration;
 mod mail;
 mod message;
@@ -23,6 +25,7 @@ mod nats;
 mod options;
 mod outcome;
 mod poster;
+mod proxy;
 mod queue;
 mod receivers;
 mod retry;
@@ -45,7 +48,7 @@ pub use attempts::{Attempt, End, History, history_since};
 pub use nats::servers as nats_servers;
 pub use options::Options;
 pub use poster::{Poster, alertmanagers};
-pub use view::{DestinationState, DestinationView};
+pub use view::{DestinationState, DestinationView, waiting};
 
 use crate::config::{Config, Mistake};
 use crate::model::{Clock, Timestamp};
@@ -83,6 +86,11 @@ struct Running {
 /// Every destination and receiver of a configuration that is of no use, with its field.
 pub fn mistakes(config: &Config) -> Vec<Mistake> {
     Options::mistakes(config)
+}
+
+/// What is not wrong, but not safe either.
+pub fn warnings(config: &Config) -> Vec<Mistake> {
+    integration::warnings(config)
 }
 
 /// Starts a task for each destination; they end soon after `stop`, leaving on disk

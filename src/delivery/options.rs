@@ -8,6 +8,7 @@ use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::address::Policy;
+use super::http::Way;
 use super::integration;
 use super::retry::Schedule;
 use super::sign::Signer;
@@ -109,8 +110,9 @@ impl Options {
         let mut read = Vec::new();
         let uri = uri(&webhook.url)?;
         let tls = if uri.scheme_str() == Some("https") {
-            let client = tls::client(&webhook.tls, &config.base_dir, &mut read).context("tls")?;
-            Some(Arc::new(client))
+            let files = tls::files(&webhook.tls, &config.base_dir, &mut read);
+            let client = files.and_then(|pems| tls::client(&pems));
+            Some(Arc::new(client.context("tls")?))
         } else {
             ensure!(
                 webhook.tls == config::Tls::default(),
@@ -135,8 +137,11 @@ impl Options {
             target: Target::Http(Box::new(HttpTarget {
                 maker,
                 shown,
-                tls,
-                policy: Policy::Operator,
+                way: Way {
+                    tls,
+                    proxy: None,
+                    policy: Policy::Operator,
+                },
             })),
             schedule: Schedule {
                 waits: webhook.retry.iter().map(|wait| wait.get()).collect(),

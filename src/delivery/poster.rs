@@ -7,7 +7,6 @@ use anyhow::{anyhow, bail, ensure};
 use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderValue};
 
-use super::address::Policy;
 use super::http::{Call, Client, Verdict};
 use super::integration::Reader;
 use super::options;
@@ -111,7 +110,7 @@ fn poster(
     headers.insert(header::CONTENT_TYPE, json);
     Ok(Poster {
         url: url.to_owned(),
-        client: Client::new(http.tls.as_deref(), Policy::Operator, timeout),
+        client: Client::new(&http.way, timeout),
         uri: url.parse().map_err(|err| anyhow!("targets: {err}"))?,
         headers,
     })

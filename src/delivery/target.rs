@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-
-use super::address::Policy;
-use super::http::{Client, Outcome};
+use super::http::{Client, Outcome, Way};
 use super::mail::Mail;
 use super::mqtt::Mqtt;
 use super::nats::Nats;
@@ -34,9 +31,7 @@ pub(super) struct HttpTarget {
     pub(super) maker: Maker,
     /// Where it leads, without what may be secret.
     pub(super) shown: String,
-    /// `None` for `http://`.
-    pub(super) tls: Option<Arc<ClientConfig>>,
-    pub(super) policy: Policy,
+    pub(super) way: Way,
 }
 
 /// What makes a request of an outbox row.
@@ -78,7 +73,7 @@ impl Sender {
     pub(super) fn new(target: &Target, timeout: Duration) -> Sender {
         match target {
             Target::Http(http) => {
-                let client = Client::new(http.tls.as_deref(), http.policy, timeout);
+                let client = Client::new(&http.way, timeout);
                 Sender::Http(Arc::new((http.maker.clone(), client)))
             }
             Target::Mail(mail) => Sender::Mail(Arc::clone(mail), timeout),

@@ -1,10 +1,19 @@
 //! What pages see of the destinations.
 
+use std::collections::HashSet;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
 use crate::model::Timestamp;
+use crate::store::state::{decode_delivery, outbox_key, outbox_prefix};
+use crate::store::{self, Store, Table};
+
+/// Rows of the outbox that are read at once: bounded, because a body may be large.
+const PAGE: usize = 16;
+/// Rows that are looked through for those that wait.
+const WAITING_MAX: usize = 2_000;
 
 /// What a destination is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -51,6 +60,28 @@ pub struct DestinationView {
     pub last_error: Option<String>,
     /// When the next attempt is due; `None` with nothing to send.
     pub next_attempt: Option<Timestamp>,
+}
+
+/// The events that are to be sent to a destination; `None` when there are more than are
+/// looked at.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn waiting(store: &Store, destination: &str) -> Result<Option<HashSet<String>>, store::Error> {
+    let from = outbox_prefix(destination);
+    let mut end = outbox_key(destination, u64::MAX);
+    let mut found = HashSet::new();
+    while found.len() < WAITING_MAX {
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&end[..]));
+        let page = store.scan_back(Table::Outbox, range, PAGE)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(Some(found));
+        };
+        end = last.to_vec();
+        let rows = page.iter().filter_map(|(_, row)| decode_delivery(row).ok());
+        found.extend(rows.map(|delivery| delivery.event_id));
+    }
+    Ok(None)
 }
 
 /// The view that a worker keeps up to date.

@@ -10,6 +10,8 @@
 //! would undo; after a restart its tries begin anew, which is what one wants of a
 //! notification.
 
+mod ends;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,25 +27,21 @@ use super::breaker::{Breaker, Pace};
 use super::gauges::Gauges;
 use super::http::Outcome;
 use super::options::Options;
-use super::outcome::{Done, Fate, batch};
+use super::outcome::Done;
 use super::queue::{Queue, Row};
 use super::target::Sender;
 use super::view::{DestinationState, Shown};
-use crate::model::{Clock, DeliveryKind, Timestamp};
+use crate::model::{Clock, Timestamp};
 use crate::store::{self, Committed, Store, Table};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::ServiceName;
 
 /// Rows in memory: under way, or ended and not yet committed.
 const ROWS_MAX: usize = 64;
-/// How long an attempt's end waits for others before it is committed.
-const LINGER: Duration = Duration::from_millis(20);
 /// How often a row that waits is looked at, because the wall clock may jump.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 /// With nothing to do the task still looks once in a while.
 const IDLE: Duration = Duration::from_secs(60);
 const COMMIT_RETRY_MIN: Duration = Duration::from_secs(1);
-const COMMIT_RETRY_MAX: Duration = Duration::from_secs(30);
 /// What a stop allows attempts under way, and then their commit.
 const STOP_ATTEMPTS: Duration = Duration::from_secs(3);
 const STOP_COMMIT: Duration = Duration::from_secs(3);
@@ -75,6 +73,8 @@ pub(super) struct Worker {
     sender: Sender,
     queue: Queue,
     breaker: Breaker,
+    /// Whether it is said in the log that the destination is paused.
+    pause_is_told: bool,
     gauges: Gauges,
     kept: Kept,
     attempts: Attempts,
@@ -118,6 +118,7 @@ impl Worker {
             sender: Sender::new(&seat.options.target, seat.options.timeout),
             queue: Queue::new(seat.store.clone(), name, schedule.clone(), *ordered),
             breaker,
+            pause_is_told: false,
             gauges,
             kept,
             attempts: FuturesUnordered::new(),
@@ -201,165 +202,6 @@ impl Worker {
         }));
     }
 
-    fn ended_attempt(&mut self, row: Row, attempted: Attempted) {
-        let outcome = &attempted.outcome;
-        let was_open = self.breaker.is_open();
-        let began = attempted.began.duration_since(self.started);
-        self.breaker
-            .record(outcome.receiver_failed, began, self.started.elapsed());
-        if self.breaker.is_open() && !was_open {
-            let destination = self.seat.options.name.as_str();
-            tracing::warn!(destination, "destination keeps failing, pausing it");
-        }
-        self.gauges.set_reached(!outcome.receiver_failed);
-        let now = self.seat.clock.now();
-        let done = Done::new(
-            row,
-            attempted.at,
-            attempted.duration,
-            attempted.outcome,
-            &self.seat.options.schedule,
-            now,
-        );
-        self.count(&done, attempted.duration);
-        if done.fate == Fate::Disable {
-            self.disabled = true;
-            let destination = self.seat.options.name.as_str();
-            tracing::error!(
-                destination,
-                "destination answered 410, disabled until a reload"
-            );
-        }
-        if self.done.is_empty() {
-            let linger = if self.seat.options.ordered {
-                Duration::ZERO
-            } else {
-                LINGER
-            };
-            self.commit_at = self.commit_at.max(Instant::now() + linger);
-        }
-        self.done.push(done);
-    }
-
-    fn count(&self, done: &Done, duration: Duration) {
-        let (metrics, kind) = (&self.seat.metrics, self.seat.options.kind);
-        let seconds = duration.as_secs_f64();
-        metrics
-            .delivery
-            .seconds
-            .with_label_values(&[kind])
-            .observe(seconds);
-        metrics
-            .service
-            .observe(ServiceName::DeliveryWorker, "delivery_attempt")
-            .observe(seconds);
-        let tenant = metrics.tenants.label(done.row.delivery.tenant_id.as_str());
-        let result = done.fate.result();
-        metrics
-            .delivery
-            .total
-            .with_label_values(&[tenant, kind, result])
-            .inc();
-        if done.row.delivery.kind == DeliveryKind::Notification {
-            let rules = &metrics.rules;
-            for (family, is_counted) in [
-                (&rules.notification_requests, true),
-                (
-                    &rules.notification_requests_failed,
-                    done.fate != Fate::Delivered,
-                ),
-                (&rules.notifications_failed, done.has_failed),
-            ] {
-                if is_counted {
-                    family.with_label_values(&[kind]).inc();
-                }
-            }
-        }
-        let mut shown = self.seat.shown.lock();
-        match &done.attempt.error {
-            None => shown.last_success = Some(done.attempt.at),
-            Some(error) => {
-                shown.failed += 1;
-                shown.last_failure = Some(done.attempt.at);
-                shown.last_error = Some(error.clone());
-            }
-        }
-    }
-
-    fn start_commit(&mut self) {
-        if self.committing.is_some() || self.done.is_empty() || Instant::now() < self.commit_at {
-            return;
-        }
-        match batch(&self.seat.store, &mut self.kept, &self.done) {
-            Ok((batch, covered)) => {
-                let store = self.seat.store.clone();
-                let write = Box::pin(async move { store.write(batch).await });
-                let rest = self.done.split_off(covered);
-                let covered = std::mem::replace(&mut self.done, rest);
-                self.committing = Some((write, covered));
-            }
-            Err(err) => self.commit_later(&err),
-        }
-    }
-
-    fn ended_commit(
-        &mut self,
-        result: Result<Committed, store::Error>,
-    ) -> std::ops::ControlFlow<()> {
-        let (_, mut covered) = self.committing.take().expect("a commit has just ended");
-        match result {
-            Ok(_) => {
-                self.commit_retry = COMMIT_RETRY_MIN;
-                covered.drain(..).for_each(|done| self.settle(done));
-                std::ops::ControlFlow::Continue(())
-            }
-            Err(err) => {
-                covered.append(&mut self.done);
-                self.done = covered;
-                self.commit_later(&err);
-                match err {
-                    store::Error::Closed => std::ops::ControlFlow::Break(()),
-                    _ => std::ops::ControlFlow::Continue(()),
-                }
-            }
-        }
-    }
-
-    /// The end of an attempt is durable.
-    fn settle(&mut self, done: Done) {
-        let mut shown = self.seat.shown.lock();
-        match done.fate {
-            Fate::Delivered => shown.delivered += 1,
-            Fate::Dead(_) => shown.dead += 1,
-            Fate::Retry | Fate::Disable => {
-                drop(shown);
-                let now = self.seat.clock.now();
-                return self.queue.put_back(done.row, now);
-            }
-        }
-        drop(shown);
-        if matches!(done.fate, Fate::Dead(_)) {
-            let metrics = &self.seat.metrics;
-            let tenant = metrics.tenants.label(done.row.delivery.tenant_id.as_str());
-            metrics.delivery.dlq.with_label_values(&[tenant]).inc();
-        }
-        self.queue.forget(done.row.sequence);
-        self.kept.end(done.row.sequence, done.row.delivery.kind);
-    }
-
-    fn commit_later(&mut self, err: &store::Error) {
-        self.log_store_error(err);
-        self.commit_at = Instant::now() + self.commit_retry;
-        self.commit_retry = (self.commit_retry * 2).min(COMMIT_RETRY_MAX);
-    }
-
-    fn log_store_error(&self, err: &store::Error) {
-        if !matches!(err, store::Error::Closed) {
-            let destination = self.seat.options.name.as_str();
-            tracing::warn!(destination, error = %err, "outbox cannot be read or written");
-        }
-    }
-
     /// After how long something is due that nothing else wakes the task for.
     fn wake(&self) -> Duration {
         if self.read_failed {
@@ -417,12 +259,16 @@ impl Worker {
         let now = self.seat.clock.now();
         let depth = self.queue.depth();
         self.gauges.set_depth(depth);
-        self.gauges.set_state(self.breaker.is_open(), self.disabled);
+        let backlog = depth.telemetry + depth.notifications;
+        // Without anything to send there is no probe, and nobody is held up.
+        let holds_up = self.breaker.is_open() && backlog > 0;
+        self.gauges.set_state(holds_up, self.disabled);
         let open_until = self
             .pause()
+            .filter(|_| holds_up)
             .map(|left| now.plus_ms(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)));
         let mut shown = self.seat.shown.lock();
-        shown.backlog = depth.telemetry + depth.notifications;
+        shown.backlog = backlog;
         shown.notifications = depth.notifications;
         shown.in_flight = self.attempts.len();
         shown.state = match open_until {

@@ -271,6 +271,7 @@ async fn the_page_of_an_alert_says_why_and_shows_every_attempt() {
     let path = format!("/api/v1/alerts/history?fingerprint={fingerprint}");
     let entries = browser.server.get(&path).await.json()["data"]["entries"].clone();
     assert_eq!(entries[0]["kind"], "flush");
+    assert_eq!(entries[0]["waits"], true);
     assert_eq!(entries[0]["decision"], "notified");
     assert_eq!(entries[0]["idempotencyKey"], key);
     assert_eq!(entries[0]["delivery"]["idempotencyKey"], key);

@@ -631,6 +631,43 @@ async fn an_open_breaker_uses_up_no_attempts() {
 }
 
 #[tokio::test]
+async fn a_breaker_that_holds_nothing_up_is_not_shown() {
+    let mut rig = Rig::new();
+    let sink = rig.sink(|_, _| Answer::Status(500, "")).await;
+    rig.lead("hook", &sink, "concurrency = 1");
+    let running = rig.run();
+    for n in 0..5 {
+        rig.enqueue(notification("hook", &format!("n{n}"))).await;
+    }
+    let is_open = || matches!(running.view().state, DestinationState::BreakerOpen(_));
+    let open = rig.metrics.delivery.breaker_open.clone();
+    let gauge = || open.with_label_values(&["hook"]).get();
+    rig.until("the breaker", STILL, || is_open() && gauge() == 1)
+        .await;
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let rows = rig.store.scan(Table::Outbox, all, 100).unwrap();
+    let withdrawn = rows.into_iter().map(|(key, _)| StateOp::Delete {
+        table: Table::Outbox,
+        key,
+    });
+    let batch = WriteBatch::of_state(withdrawn.collect());
+    rig.store.write(batch).await.unwrap();
+    rig.until("an empty queue", FAST, || running.view().backlog == 0)
+        .await;
+    rig.until("nothing that is held up", STILL, || {
+        !is_open() && gauge() == 0
+    })
+    .await;
+    let tried = sink.count();
+    // The next one is the probe.
+    rig.enqueue(notification("hook", "n9")).await;
+    rig.until("a probe", FAST, || sink.count() > tried && gauge() == 1)
+        .await;
+    running.stop().await;
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn a_breaker_stays_open_over_a_restart_until_a_probe_succeeds() {
     let mut rig = Rig::new();
     let clock = rig.clock.clone();

@@ -389,3 +389,29 @@ async fn the_history_tells_what_happened_newest_first_and_page_by_page() {
         assert_eq!(own.entries, all.entries[1..]);
     }
 }
+
+#[tokio::test]
+async fn a_message_that_was_withdrawn_is_not_to_be_sent_any_more() {
+    let world = World::new();
+    let one = alert("One");
+    world.post(&one, None).await;
+    world.step(30).await;
+    let told = async || {
+        let page = world.alerting.history(HistoryQuery::latest(10)).await;
+        let entries = page.unwrap().entries.into_iter();
+        let waits = entries.filter_map(|entry| match entry.what {
+            What::Flush {
+                note, is_waiting, ..
+            } => note.event_id.map(|_| is_waiting),
+            What::Change { .. } => None,
+        });
+        waits.collect::<Vec<bool>>()
+    };
+    assert_eq!(told().await, [true]);
+    world.silence("One").await;
+    world.step(301).await;
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let rows = world.store.scan(Table::Outbox, all, 100).unwrap();
+    assert_eq!(rows.len(), 0, "the control: nothing is to be sent");
+    assert_eq!(told().await, [false]);
+}

@@ -187,7 +187,7 @@ async fn read_data(stream: &mut BufReader<Box<dyn Stream>>) -> std::io::Result<S
     }
 }
 
-fn server_tls(dir: &Path) -> Arc<rustls::ServerConfig> {
+pub(crate) fn server_tls(dir: &Path) -> Arc<rustls::ServerConfig> {
     let chain = CertificateDer::pem_file_iter(dir.join("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

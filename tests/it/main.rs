@@ -14,6 +14,7 @@ mod backup;
 mod broker;
 mod clock;
 mod delivery;
+mod detours;
 mod devices;
 mod differential;
 mod digest;

@@ -48,7 +48,7 @@ impl Default for WebhookConfig {
     }
 }
 
-/// `http_config`: how requests are made. Proxies and OAuth are known and refused.
+/// `http_config`: how requests are made. OAuth is known and refused.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
@@ -68,14 +68,14 @@ pub struct HttpConfig {
     pub enable_http2: Option<bool>,
     /// More request headers.
     pub http_headers: BTreeMap<String, HeaderValues>,
-    /// Refused: requests go straight to the receiver.
+    /// An `http://` proxy on the way to the receiver.
     pub proxy_url: Option<Secret>,
-    /// Refused without a proxy.
+    /// Hosts, domains, addresses and ranges that are reached straight.
     pub no_proxy: Option<String>,
-    /// Only `false`.
+    /// Whether proxy and hosts are those of the environment.
     pub proxy_from_environment: bool,
-    /// Refused without a proxy.
-    pub proxy_connect_header: Option<IgnoredAny>,
+    /// Headers for a proxy that makes a tunnel.
+    pub proxy_connect_header: BTreeMap<String, HeaderValues>,
     /// Refused.
     pub oauth2: Option<IgnoredAny>,
 }
@@ -129,11 +129,11 @@ pub struct TlsConfig {
     pub cert_file: Option<PathBuf>,
     /// Its key, PEM.
     pub key_file: Option<PathBuf>,
-    /// Refused: certificates stand in files.
+    /// The text of `ca_file`.
     pub ca: Option<Secret>,
-    /// Refused: certificates stand in files.
+    /// The text of `cert_file`.
     pub cert: Option<Secret>,
-    /// Refused: keys stand in files.
+    /// The text of `key_file`.
     pub key: Option<Secret>,
     /// Refused: a server is known by the name in its address.
     pub server_name: Option<String>,
@@ -141,6 +141,6 @@ pub struct TlsConfig {
     pub min_version: Option<String>,
     /// Only `TLS13`.
     pub max_version: Option<String>,
-    /// Only `false`: a server is never trusted blindly.
+    /// Whether whoever answers is taken for the server.
     pub insecure_skip_verify: bool,
 }

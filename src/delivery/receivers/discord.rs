@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled};
 use crate::config::receivers::DiscordConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest parts that Discord takes.
 const TITLE_CHARS_MAX: usize = 256;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Call, Endpoint, Notice, Setup, Text};
 use crate::config::receivers::GotifyConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// A checked `gotify_configs` entry.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Call, Endpoint, Notice, Setup, Text, cut};
 use crate::config::receivers::MattermostConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest post that Mattermost takes.
 const CHARS_MAX: usize = 16_383;

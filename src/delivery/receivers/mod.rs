@@ -28,7 +28,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::http::Call;
-use super::integration::{Http, Reader};
+use super::http_config::Http;
+use super::integration::Reader;
 use super::templates::{Notice, Templates, Text};
 use crate::config::receivers::{HttpConfig, Receiver};
 use crate::config::{Address, Secret};

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Call, Endpoint, Notice, Setup, Text};
 use crate::config::receivers::{MsTeamsConfig, MsTeamsV2Config};
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 const RED: &str = "8C1A1A";
 const GREEN: &str = "2DC72D";

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Call, Endpoint, Notice, Setup, Text, cut};
 use crate::config::receivers::NtfyConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// A longer message would become an attachment.
 const CHARS_MAX: usize = 4_000;

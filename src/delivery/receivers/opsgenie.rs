@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled, rendered};
 use crate::config::receivers::{OpsgenieConfig, OpsgenieResponder};
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest message that Opsgenie takes.
 const MESSAGE_CHARS_MAX: usize = 130;

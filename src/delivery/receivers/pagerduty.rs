@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled, rendered};
 use crate::config::receivers::PagerDutyConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest summary that PagerDuty takes.
 const SUMMARY_CHARS_MAX: usize = 1_024;

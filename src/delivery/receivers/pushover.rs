@@ -4,7 +4,7 @@ use anyhow::bail;
 
 use super::{Call, Endpoint, Notice, Setup, Text, cut};
 use crate::config::receivers::PushoverConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// A message of this priority is repeated until somebody reacts.
 const EMERGENCY: &str = "2";

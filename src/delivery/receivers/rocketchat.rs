@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled};
 use crate::config::receivers::RocketchatConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest title, as in Alertmanager.
 const TITLE_CHARS_MAX: usize = 1_024;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, filled};
 use crate::config::receivers::{SlackAction, SlackConfig};
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest title that Slack shows.
 const TITLE_CHARS_MAX: usize = 1_024;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Call, Endpoint, Notice, Setup, Text, cut};
 use crate::config::receivers::TelegramConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest message that Telegram takes.
 const CHARS_MAX: usize = 4_096;

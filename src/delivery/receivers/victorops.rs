@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Call, Endpoint, Fields, Notice, Setup, Text, cut, rendered};
 use crate::config::receivers::VictorOpsConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 use crate::gotmpl::escape_query;
 
 /// The longest message that the service takes.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Call, Endpoint, Notice, Setup, Text};
 use crate::config::receivers::WebexConfig;
-use crate::delivery::integration::Http;
+use crate::delivery::http_config::Http;
 
 /// The longest message that Webex takes.
 const MESSAGE_BYTES_MAX: usize = 7_439;

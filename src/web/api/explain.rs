@@ -190,13 +190,17 @@ fn entry_json(entry: &Entry) -> Value {
             "file": row.file, "group": row.group, "rule": row.rule, "labels": row.labels,
             "from": row.from, "to": row.to, "reason": row.reason, "value": row.value,
         }),
-        What::Flush { note, attempts } => json!({
+        What::Flush {
+            note,
+            attempts,
+            is_waiting,
+        } => json!({
             "at": at, "kind": "flush",
             "groupKey": note.group_key, "groupLabels": note.group_labels,
             "receiver": note.receiver, "integration": note.integration,
             "decision": note.decision, "idempotencyKey": note.event_id,
             "firing": note.firing, "resolved": note.resolved, "held": note.held,
-            "delivery": attempts.as_ref().map(attempts_json),
+            "delivery": attempts.as_ref().map(attempts_json), "waits": is_waiting,
         }),
     }
 }

@@ -108,9 +108,13 @@ fn row(entry: &Entry, zone: &TimeZone) -> HistoryRow {
             key: String::new(),
             attempts: Vec::new(),
         },
-        What::Flush { note, attempts } => HistoryRow {
+        What::Flush {
+            note,
+            attempts,
+            is_waiting,
+        } => HistoryRow {
             at,
-            ..flush_row(note, attempts.as_ref(), zone)
+            ..flush_row(note, attempts.as_ref(), *is_waiting, zone)
         },
     }
 }
@@ -120,7 +124,12 @@ fn shown(labels: &std::collections::BTreeMap<String, String>) -> Vec<(String, St
     others.map(|(n, v)| (n.clone(), v.clone())).collect()
 }
 
-fn flush_row(note: &FlushNote, event: Option<&History>, zone: &TimeZone) -> HistoryRow {
+fn flush_row(
+    note: &FlushNote,
+    event: Option<&History>,
+    is_waiting: bool,
+    zone: &TimeZone,
+) -> HistoryRow {
     let counts = format!(
         "{} firing, {} resolved, {} held back",
         note.firing.len(),
@@ -130,6 +139,7 @@ fn flush_row(note: &FlushNote, event: Option<&History>, zone: &TimeZone) -> Hist
     let (class, what) = match (note.decision, event.and_then(|event| event.end)) {
         (Decision::Notified, Some(End::Delivered)) => ("ok", "delivered"),
         (Decision::Notified, Some(End::Dead)) => ("crit", "given up"),
+        (Decision::Notified, None) if !is_waiting => ("unknown", "withdrawn"),
         (Decision::Notified, None) if event.is_some() => ("warn", "delivery fails"),
         (Decision::Notified, None) => ("info", "to be sent"),
         (Decision::KnownAlready, _) => ("unknown", "nothing new"),

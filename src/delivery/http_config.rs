@@ -1,0 +1,254 @@
+//! How the requests of receivers are made: `http_config` in Alertmanager's words.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper::Uri;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::address::Policy;
+use super::http::Way;
+use super::integration::Reader;
+use super::options;
+use super::proxy::{self, Proxy};
+use super::tls::{self, Pem, Pems};
+use crate::config::Secret;
+use crate::config::receivers::{HeaderValues, HttpConfig, TlsConfig};
+
+/// What to say of `insecure_skip_verify`.
+pub(super) const TRUSTS_ANYBODY: &str = "insecure_skip_verify: whoever answers is taken for the \
+    server and gets the alerts and the credentials; better name its certificate in ca_file";
+
+/// Where and how requests go.
+pub(super) struct Http {
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) way: Way,
+}
+
+impl Reader<'_> {
+    /// How requests to `url` are made.
+    pub(super) fn http(&mut self, own: Option<&HttpConfig>, url: &str) -> anyhow::Result<Http> {
+        let uri = options::uri(url)?;
+        let plain = HttpConfig::default();
+        let global = self.tree.global.http_config.as_ref();
+        let config = own.or(global).unwrap_or(&plain);
+        let mut headers = HeaderMap::new();
+        if let Some(value) = self.authorization(config).context("http_config")? {
+            let mut value = HeaderValue::from_str(&value)
+                .map_err(|_| anyhow!("http_config: the credentials hold control characters"))?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        self.more_headers(config, &mut headers)
+            .context("http_config: http_headers")?;
+        ensure!(
+            config.oauth2.is_none(),
+            "http_config: oauth2: not supported, expected authorization or basic_auth"
+        );
+        let proxy = self.proxy(config, &uri).context("http_config")?;
+        let tls = if uri.scheme_str() == Some("https") {
+            let client = self.tls(&config.tls_config);
+            Some(Arc::new(client.context("http_config: tls_config")?))
+        } else {
+            check_tls(&config.tls_config).context("http_config: tls_config")?;
+            if let Some(value) = proxy.as_ref().and_then(|p| p.authorization.as_deref()) {
+                let value = HeaderValue::from_str(value).expect("base64 is a header value");
+                headers.insert(header::PROXY_AUTHORIZATION, value);
+            }
+            None
+        };
+        // The one of `global` is not in what is written of the receiver.
+        self.note(&format!("{config:?}"));
+        let way = Way {
+            tls,
+            proxy: proxy.map(Arc::new),
+            policy: Policy::Operator,
+        };
+        Ok(Http { uri, headers, way })
+    }
+
+    /// Adds the configured headers.
+    fn more_headers(&mut self, config: &HttpConfig, headers: &mut HeaderMap) -> anyhow::Result<()> {
+        for (header, value) in self.header_values(&config.http_headers)? {
+            ensure!(
+                !options::RESERVED_HEADERS.contains(&header),
+                "{:?} is set by pulse or by another option",
+                header.as_str()
+            );
+            headers.append(header, value);
+        }
+        Ok(())
+    }
+
+    /// Header values from wherever they stand.
+    fn header_values(
+        &mut self,
+        given: &BTreeMap<String, HeaderValues>,
+    ) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
+        let mut all = Vec::new();
+        for (name, given) in given {
+            let header: HeaderName = name
+                .parse()
+                .map_err(|_| anyhow!("{name:?} is not a header name"))?;
+            let mut texts = given.values.clone();
+            for secret in &given.secrets {
+                texts.extend(self.optional(name, Some(secret), None)?);
+            }
+            for file in &given.files {
+                texts.extend(self.optional(name, None, Some(file))?);
+            }
+            for text in texts {
+                let mut value = HeaderValue::from_str(&text)
+                    .map_err(|_| anyhow!("a value of {name:?} holds control characters"))?;
+                value.set_sensitive(true);
+                all.push((header.clone(), value));
+            }
+        }
+        Ok(all)
+    }
+
+    /// How a server is trusted.
+    pub(super) fn tls(&mut self, config: &TlsConfig) -> anyhow::Result<rustls::ClientConfig> {
+        check_tls(config)?;
+        self.trusts_anybody |= config.insecure_skip_verify;
+        tls::client(&Pems {
+            ca: self.pem("ca", config.ca.as_ref(), config.ca_file.as_deref())?,
+            cert: self.pem("cert", config.cert.as_ref(), config.cert_file.as_deref())?,
+            key: self.pem("key", config.key.as_ref(), config.key_file.as_deref())?,
+            trusts_anybody: config.insecure_skip_verify,
+        })
+    }
+
+    fn pem(
+        &mut self,
+        field: &str,
+        inline: Option<&Secret>,
+        file: Option<&Path>,
+    ) -> anyhow::Result<Option<Pem>> {
+        let (field, file) = match (inline, file) {
+            (Some(_), Some(_)) => {
+                bail!("at most one of {field} and {field}_file must be configured")
+            }
+            (Some(Secret::File(file)), None) => (field.to_owned(), file.as_path()),
+            (Some(secret), None) => {
+                let bytes = secret
+                    .read()
+                    .with_context(|| field.to_owned())?
+                    .into_bytes();
+                self.read.push(bytes.clone());
+                let field = field.to_owned();
+                return Ok(Some(Pem { field, bytes }));
+            }
+            (None, Some(file)) => (format!("{field}_file"), file),
+            (None, None) => return Ok(None),
+        };
+        let file = self.tree.base_dir.join(file);
+        Pem::of_file(&field, &file, &mut self.read).map(Some)
+    }
+
+    /// The proxy on the way to `uri`.
+    fn proxy(&mut self, config: &HttpConfig, uri: &Uri) -> anyhow::Result<Option<Proxy>> {
+        let url = self.optional("proxy_url", config.proxy_url.as_ref(), None)?;
+        let url = url.filter(|url| !url.is_empty());
+        let no_proxy = config.no_proxy.as_deref().unwrap_or_default();
+        let of_environment = config.proxy_from_environment;
+        ensure!(
+            !of_environment || (url.is_none() && no_proxy.is_empty()),
+            "proxy_from_environment: expected neither proxy_url nor no_proxy beside it"
+        );
+        ensure!(
+            url.is_some() || no_proxy.is_empty(),
+            "no_proxy: expected proxy_url beside it"
+        );
+        ensure!(
+            url.is_some() || of_environment || config.proxy_connect_header.is_empty(),
+            "proxy_connect_header: expected proxy_url or proxy_from_environment beside it"
+        );
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let (field, (url, no_proxy)) = match url {
+            Some(url) => ("proxy_url", (url, no_proxy.to_owned())),
+            None if !of_environment => return Ok(None),
+            None => match proxy::of_environment(scheme) {
+                Some(found) => ("proxy_from_environment", found),
+                None => return Ok(None),
+            },
+        };
+        self.note(&url);
+        let mut proxy = Proxy::of_url(&url).context(field)?;
+        // As in Go, where nobody is spared when nobody is named.
+        let is_named = of_environment || !no_proxy.is_empty();
+        if is_named && proxy::is_spared(uri, &no_proxy) {
+            return Ok(None);
+        }
+        for (name, value) in self
+            .header_values(&config.proxy_connect_header)
+            .context("proxy_connect_header")?
+        {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            proxy
+                .connect_lines
+                .push_str(&format!("{name}: {value}\r\n"));
+        }
+        Ok(Some(proxy))
+    }
+
+    fn authorization(&mut self, config: &HttpConfig) -> anyhow::Result<Option<String>> {
+        let forms = [
+            config.basic_auth.is_some(),
+            config.authorization.is_some(),
+            config.bearer_token.is_some() || config.bearer_token_file.is_some(),
+        ];
+        ensure!(
+            forms.iter().filter(|used| **used).count() <= 1,
+            "at most one of basic_auth, authorization & bearer_token must be configured"
+        );
+        if let Some(basic) = &config.basic_auth {
+            let file = basic.username_file.as_deref();
+            let user = Some(Secret::Literal(basic.username.clone()));
+            let user = user.filter(|_| !basic.username.is_empty());
+            let user = self.optional("username", user.as_ref(), file)?;
+            let file = basic.password_file.as_deref();
+            let password = self.optional("password", basic.password.as_ref(), file)?;
+            let pair = format!(
+                "{}:{}",
+                user.unwrap_or_default(),
+                password.unwrap_or_default()
+            );
+            self.read.push(pair.clone().into_bytes());
+            return Ok(Some(format!("Basic {}", BASE64.encode(pair))));
+        }
+        if let Some(auth) = &config.authorization {
+            let file = auth.credentials_file.as_deref();
+            let credentials = self.required("credentials", auth.credentials.as_ref(), file)?;
+            let scheme = auth.scheme.as_deref().unwrap_or("Bearer");
+            return Ok(Some(format!("{scheme} {credentials}")));
+        }
+        let file = config.bearer_token_file.as_deref();
+        let token = self.optional("bearer_token", config.bearer_token.as_ref(), file)?;
+        Ok(token.map(|token| format!("Bearer {token}")))
+    }
+}
+
+/// What is wrong in whatever protocol.
+fn check_tls(config: &TlsConfig) -> anyhow::Result<()> {
+    ensure!(
+        config.server_name.as_deref().unwrap_or_default().is_empty(),
+        "server_name: not supported, the server is known by the name in its address"
+    );
+    match config.min_version.as_deref() {
+        None | Some("TLS10" | "TLS11" | "TLS12") => {}
+        Some("TLS13") => bail!("min_version: not supported above TLS12"),
+        Some(other) => bail!("min_version: unknown TLS version: {other}"),
+    }
+    match config.max_version.as_deref() {
+        None | Some("TLS13") => {}
+        Some("TLS10" | "TLS11" | "TLS12") => bail!("max_version: not supported below TLS13"),
+        Some(other) => bail!("max_version: unknown TLS version: {other}"),
+    }
+    Ok(())
+}
