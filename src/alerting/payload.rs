@@ -56,7 +56,7 @@ struct Alert<'a> {
 /// Makes the body.
 pub(super) fn body(about: &About<'_>) -> Vec<u8> {
     let mut members = about.members.clone();
-    members.sort_by(|a, b| order(&a.labels, &b.labels));
+    members.sort_unstable_by(|a, b| order(&a.labels, &b.labels));
     let any_fires = members.iter().any(|member| member.fires_at(about.now));
     let labels = members.iter().map(|m| m.labels.iter().collect());
     let annotations = members.iter().map(|m| annotations(m));

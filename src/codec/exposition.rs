@@ -65,7 +65,7 @@ impl Format {
     /// The families as text.
     pub fn write(self, families: &[MetricFamily]) -> String {
         let mut sorted: Vec<&MetricFamily> = families.iter().collect();
-        sorted.sort_by_key(|family| family.name());
+        sorted.sort_unstable_by_key(|family| family.name());
         let mut out = String::new();
         for family in sorted {
             if !family.get_metric().is_empty() {
@@ -88,7 +88,7 @@ impl Format {
         }
         writeln!(out, "# TYPE {name} {kind}")?;
         let mut metrics: Vec<&Metric> = family.get_metric().iter().collect();
-        metrics.sort_by(|a, b| by_labels(a, b));
+        metrics.sort_unstable_by(|a, b| by_labels(a, b));
         for metric in metrics {
             let mut result = Ok(());
             for_each_sample(family, metric, |sample| {

@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for Matchers {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Matchers, D::Error> {
         let lines = Vec::<Line>::deserialize(from)?;
         let mut all: Vec<Matcher> = lines.into_iter().flat_map(|line| line.0).collect();
-        all.sort_by(matchers::order);
+        all.sort_unstable_by(matchers::order);
         Ok(Matchers(all))
     }
 }
@@ -225,6 +225,6 @@ fn conditions(equals: &Equals, patterns: &Patterns, matchers: &Matchers) -> Vec<
     let mut all = equals.0.clone();
     all.extend(patterns.0.iter().cloned());
     all.extend(matchers.0.iter().cloned());
-    all.sort_by(matchers::order);
+    all.sort_unstable_by(matchers::order);
     all
 }

@@ -70,7 +70,7 @@ fn sorted_pairs(kv: &Value) -> Value {
         return Value::Nil;
     };
     let mut names: Vec<&String> = map.entries.keys().collect();
-    names.sort_by_key(|name| (*name != "alertname", *name));
+    names.sort_unstable_by_key(|name| (*name != "alertname", *name));
     let pair = |name: &String| {
         Value::Struct(Arc::new(Struct {
             type_name: "template.Pair",

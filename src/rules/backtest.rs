@@ -301,7 +301,7 @@ impl Record {
             self.end(labels, alert, None);
         }
         self.done
-            .sort_by(|a, b| (a.fired_at, &a.labels).cmp(&(b.fired_at, &b.labels)));
+            .sort_unstable_by(|a, b| (a.fired_at, &a.labels).cmp(&(b.fired_at, &b.labels)));
         self
     }
 }

@@ -73,7 +73,7 @@ impl Memory {
             Some(name) => self.names.get(&name.value).into_iter().flatten().collect(),
             None => {
                 let mut all: Vec<_> = self.names.values().flatten().collect();
-                all.sort_by_key(|(labels, _)| *labels);
+                all.sort_unstable_by_key(|(labels, _)| *labels);
                 all
             }
         }

@@ -115,7 +115,7 @@ impl Parts {
         for part in &mut take {
             part.last_seq = last_seq;
         }
-        take.sort_by_key(|part| part.window);
+        take.sort_unstable_by_key(|part| part.window);
         self.taken.extend(take.iter().cloned());
         take
     }

@@ -54,7 +54,7 @@ pub(super) fn select(
         Ok(())
     };
     for_each(shared, (start, end), matchers, hints, &mut [&mut take])?;
-    found.sort_by(|a, b| a.labels.cmp(&b.labels));
+    found.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
     Ok(found)
 }
 

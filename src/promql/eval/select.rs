@@ -271,7 +271,7 @@ impl Evaluator<'_> {
             }
             _ => return Err(super::EvalError::execution("expected a range vector")),
         }
-        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(series)
     }
 

@@ -124,7 +124,7 @@ impl Mistakes<'_> {
         let want = test.exp_samples.into_iter();
         let want = want.filter_map(|sample| self.sample(place, sample));
         let mut want: Vec<Point> = want.collect();
-        want.sort_by(|a, b| a.labels.cmp(&b.labels));
+        want.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Some(ExprCase {
             expr: expr?,
             text,

@@ -299,7 +299,7 @@ impl Test<'_> {
                 return Some(format!("    expr: {expr}, time: {at}, err: {why}"));
             }
         };
-        got.sort_by(|a, b| a.labels.cmp(&b.labels));
+        got.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         let mut both = got.iter().zip(&test.want);
         let holds = got.len() == test.want.len() && both.all(|(a, b)| a.equals(b, self.fuzzy));
         (!holds).then(|| report::samples(test, &got))

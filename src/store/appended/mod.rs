@@ -46,9 +46,9 @@ pub(super) use read::{Broken, Held, Reader};
 /// The length of a file.
 const FILE_BYTES: u64 = 4 << 20;
 
-/// A new file grows by so much at once: each time the file system writes its own log,
-/// but a quiet store has no 4 MiB for a few records.
-const GROW_BYTES: u64 = 256 << 10;
+/// A new file grows by half of what it holds, and by so much at least: each time the
+/// file system writes its own log, but a quiet store has no 4 MiB for a few records.
+const GROW_BYTES: u64 = 32 << 10;
 
 /// How many files there are at most.
 const FILES_MAX: u64 = 64;
@@ -89,8 +89,8 @@ impl Slot {
         if self.file.len()? >= end {
             return Ok(());
         }
-        let len = end.next_multiple_of(GROW_BYTES).min(FILE_BYTES);
-        self.file.set_len(len)
+        let len = (end + end / 2).next_multiple_of(GROW_BYTES);
+        self.file.set_len(len.min(FILE_BYTES))
     }
 }
 

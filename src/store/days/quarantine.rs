@@ -318,7 +318,7 @@ mod tests {
         let mut files: Vec<_> = files
             .map(|path| (path.clone(), std::fs::read(path).unwrap()))
             .collect();
-        files.sort();
+        files.sort_unstable();
         files
     }
 

@@ -94,7 +94,7 @@ impl Days {
             };
             files.extend(values.filter(is_read).cloned());
         }
-        files.sort_by_key(|file| (file.start_s, file.kind));
+        files.sort_unstable_by_key(|file| (file.start_s, file.kind));
         let days = files.chunk_by(|a, b| a.start_s == b.start_s);
         days.map(|of_day| self.source(of_day, reduce)).collect()
     }

@@ -200,19 +200,29 @@ impl Head {
 fn unpack(packed: &[u8], width: u8, reference: i64, out: &mut [i64]) {
     match width {
         0 => out.fill(reference),
-        1..=56 => UNPACK[usize::from(width) - 1](packed, reference, out),
+        1..=56 => unpack_narrow(packed, width, reference, out),
         _ => unpack_wide(packed, width, reference, out),
     }
+}
+
+fn unpack_narrow(packed: &[u8], width: u8, reference: i64, out: &mut [i64]) {
+    let bytes = usize::from(width);
+    let (groups, _) = out.as_chunks_mut::<GROUP>();
+    // Groups with a word behind their last integer's first byte; the others are few.
+    let whole = (packed.len().saturating_sub(WORD) / bytes).min(groups.len());
+    UNPACK[bytes - 1](packed, reference, &mut groups[..whole]);
+    let left = packed.get(whole * bytes..).unwrap_or_default();
+    unpack_rest(left, width, reference, &mut out[whole * GROUP..]);
 }
 
 /// Integers that end at a whole byte whatever their width is.
 const GROUP: usize = 8;
 const WORD: usize = 8;
 
-type Unpack = fn(&[u8], i64, &mut [i64]);
+type Unpack = fn(&[u8], i64, &mut [[i64; GROUP]]);
 
 macro_rules! unpack_of {
-    ($($width:literal),*) => { [$(unpack_narrow::<$width>),*] };
+    ($($width:literal),*) => { [$(unpack_groups::<$width>),*] };
 }
 
 /// One function for each width from 1 to 56: all their shifts are constants.
@@ -224,21 +234,22 @@ const UNPACK: [Unpack; 56] = unpack_of!(
         43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56
 );
 
-fn unpack_narrow<const WIDTH: usize>(packed: &[u8], reference: i64, out: &mut [i64]) {
-    let (groups, _) = out.as_chunks_mut::<GROUP>();
-    // Groups with a word behind their last integer's first byte; the others are few.
-    let whole = (packed.len().saturating_sub(WORD) / WIDTH).min(groups.len());
-    for (group, at) in groups[..whole].iter_mut().zip((0..).step_by(WIDTH)) {
+fn unpack_groups<const WIDTH: usize>(packed: &[u8], reference: i64, out: &mut [[i64; GROUP]]) {
+    for (group, at) in out.iter_mut().zip((0..).step_by(WIDTH)) {
         unpack_group::<WIDTH>(&packed[at..], reference, group);
     }
+}
+
+/// What is behind the groups that have a whole word behind them: shorter code than
+/// one more loop for each width.
+fn unpack_rest(packed: &[u8], width: u8, reference: i64, out: &mut [i64]) {
     let mut padded = [0; 2 * (56 + WORD)];
-    let left = packed.get(whole * WIDTH..).unwrap_or_default();
-    padded[..left.len()].copy_from_slice(left);
-    let far = out[whole * GROUP..].chunks_mut(GROUP);
-    for (some, at) in far.zip((0..).step_by(WIDTH)) {
-        let mut group = [0; GROUP];
-        unpack_group::<WIDTH>(&padded[at..], reference, &mut group);
-        some.copy_from_slice(&group[..some.len()]);
+    padded[..packed.len()].copy_from_slice(packed);
+    let mask = u64::MAX >> (64 - width);
+    for (value, bit) in out.iter_mut().zip((0..).step_by(usize::from(width))) {
+        let word = padded[bit / 8..].first_chunk::<WORD>().expect("a word");
+        let distance = (u64::from_le_bytes(*word) >> (bit % 8)) & mask;
+        *value = reference.wrapping_add(distance.cast_signed());
     }
 }
 

@@ -33,7 +33,7 @@ impl FamilyBuilder {
     /// Adds a value with these labels.
     pub fn add(&mut self, labels: &[(&str, &str)], value: f64) {
         let mut labels: Vec<LabelPair> = labels.iter().map(pair).collect();
-        labels.sort_by(|a, b| a.name().cmp(b.name()));
+        labels.sort_unstable_by(|a, b| a.name().cmp(b.name()));
         let mut metric = Metric::from_label(labels);
         if self.kind == MetricType::COUNTER {
             let mut counter = Counter::default();

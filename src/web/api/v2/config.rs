@@ -4,6 +4,7 @@
 //! How a receiver is reached is left out, because that is where the secrets are.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::config::intervals::TimeInterval;
 use crate::config::routing::RouteNode;
@@ -16,7 +17,44 @@ pub(in crate::web) fn shown(config: &Config) -> String {
         return "route:\n  receiver: nobody\nreceivers:\n- name: nobody\n".to_owned();
     };
     let file = File::of(&tree, config);
-    serde_saphyr::to_string(&file).expect("texts and lists can be written as YAML")
+    let file = serde_json::to_value(&file).expect("texts and lists are plain data");
+    let mut yaml = String::new();
+    write(&mut yaml, &file, 0);
+    yaml
+}
+
+/// Writes a value behind its key or dash: lists and maps in lines of their own, with
+/// texts quoted as in JSON, which YAML reads.
+fn write(yaml: &mut String, value: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (i, (key, value)) in fields.iter().enumerate() {
+                // The first field of a list's item stands behind the dash.
+                let before = if i == 0 && yaml.ends_with("- ") {
+                    ""
+                } else {
+                    &indent
+                };
+                yaml.push_str(&format!("{before}{key}:"));
+                behind(yaml, value, depth);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                yaml.push_str(&format!("{indent}- "));
+                write(yaml, item, depth + 1);
+            }
+        }
+        plain => yaml.push_str(&format!("{plain}\n")),
+    }
+}
+
+fn behind(yaml: &mut String, value: &Value, depth: usize) {
+    let nested = value.as_object().is_some_and(|o| !o.is_empty())
+        || value.as_array().is_some_and(|a| !a.is_empty());
+    yaml.push(if nested { '\n' } else { ' ' });
+    write(yaml, value, depth + 1);
 }
 
 #[derive(Serialize)]
