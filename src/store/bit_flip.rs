@@ -12,6 +12,7 @@
 //! usual one, on a copy, that goes on writing.
 
 use std::fs;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -22,8 +23,8 @@ use super::power_cut::{Random, memory_dir};
 use super::tests::{T0, batch, labels, manual, options, row};
 use super::*;
 use crate::config::Span;
-use crate::model::Sample;
-use crate::promql::{Engine, Value, parse};
+use crate::model::{Labels, Sample};
+use crate::promql::{Engine, Queryable as _, SelectHints, Value, parse};
 
 const DAY: i64 = 86_400_000;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::tests::{T0, batch, flip, manual, options, row, samples};
 use super::*;
+use crate::promql::{Queryable as _, SelectHints};
 
 const DAY: i64 = 86_400_000;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::tests::{T0, batch, manual, options, row, samples};
 use super::*;
-use crate::model::Sample;
+use crate::model::{Matcher, Sample};
 
 /// What the log of the fixture holds, by metric: all kinds of steps and values.
 fn series() -> Vec<(&'static str, Vec<Sample>)> {

@@ -10,6 +10,7 @@
 
 mod analyze;
 mod appended;
+mod ask;
 pub mod backup;
 pub mod batch;
 #[cfg(test)]
@@ -60,6 +61,7 @@ mod tests;
 mod token;
 mod transaction;
 mod unsaved;
+mod upkeep;
 mod varint;
 pub mod verify;
 mod wal;
@@ -67,14 +69,11 @@ mod wear;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use batch::{
@@ -87,9 +86,7 @@ pub use native::{is_own_label, rows as histogram_rows};
 pub use state::Table;
 
 use crate::config;
-use crate::model::{Clock, Labels, Matcher, Timestamp};
-use crate::promql::queryable::{Reduce, Reduced, Take};
-use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
+use crate::model::{Clock, Timestamp};
 use crate::telemetry::Metrics;
 
 use appended::Appended;
@@ -412,95 +409,6 @@ impl Store {
         Ok(Pending(answer))
     }
 
-    /// The id of a series that is in the index. It stays valid at least for the
-    /// retention after the series' last sample.
-    pub fn resolve(&self, labels: &Labels) -> Option<SeriesId> {
-        self.shared.index().lookup(labels).map(SeriesId)
-    }
-
-    /// The label sets of series that fulfil one of the selectors (each a list of
-    /// matchers) and have samples in `start..=end`, sorted, at most `limit`.
-    pub fn series(
-        &self,
-        selectors: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Labels>, QueryError> {
-        select::series(&self.shared, selectors, start, end, limit)
-    }
-
-    /// The label names of those series; of all series when `selectors` is empty.
-    pub fn label_names(
-        &self,
-        selectors: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<String>, QueryError> {
-        select::label_names(&self.shared, selectors, start, end, limit)
-    }
-
-    /// The values of `name` in those series; of all series when `selectors` is empty.
-    pub fn label_values(
-        &self,
-        name: &str,
-        selectors: &[Vec<Matcher>],
-        start: Timestamp,
-        end: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<String>, QueryError> {
-        select::label_values(&self.shared, name, selectors, start, end, limit)
-    }
-
-    /// One row of a state table.
-    ///
-    /// # Errors
-    /// When it cannot be read or does not match its checksum.
-    pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        rows::get(&self.shared, table, key)
-    }
-
-    /// Rows of a state table in key order, at most `limit`. A row that does not
-    /// match its checksum is left out and counted.
-    ///
-    /// # Errors
-    /// When the table cannot be read.
-    pub fn scan(
-        &self,
-        table: Table,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        rows::scan(&self.shared, table, range, limit, false)
-    }
-
-    /// As [`Store::scan`], the last row of the range first.
-    ///
-    /// # Errors
-    /// When the table cannot be read.
-    pub fn scan_back(
-        &self,
-        table: Table,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        rows::scan(&self.shared, table, range, limit, true)
-    }
-
-    /// How many rows a state table has.
-    ///
-    /// # Errors
-    /// When the table cannot be read.
-    pub fn count(&self, table: Table) -> Result<usize, Error> {
-        rows::count(&self.shared, table)
-    }
-
-    /// Turns to a new number after each commit that changed `table`.
-    pub fn changes(&self, table: Table) -> watch::Receiver<u64> {
-        self.shared.changes(table).subscribe()
-    }
-
     /// How many bytes the outbox has on disk, all destinations together.
     pub fn outbox_bytes(&self) -> u64 {
         self.shared.ledger().bytes(ledger::Kind::Outbox)
@@ -596,70 +504,6 @@ impl Store {
         let mut ended = self.shared.ended.subscribe();
         drop(ended.wait_for(|ended| ended.writer && ended.sealer).await);
     }
-
-    /// Writes a backup of everything that is acknowledged when it ends. Blocking;
-    /// nothing else waits for it. See [`backup`].
-    ///
-    /// # Errors
-    /// When a file cannot be read, or `out` fails.
-    pub fn backup(&self, plan: &backup::Plan, out: impl Write) -> Result<backup::Done, Error> {
-        backup::write(&self.backup_source(), plan, self.shared.clock.now(), out)
-    }
-
-    /// Makes a snapshot: a directory below `snapshots` in the data directory that
-    /// can itself be one. Gives its name. `skip_head` leaves out what is not sealed.
-    /// Blocking; nothing waits for it.
-    ///
-    /// # Errors
-    /// When a file cannot be read or written.
-    pub fn snapshot(&self, skip_head: bool) -> Result<String, Error> {
-        let now = self.shared.clock.now();
-        backup::snapshot(&self.backup_source(), skip_head, now)
-    }
-
-    fn backup_source(&self) -> backup::Source<'_> {
-        backup::Source {
-            dir: &self.shared.dir,
-            hot: &self.shared.hot,
-            log: &self.shared.log,
-            days: &self.shared.days,
-        }
-    }
-
-    /// Walks every checksum of every file. Blocking; nothing waits for it.
-    pub fn verify(&self) -> verify::Checked {
-        verify::verify_open(&self.shared.hot, &self.shared.log, &self.shared.days)
-    }
-
-    /// Seals everything in memory, the open window included, and removes what is
-    /// older than the retention. For tests and for operators; the sealer does it
-    /// by itself every hour.
-    ///
-    /// # Errors
-    /// When a sealed file cannot be written; the samples stay in memory and log.
-    pub async fn seal_now(&self) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.commands
-            .try_send(Command::Seal(reply))
-            .map_err(|_| self.refusal())?;
-        answer.await.map_err(|_| Error::Closed)?
-    }
-}
-
-impl Store {
-    /// Seals everything in memory and rewrites every day that has sealed hours into
-    /// its long columns, the open day included. The sealer does it by itself two
-    /// hours after a day's end.
-    ///
-    /// # Errors
-    /// When a file cannot be read or written; the samples stay where they were.
-    pub async fn compact_now(&self) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.commands
-            .try_send(Command::Compact(reply))
-            .map_err(|_| self.refusal())?;
-        answer.await.map_err(|_| Error::Closed)?
-    }
 }
 
 /// Tells that a thread has ended, however it did, and has let go of the store.
@@ -745,55 +589,4 @@ fn refuse_days_alone(dir: &Path, days: &Days) -> Result<(), Error> {
         return Ok(());
     };
     Err(io_error("open", &hot, std::io::Error::other(text)))
-}
-
-impl Queryable for Store {
-    fn select(
-        &self,
-        start: Timestamp,
-        end: Timestamp,
-        matchers: &[Matcher],
-        hints: &SelectHints,
-    ) -> Result<Vec<Series>, QueryError> {
-        select::select(&self.shared, start, end, matchers, hints)
-    }
-
-    fn histograms(
-        &self,
-        start: Timestamp,
-        end: Timestamp,
-        matchers: &[Matcher],
-        hints: &SelectHints,
-    ) -> Result<Vec<HistogramSeries>, QueryError> {
-        select::histograms(&self.shared, (start, end), matchers, hints)
-    }
-
-    fn reduced(
-        &self,
-        start: Timestamp,
-        end: Timestamp,
-        matchers: &[Matcher],
-        reduce: Reduce,
-    ) -> Option<Reduced> {
-        select::reduced(&self.shared, (start, end), matchers, reduce)
-    }
-
-    fn version(&self) -> Option<u64> {
-        Some(self.shared.changed.version())
-    }
-
-    fn changed_since(&self, version: u64) -> Timestamp {
-        Timestamp::from_ms(self.shared.changed.since(version))
-    }
-
-    fn for_each(
-        &self,
-        start: Timestamp,
-        end: Timestamp,
-        matchers: &[Matcher],
-        hints: &SelectHints,
-        takers: &mut [&mut Take<'_>],
-    ) -> Result<(), QueryError> {
-        select::for_each(&self.shared, (start, end), matchers, hints, takers)
-    }
 }

@@ -465,6 +465,7 @@ mod tests {
 
     use super::*;
     use crate::model::stale_nan;
+    use crate::store::token::tests::{any_floats, decimals};
 
     /// Bits that the values take; asserts that they survive.
     fn check(values: &[f64]) -> usize {
@@ -541,13 +542,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_bit_pattern_survives(bits in prop::collection::vec(any::<u64>(), 0..50)) {
-            check(&bits.into_iter().map(f64::from_bits).collect::<Vec<_>>());
+        fn every_bit_pattern_survives(values in any_floats()) {
+            check(&values);
         }
 
         #[test]
-        fn decimals_survive(ints in prop::collection::vec((-1_000_000_000_i64..1_000_000_000, 0_usize..13), 0..50)) {
-            check(&ints.into_iter().map(|(i, e)| i as f64 / POWERS[e]).collect::<Vec<_>>());
+        fn decimals_survive(values in decimals(12)) {
+            check(&values);
         }
 
         #[test]

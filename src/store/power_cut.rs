@@ -12,15 +12,18 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use redb::StorageBackend;
 
 use super::tests::{T0, manual, options, row};
 use super::*;
+use crate::model::Matcher;
 
 const SECTOR: usize = 512;
 

@@ -1,5 +1,6 @@
 //! The store through its handle: what is acknowledged is there, once, and stays.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::time::Instant;
 
@@ -7,7 +8,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::model::clock::ManualClock;
-use crate::model::{DeadLetter, Delivery, DeliveryKind, Sample, TenantId};
+use crate::model::{DeadLetter, Delivery, DeliveryKind, Labels, Matcher, Sample, TenantId};
+use crate::promql::{QueryError, Queryable as _, SelectHints};
 
 /// 2023-11-14T22:00:00Z, the start of a window.
 pub(super) const T0: i64 = 1_699_999_200_000;

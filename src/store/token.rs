@@ -174,7 +174,7 @@ fn little_endian(bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -243,15 +243,28 @@ mod tests {
         check(&[f64::from_bits(0x0102_0304_0506_0708), 0.1, 0.3, 1.0 / 3.0]);
     }
 
+    /// Floats of any bits.
+    pub(in crate::store) fn any_floats() -> impl Strategy<Value = Vec<f64>> {
+        let bits = prop::collection::vec(any::<u64>(), 0..50);
+        bits.prop_map(|bits| bits.into_iter().map(f64::from_bits).collect())
+    }
+
+    /// Numbers with up to so many decimal places.
+    pub(in crate::store) fn decimals(places: i32) -> impl Strategy<Value = Vec<f64>> {
+        let one = (-1_000_000_000_i64..1_000_000_000, 0..=places);
+        let one = one.prop_map(|(i, e)| i as f64 / 10_f64.powi(e));
+        prop::collection::vec(one, 0..50)
+    }
+
     proptest! {
         #[test]
-        fn every_bit_pattern_survives(bits in prop::collection::vec(any::<u64>(), 0..50)) {
-            check(&bits.into_iter().map(f64::from_bits).collect::<Vec<_>>());
+        fn every_bit_pattern_survives(values in any_floats()) {
+            check(&values);
         }
 
         #[test]
-        fn decimals_survive(ints in prop::collection::vec((-1_000_000_000_i64..1_000_000_000, 0_usize..7), 0..50)) {
-            check(&ints.into_iter().map(|(i, e)| i as f64 / POWERS[e]).collect::<Vec<_>>());
+        fn decimals_survive(values in decimals(6)) {
+            check(&values);
         }
 
         #[test]

@@ -41,6 +41,16 @@ fn back_up(store: &Store, plan: &Plan, to: &Path) -> Done {
     done
 }
 
+/// What changed since a backup.
+fn after(full: &Path) -> Plan {
+    let (head, contents) = contents(full).unwrap();
+    let name = full.file_name().unwrap().to_str().unwrap().to_owned();
+    Plan {
+        base: Some(Base { id: head.id, name }),
+        files: contents.files,
+    }
+}
+
 /// What a store holds: samples, and the rows of one state table.
 type Held = (Vec<(String, Vec<Sample>)>, Vec<(Bytes, Bytes)>);
 
@@ -264,15 +274,7 @@ async fn an_incremental_backup_leaves_out_what_the_base_has() {
     store.write(batch(rows)).await.unwrap();
     store.seal_now().await.unwrap();
     let later = dir.path().join("later.pulse");
-    let (head, contents) = contents(&full).unwrap();
-    let plan = Plan {
-        base: Some(Base {
-            id: head.id,
-            name: "full.pulse".to_owned(),
-        }),
-        files: contents.files,
-    };
-    let second = back_up(&store, &plan, &later);
+    let second = back_up(&store, &after(&full), &later);
     assert_eq!(second.left_out, 4, "three days and FORMAT: {second:?}");
     let before = held(&store);
     store.close().await;
@@ -443,16 +445,12 @@ async fn roll_ups_come_back_also_from_an_incremental_backup() {
     let late = row("v", "d1", T0 - day - 5_000, 7.0);
     store.write(batch([late])).await.unwrap();
     store.compact_now().await.unwrap();
-    let (head, contents) = contents(&full).unwrap();
-    let plan = Plan {
-        base: Some(Base {
-            id: head.id,
-            name: "full.pulse".to_owned(),
-        }),
-        files: contents.files,
-    };
     let later = dir.path().join("later.pulse");
-    assert_eq!(back_up(&store, &plan, &later).left_out, 7, "six and FORMAT");
+    assert_eq!(
+        back_up(&store, &after(&full), &later).left_out,
+        7,
+        "six and FORMAT"
+    );
     let names = |dir: &Path| -> BTreeSet<String> {
         let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
         let names = entries.map(|entry| entry.file_name().into_string().unwrap());

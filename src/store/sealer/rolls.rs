@@ -28,6 +28,11 @@ const PAUSE: Duration = Duration::from_secs(3_600);
 /// Of a day's bytes, roll-ups take at most about one part in so many.
 const SHARE: u64 = 2;
 
+/// When a day ends, in ms.
+fn end_ms(start_s: u32) -> i64 {
+    (i64::from(start_s) + i64::from(DAY_S)) * 1_000
+}
+
 impl Shared {
     /// Says how much room roll-ups take.
     pub(in crate::store) fn measure_rolls(&self) {
@@ -106,11 +111,17 @@ impl Sealer {
     /// Whether a day that is over wants roll-ups of a kind and has none that say what
     /// its samples say.
     pub(super) fn lacks_rolls(&self, start_s: u32) -> bool {
-        let end_ms = (i64::from(start_s) + i64::from(DAY_S)) * 1_000;
+        self.missing_roll(start_s).is_some()
+    }
+
+    /// The first kind of which a day wants roll-ups and has none that say what its
+    /// samples say.
+    fn missing_roll(&self, start_s: u32) -> Option<Kind> {
         let now = self.shared.clock.now();
-        Kind::ROLLS.iter().any(|kind| {
+        Kind::ROLLS.into_iter().find(|kind| {
             let retention_ms = self.roll_retention_ms(*kind);
-            let is_wanted = retention_ms > 0 && end_ms > now.minus_ms(retention_ms).as_ms();
+            let is_kept = end_ms(start_s) > now.minus_ms(retention_ms).as_ms();
+            let is_wanted = retention_ms > 0 && is_kept;
             is_wanted && !self.shared.days.has_current_roll(start_s, *kind)
         })
     }
@@ -121,27 +132,19 @@ impl Sealer {
         if days.is_pinned() {
             return None;
         }
-        let now = self.shared.clock.now();
-        let wanted = Kind::ROLLS.map(|kind| {
-            let retention_ms = self.roll_retention_ms(kind);
-            (kind, now.minus_ms(retention_ms).as_ms(), retention_ms > 0)
-        });
+        let now_ms = self.shared.clock.now().as_ms();
         let all = days.all();
         let rewritten = all.iter().filter(|day| day.kind == Kind::Day);
         for day in rewritten {
-            let end_ms = (i64::from(day.start_s) + i64::from(DAY_S)) * 1_000;
-            let is_over = end_ms <= now.as_ms();
+            let is_over = end_ms(day.start_s) <= now_ms;
             if !is_over || days.get(day.start_s, Kind::Hours).is_some() {
                 continue;
             }
-            let missing = wanted.iter().find(|(kind, oldest_ms, is_wanted)| {
-                *is_wanted && end_ms > *oldest_ms && !days.has_current_roll(day.start_s, *kind)
-            });
-            if let Some((kind, ..)) = missing
+            if let Some(kind) = self.missing_roll(day.start_s)
                 && !days.rolls_have_more(day.start_s)
             {
                 let fits = self.has_room_for(day.disk_bytes() / SHARE);
-                return fits.then_some((day.start_s, *kind));
+                return fits.then_some((day.start_s, kind));
             }
         }
         None
