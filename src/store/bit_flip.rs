@@ -349,12 +349,14 @@ async fn a_flipped_bit_gives_no_wrong_answer_and_no_silent_gap() {
     assert!(passes_verify(base.path()));
     // 30 series, their last values, what three functions make of ten, both in two ways.
     assert!(whole.len() > 30 * 3 + 10 * 6, "{}", whole.len());
+    let log = super::appended::current_of(base.path());
+    let log = log.file_name().unwrap().to_str().unwrap();
     let files = [
         "day-20231113.redb",
         "l0-20231114.redb",
         "roll5m-20231113.redb",
         "roll1h-20231113.redb",
-        "hot-00.log",
+        log,
         "hot.redb",
         "FORMAT",
     ];

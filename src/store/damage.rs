@@ -52,12 +52,24 @@ fn aside(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Where in the file some bytes of its pages are: the longest run that is not zero.
-fn page_places(path: &Path) -> Vec<u64> {
+/// Flips a bit of the first page of a file.
+fn flip_page(path: &Path) {
+    let page = verify::tests::pages_of(path).remove(0);
     let bytes = std::fs::read(path).unwrap();
-    let blocks = bytes.chunks(4_096).enumerate();
-    let full = blocks.filter(|(_, block)| block.iter().filter(|b| **b != 0).count() > 3_500);
-    full.map(|(at, _)| at as u64 * 4_096 + 2_000).collect()
+    let mut all = bytes.windows(page.len());
+    let at = all.position(|some| some == page).unwrap();
+    flip(path, (at + page.len() / 2) as u64);
+}
+
+/// Has the days rewritten in which a reader found damage.
+async fn salvage(store: &Store) {
+    let shared = Arc::clone(&store.shared);
+    let jobs = store.jobs.downgrade();
+    let salvage = tokio::task::spawn_blocking(move || {
+        let (_commands, orders) = std::sync::mpsc::sync_channel(1);
+        assert!(Sealer::new(shared, jobs).rewrite_due(&orders).is_ok());
+    });
+    salvage.await.unwrap();
 }
 
 #[tokio::test]
@@ -128,19 +140,9 @@ async fn a_damaged_page_is_an_error_first_and_then_a_gap() {
         store.close().await;
         drop(store);
         let path = dir.path().join(name);
-        // Some full blocks are left over from earlier commits: nobody reads them.
-        let mut places = page_places(&path).into_iter();
-        let (store, err) = loop {
-            let place = places.next().expect("the file has a page that is read");
-            flip(&path, place);
-            let store = open(dir.path()).unwrap();
-            if let Err(err) = read(&store) {
-                break (store, err);
-            }
-            store.close().await;
-            drop(store);
-            flip(&path, place);
-        };
+        flip_page(&path);
+        let store = open(dir.path()).unwrap();
+        let err = read(&store).unwrap_err();
         let cause = std::error::Error::source(&err).unwrap().to_string();
         assert!(
             cause.contains(name) && cause.contains("checksum"),
@@ -168,13 +170,7 @@ async fn a_damaged_page_is_an_error_first_and_then_a_gap() {
         let failures = store.shared.metrics.store.checksum_failures.get();
         assert!(failures > 0);
 
-        let shared = Arc::clone(&store.shared);
-        let jobs = store.jobs.downgrade();
-        let salvage = tokio::task::spawn_blocking(move || {
-            let (_commands, orders) = std::sync::mpsc::sync_channel(1);
-            assert!(Sealer::new(shared, jobs).rewrite_due(&orders).is_ok());
-        });
-        salvage.await.unwrap();
+        salvage(&store).await;
         assert_eq!(aside(dir.path()), ["salvaged"]);
         let kept = std::fs::read_dir(dir.path().join("quarantine/salvaged")).unwrap();
         let kept: Vec<_> = kept.map(|entry| entry.unwrap().file_name()).collect();
@@ -224,11 +220,7 @@ async fn a_query_gets_the_rest_of_a_damaged_file_and_a_warning() {
         store.close().await;
         drop(store);
         let path = dir.path().join(name);
-        let page = verify::tests::pages_of(&path).remove(0);
-        let mut bytes = std::fs::read(&path).unwrap();
-        let at = bytes.windows(page.len()).position(|some| some == page);
-        bytes[at.unwrap() + page.len() / 2] ^= 1;
-        std::fs::write(&path, &bytes).unwrap();
+        flip_page(&path);
         let store = open(dir.path()).unwrap();
         let failures = || store.shared.metrics.store.checksum_failures.get();
         let (found, warnings) = ask(&store);
@@ -237,8 +229,7 @@ async fn a_query_gets_the_rest_of_a_damaged_file_and_a_warning() {
         assert!(warnings[0].contains("wrong checksum"), "{warnings:?}");
         assert!(failures() > 0);
         // When the rest is rewritten the warning stays, over a restart too.
-        store.compact_now().await.unwrap();
-        store.compact_now().await.unwrap();
+        salvage(&store).await;
         let (rest, warnings) = ask(&store);
         assert!(rest >= found, "{rest}, {found}");
         assert!(warnings[0].contains("quarantine/salvaged"), "{warnings:?}");
@@ -254,6 +245,42 @@ async fn a_query_gets_the_rest_of_a_damaged_file_and_a_warning() {
         assert_eq!(ask(&store), (rest, vec![]));
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn files_of_other_days_and_stores_are_not_believed_by_their_names() {
+    let faults = |dir: &Path| verify::verify_offline(dir).unwrap().fault_count;
+    let other = tempfile::tempdir().unwrap();
+    filled(other.path()).await.close().await;
+    for name in ["day-20231112.redb", "l0-20231114.redb"] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path()).await.close().await;
+        assert_eq!(faults(dir.path()), 0, "control");
+        let theirs = std::fs::read(other.path().join(name)).unwrap();
+        std::fs::write(dir.path().join(name), &theirs).unwrap();
+        assert_eq!(faults(dir.path()), 1, "{name}");
+        let store = open(dir.path()).unwrap();
+        assert_eq!(aside(dir.path()), [name]);
+        let (found, warnings) = ask(&store);
+        assert_eq!(found, 2 * 40 * 400, "{name}: the other days");
+        assert!(warnings[0].contains(name), "{warnings:?}");
+        store.close().await;
+    }
+    // Two days of one store, each under the other's name.
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await.close().await;
+    let names = ["day-20231112.redb", "day-20231113.redb"];
+    let [a, b] = names.map(|name| dir.path().join(name));
+    let free = dir.path().join("free");
+    std::fs::rename(&a, &free).unwrap();
+    std::fs::rename(&b, &a).unwrap();
+    std::fs::rename(&free, &b).unwrap();
+    assert_eq!(faults(dir.path()), 2);
+    let store = open(dir.path()).unwrap();
+    assert_eq!(aside(dir.path()), names);
+    let (found, warnings) = ask(&store);
+    assert_eq!((found, warnings.len()), (40 * 400, 2));
+    store.close().await;
 }
 
 #[tokio::test]

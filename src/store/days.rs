@@ -5,6 +5,9 @@
 //! it. A reader who finds a file gone or replaced after it was listed reads again.
 //! Roll-ups of a day that is over stand beside these, and outlive them ([`rolls`]).
 //!
+//! A file is believed by its name only if what it holds is of that day, and if the store
+//! that it names is this one: another is set aside ([`quarantine`]).
+//!
 //! At most 16 files are open at once. A file that somebody still reads when it
 //! makes room is found again through the same handle, and one that is closing is
 //! waited for, so that no file is ever open twice.
@@ -51,6 +54,8 @@ const DAY_MS: i64 = 86_400_000;
 pub(super) struct Days {
     dir: PathBuf,
     backends: Backends,
+    /// The store's number.
+    store: u64,
     /// Nothing is written.
     is_read: bool,
     cache_bytes: usize,
@@ -342,9 +347,10 @@ impl Days {
             opened.or_else(|err| if is_full(&err) { frozen() } else { Err(err) })
         };
         let bucket_ms = day.kind.bucket_ms();
-        file.map(|file| {
+        file.and_then(|file| {
+            file.check_place(self.store, day.start_s)?;
             let file = file.hiding(self.tombstones.clone(), bucket_ms);
-            file.keeping(&self.pages)
+            Ok(file.keeping(&self.pages))
         })
     }
 
@@ -372,7 +378,9 @@ impl Days {
         if new.exists() {
             std::fs::remove_file(&new).map_err(|err| io_error("remove", &new, err))?;
         }
-        drop(SealedFile::create(&new, OLD_CACHE_BYTES, &self.backends).map_err(store_error)?);
+        let made = SealedFile::create(&new, OLD_CACHE_BYTES, &self.backends);
+        made.and_then(|made| made.sign(self.store))
+            .map_err(store_error)?;
         std::fs::rename(&new, &file.path)
             .and_then(|()| sync_dir(&self.dir))
             .map_err(|err| io_error("rename", &new, err))?;

@@ -15,7 +15,8 @@ use super::disk::{Backends, Boxed, causes, frozen_files, io_error, is_read_only,
 use super::sealed::frozen::Held;
 use super::space::is_full;
 use super::tables::{
-    FIRST_VERSION, HOT_FILE, META, Meta, RETIRED, SERIES, SYMBOLS, VERSION, WAL, make_tables,
+    FIRST_VERSION, HOT_FILE, META, Meta, NAMELESS_VERSION, RETIRED, SERIES, SYMBOLS, VERSION, WAL,
+    make_tables, put_store,
 };
 use super::{Error, Table};
 
@@ -126,7 +127,13 @@ impl Hot {
             version: VERSION,
             ..Meta::default()
         };
-        make_tables(&db, meta).map_err(|err| io_error("write", &new, err))?;
+        let name = || -> Result<(), redb::Error> {
+            make_tables(&db, meta)?;
+            let txn = db.begin_write()?;
+            put_store(&txn)?;
+            Ok(txn.commit()?)
+        };
+        name().map_err(|err| io_error("write", &new, err))?;
         drop(db);
         std::fs::rename(&new, &self.path)
             .and_then(|()| sync_dir(dir))
@@ -287,7 +294,7 @@ fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>
     let mut meta = Meta::read(db)?;
     match meta.version {
         VERSION => {}
-        FIRST_VERSION => meta = upgrade(db, meta)?,
+        FIRST_VERSION | NAMELESS_VERSION => meta = upgrade(db, meta)?,
         found => {
             let what = format!("format {found}, expected {VERSION}: written by a newer pulse");
             return Err(what.into());
@@ -302,9 +309,16 @@ fn check(db: &Database) -> Result<Meta, Box<dyn std::error::Error + Send + Sync>
 fn upgrade(db: &Database, from: Meta) -> Result<Meta, redb::Error> {
     let read = db.begin_read()?;
     let txn = db.begin_write()?;
-    catalog::upgrade(&read, &txn)?;
+    if from.version == FIRST_VERSION {
+        catalog::upgrade(&read, &txn)?;
+    }
+    let store = match from.store {
+        0 => put_store(&txn)?,
+        store => store,
+    };
     let meta = Meta {
         version: VERSION,
+        store,
         ..from
     };
     meta.write(&txn)?;
@@ -350,12 +364,12 @@ mod tests {
     fn newer_versions_and_unknown_tables_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (hot, mut meta) = Hot::open(dir.path(), files(), 1 << 20).unwrap();
-        meta.version = 3;
+        meta.version = 9;
         let txn = hot.database().unwrap().begin_write().unwrap();
         meta.write(&txn).unwrap();
         txn.commit().unwrap();
         drop(hot);
-        assert!(open_error(dir.path()).contains("format 3, expected 2"));
+        assert!(open_error(dir.path()).contains("format 9, expected 3"));
 
         let dir = tempfile::tempdir().unwrap();
         let (hot, _) = Hot::open(dir.path(), files(), 1 << 20).unwrap();

@@ -255,21 +255,25 @@ impl Store {
         }
         let cache = options.store.hot_cache.as_usize();
         let l0_cache = options.store.l0_cache.as_usize();
-        let days = Days::open_whole(dir, Arc::clone(&backends), l0_cache, read_only)?;
-        let coverage = days.coverage()?;
-        refuse_days_alone(dir, &days)?;
+        if !dir.join(tables::HOT_FILE).exists() {
+            let days = Days::open_whole(dir, 0, Arc::clone(&backends), l0_cache, read_only)?;
+            refuse_days_alone(dir, &days)?;
+        }
         let (hot, meta) = if read_only {
             Hot::open_existing(dir, Arc::clone(&backends), cache)?
         } else {
             Hot::open(dir, Arc::clone(&backends), cache)?
         };
+        let files = Arc::clone(&backends);
+        let days = Days::open_whole(dir, meta.store, files, l0_cache, read_only)?;
+        let coverage = days.coverage()?;
         let sealed = meta.wal_sealed_seq;
         let size_max = options.store.size_max.get();
-        let log = Appended::open(dir, backends, sealed, size_max, !read_only)?;
+        let log = Appended::open(dir, backends, meta, size_max, !read_only)?;
         let db = hot.database()?;
         let fail = |err| io_error("read", hot.path(), err);
         let appended = log.hold().reader(sealed + 1);
-        let replayed = hot::caught(hot.path(), || {
+        let mut replayed = hot::caught(hot.path(), || {
             replay::replay(&db, appended, meta, &coverage, &metrics).map_err(fail)
         })?;
         let appended = i64::try_from(log.bytes()).unwrap_or(i64::MAX);
@@ -279,6 +283,11 @@ impl Store {
         let newest = newest.max().unwrap_or(i64::MIN).max(coverage.max_t);
         clock.resume(clock::saved(&db, newest).map_err(|err| fail(err.into()))?);
         drop(db);
+        if let Some(path) = log.lost() {
+            let lost = replay::Lost::file(path, replayed.seq, newest);
+            lost.tell(&metrics);
+            replayed.lost.push(lost);
+        }
         let lost = replayed.lost.iter();
         note_lost(
             &days,
@@ -578,9 +587,6 @@ fn note_lost<'a>(
 /// `hot.redb` keeps: with a new one they would be taken for other series'.
 fn refuse_days_alone(dir: &Path, days: &Days) -> Result<(), Error> {
     let hot = dir.join(tables::HOT_FILE);
-    if hot.exists() {
-        return Ok(());
-    }
     let text = if days.span().is_some() {
         "it is missing beside sealed days: restore it, or move the l0-*.redb files away"
     } else if appended::is_in(dir)? {

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | name | see [`Meta`]'s fields |
+//! | `meta` | name | see [`Meta`]'s fields; `hash` is that of the numbers, other rows have their own |
 //! | `wal` | commit (u64), part (u16) | a piece of a log record, at most 16,300 bytes |
 //! | `sym` | symbol (u32) | the text |
 //! | `series` | ref (u32) | see [`super::catalog`]; its hash is that of its symbols' texts too |
@@ -11,7 +11,7 @@
 //! redb compares its own checksums at a repair only, so each of these has one of ours.
 //! Version 1 had none in `meta` and `series`, and none of the keys of state rows: it is
 //! made version 2 when it is opened, but for the state rows, of which both forms stay
-//! good.
+//! good. Version 3 has a number for the store, and names the file in which the log goes on.
 //!
 //! Values of more than 16,300 bytes would take and write up to twice their size.
 //! The number of the last commit is the largest of the last key in `wal`, the last
@@ -19,7 +19,7 @@
 //! writes a record to one of the two logs.
 
 use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, TableDefinition, TableError,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition, TableError,
     TableHandle as _, WriteTransaction,
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -39,13 +39,23 @@ pub(super) const SERIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new(
 pub(super) const VALUE_BYTES_MAX: usize = 16_300;
 
 /// The version of the file's form.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
+
+/// The version whose store has no number, and whose log files nobody names.
+pub(super) const NAMELESS_VERSION: u64 = 2;
 
 /// The first version, which is still opened.
 pub(super) const FIRST_VERSION: u64 = 1;
 
 /// The row of `meta` with the hash of the others.
 const META_HASH: &str = "hash";
+
+/// The row of `meta` with the store's number.
+const STORE_ROW: &str = "store";
+
+/// The row of `meta` with the number and the life of the file in which the log goes on.
+/// It is not in backups: what is restored has one log.
+pub(super) const LOG_ROW: &str = "log";
 
 /// The redb table of a state table.
 pub(super) fn state_table(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -64,6 +74,11 @@ pub(super) struct Meta {
     /// Refs and symbols up to these were given out, deleted ones included.
     pub(super) last_ref: u64,
     pub(super) last_symbol: u64,
+    /// The store's own number, drawn when it was made; 0: it has none. Not changed by
+    /// [`Meta::write`].
+    pub(super) store: u64,
+    /// The file in which the log goes on, see [`put_log`]. Nor is this.
+    pub(super) log: Option<(u64, u64)>,
 }
 
 impl Meta {
@@ -119,8 +134,61 @@ impl Meta {
             let what = format!("table {:?}: wrong checksum", META.name());
             return Err(redb::Error::Corrupted(what));
         }
+        meta.store = row(&table, STORE_ROW)?.map_or(0, |[store]| store);
+        if meta.version == VERSION && meta.store == 0 {
+            let what = format!("table {:?}: the store has no number", META.name());
+            return Err(redb::Error::Corrupted(what));
+        }
+        meta.log = row(&table, LOG_ROW)?.map(|[number, life]| (number, life));
         Ok(meta)
     }
+}
+
+/// Some numbers, and the hash of them and their name.
+fn row<const N: usize>(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &str,
+) -> Result<Option<[u64; N]>, redb::Error> {
+    let Some(value) = table.get(name)? else {
+        return Ok(None);
+    };
+    let numbers = open_value(name.as_bytes(), value.value()).filter(|v| v.len() == N * 8);
+    let Some(numbers) = numbers else {
+        let what = format!("table {:?}, row {name:?}: wrong checksum", META.name());
+        return Err(redb::Error::Corrupted(what));
+    };
+    let mut found = [0; N];
+    for (number, bytes) in found.iter_mut().zip(numbers.chunks_exact(8)) {
+        *number = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    }
+    Ok(Some(found))
+}
+
+fn put_row(txn: &WriteTransaction, name: &str, numbers: &[u64]) -> Result<(), redb::Error> {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    let value = seal_value(name.as_bytes(), &bytes);
+    txn.open_table(META)?.insert(name, value.as_slice())?;
+    Ok(())
+}
+
+/// Says in which file the log goes on: its number and its life, or in none.
+pub(super) fn put_log(txn: &WriteTransaction, log: Option<(u64, u64)>) -> Result<(), redb::Error> {
+    match log {
+        Some((number, life)) => put_row(txn, LOG_ROW, &[number, life]),
+        None => {
+            txn.open_table(META)?.remove(LOG_ROW)?;
+            Ok(())
+        }
+    }
+}
+
+/// Gives the store a number that no other has.
+pub(super) fn put_store(txn: &WriteTransaction) -> Result<u64, redb::Error> {
+    use std::hash::{BuildHasher as _, RandomState};
+    // Its keys are random.
+    let number = RandomState::new().hash_one(META.name()).max(1);
+    put_row(txn, STORE_ROW, &[number])?;
+    Ok(number)
 }
 
 /// The file that holds the log, the catalog and the state tables.

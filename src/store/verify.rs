@@ -88,11 +88,16 @@ impl Checked {
         }
     }
 
-    fn frozen(&mut self, path: &Path) {
+    /// A file that nobody writes; `store` may be 0.
+    fn frozen(&mut self, path: &Path, store: u64) {
         self.file(path, |checked| {
             let backends = disk::frozen_files();
             let file = SealedFile::open_frozen(path, CACHE_BYTES, &backends);
             let file = file.map_err(store_error)?;
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some((_, start_s)) = name.and_then(Kind::parse) {
+                file.check_place(store, start_s).map_err(store_error)?;
+            }
             checked.sealed(&file, path)
         });
     }
@@ -243,8 +248,11 @@ pub fn verify_offline(dir: &Path) -> Result<Checked, Error> {
         }
     }
     sealed.sort_unstable();
+    // When it cannot be opened, that is told below.
+    let hot = Hot::open_existing(dir, disk::frozen_files(), CACHE_BYTES);
+    let store = hot.map_or(0, |(_, meta)| meta.store);
     for path in &sealed {
-        checked.frozen(path);
+        checked.frozen(path, store);
     }
     let hot = dir.join(HOT_FILE);
     if hot.exists() || !sealed.is_empty() {
@@ -255,8 +263,12 @@ pub fn verify_offline(dir: &Path) -> Result<Checked, Error> {
 
 fn hot_offline(dir: &Path, path: &Path, checked: &mut Checked) -> Result<(), Error> {
     let (hot, meta) = Hot::open_existing(dir, disk::frozen_files(), CACHE_BYTES)?;
-    let log = Appended::open(dir, disk::frozen_files(), meta.wal_sealed_seq, 0, false)?;
+    let log = Appended::open(dir, disk::frozen_files(), meta, 0, false)?;
     checked.files += log.files();
+    if let Some(path) = log.lost() {
+        let what = "missing, empty, cut short or not of this store: its records are lost";
+        checked.fault(path, what.to_owned(), None);
+    }
     hot_rows(&hot, &log, path, checked)?;
     if !hot.check_integrity()? {
         checked.fault(path, "redb's checksums are wrong".to_owned(), None);
@@ -303,7 +315,7 @@ pub(super) fn verify_hot(hot: &Hot, log: &Appended) -> Checked {
 pub(super) fn verify_file(path: &Path) -> Checked {
     let mut checked = Checked::default();
     disk::forget(path);
-    checked.frozen(path);
+    checked.frozen(path, 0);
     checked
 }
 

@@ -152,6 +152,8 @@ pub(super) struct Writer {
     crowd: usize,
     bytes_max: usize,
     record: Vec<u8>,
+    /// The open record goes to redb for want of a file of the log.
+    is_for_log: bool,
     last_reset: Instant,
     leaning: reset::Leaning,
     keeper: Keeper,
@@ -194,6 +196,7 @@ impl Writer {
             crowd: 0,
             bytes_max: RECORD_BYTES_MAX.min(quarter).max(1),
             record: Vec::new(),
+            is_for_log: false,
             last_reset: Instant::now(),
             leaning: reset::Leaning::default(),
             keeper: Keeper::default(),

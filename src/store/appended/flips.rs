@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{frame, numbers, path_of};
+use super::{frame, numbers, path_of, tests};
 use crate::model::{Sample, Timestamp};
 use crate::promql::{Gaps, Queryable as _, SelectHints};
 use crate::store::bit_flip::copy;
@@ -65,14 +65,17 @@ fn missing(store: &Store, commits: i64, series: i64) -> BTreeSet<i64> {
 }
 
 /// Where the frames of a log begin, and how long they are.
-fn frames(bytes: &[u8]) -> Vec<(usize, usize)> {
-    let life = frame::life(bytes).unwrap();
+fn frames(bytes: &[u8], owner: frame::Owner) -> Vec<(usize, usize)> {
+    let life = frame::life(bytes, owner).unwrap();
     let (mut at, mut after, mut frames) = (0, 0, Vec::new());
-    while let Some(seen) = frame::next(bytes, life, after, at) {
+    while let Some(seen) = frame::next(bytes, (owner, life), after, at) {
         at = frame::behind(&seen);
         let frame::Seen::Record { seq, at, body, .. } = seen else {
             panic!("a damaged one");
         };
+        if body.is_empty() {
+            continue;
+        }
         after = seq;
         frames.push((at, body.end - at));
     }
@@ -83,7 +86,7 @@ fn frames(bytes: &[u8]) -> Vec<(usize, usize)> {
 async fn sweep(commits: i64, series: i64, flips: u64) -> usize {
     let (dir, path) = filled(commits, series).await;
     let whole = std::fs::read(&path).unwrap();
-    let frames = frames(&whole);
+    let frames = frames(&whole, tests::owner_of(dir.path()));
     assert_eq!(
         frames.len() as i64,
         commits - 1,

@@ -6,6 +6,12 @@
 //!         | xxh3-64 of the 32 bytes before | body | zeros up to the end of the page
 //! ```
 //!
+//! The hash of the head begins with the store's number as its seed: what another store
+//! wrote is no frame here. The former magic says that it began with none.
+//!
+//! A frame without a body is the mark that begins a file. It has the number of the commit
+//! by which `hot.redb` knows the file, whose record is not here.
+//!
 //! Numbers are little-endian. A frame begins at a multiple of 512 bytes, so that no
 //! write touches a sector that holds an acknowledged record; one that does not fit
 //! into what is left of a page of 4 KiB begins with the next page, so that it writes
@@ -16,15 +22,27 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-const MAGIC: u32 = u32::from_le_bytes(*b"plog");
+const MAGIC: u32 = u32::from_le_bytes(*b"plg2");
+
+/// Of frames that say nothing of their store.
+const FORMER_MAGIC: u32 = u32::from_le_bytes(*b"plog");
 
 /// The bytes before a body.
 const HEAD: usize = 40;
 
 const SECTOR: usize = 512;
 const PAGE: usize = 4_096;
+
+/// Whose frames are looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Owner {
+    /// The store's number.
+    pub(super) store: u64,
+    /// Files whose life is below may have frames of the former form.
+    pub(super) former_below: u64,
+}
 
 /// What a frame says about its body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,11 +57,16 @@ pub(super) struct Head {
 
 impl Head {
     /// The head at the beginning of `bytes`; `None` when there is none.
-    pub(super) fn read(bytes: &[u8]) -> Option<Head> {
+    pub(super) fn read(bytes: &[u8], owner: Owner) -> Option<Head> {
         let (head, hash) = bytes.get(..HEAD)?.split_at(HEAD - 8);
         let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight"));
         let u32_at = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four"));
-        if u32_at(8) != MAGIC || hash != xxh3_64(head).to_le_bytes() {
+        let seed = match u32_at(8) {
+            MAGIC => owner.store,
+            FORMER_MAGIC if u64_at(16) < owner.former_below => 0,
+            _ => return None,
+        };
+        if hash != xxh3_64_with_seed(head, seed).to_le_bytes() {
             return None;
         }
         Some(Head {
@@ -55,8 +78,14 @@ impl Head {
     }
 }
 
-/// Makes the frame of a record that stands at `at`.
-pub(super) fn write(life: u64, seq: u64, body: &[u8], at: u64, out: &mut Vec<u8>) {
+/// Makes the frame of a record of a file's life and a commit that stands at `at`.
+pub(super) fn write(
+    owner: Owner,
+    (life, seq): (u64, u64),
+    body: &[u8],
+    at: u64,
+    out: &mut Vec<u8>,
+) {
     out.clear();
     out.extend_from_slice(&xxh3_64(body).to_le_bytes());
     out.extend_from_slice(&MAGIC.to_le_bytes());
@@ -64,7 +93,7 @@ pub(super) fn write(life: u64, seq: u64, body: &[u8], at: u64, out: &mut Vec<u8>
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(&life.to_le_bytes());
     out.extend_from_slice(&seq.to_le_bytes());
-    let hash = xxh3_64(out);
+    let hash = xxh3_64_with_seed(out, owner.store);
     out.extend_from_slice(&hash.to_le_bytes());
     out.extend_from_slice(body);
     let end = usize::try_from(at).expect("a place in a file of some MiB") + out.len();
@@ -101,10 +130,15 @@ pub(super) enum Seen {
 
 /// Looks through a file from `from` on for the next frame of a life, of a later
 /// commit than `after`. What cannot be read is passed over, sector by sector.
-pub(super) fn next(bytes: &[u8], life: u64, after: u64, from: usize) -> Option<Seen> {
+pub(super) fn next(
+    bytes: &[u8],
+    (owner, life): (Owner, u64),
+    after: u64,
+    from: usize,
+) -> Option<Seen> {
     let mut at = from;
     while at + HEAD <= bytes.len() {
-        let head = Head::read(&bytes[at..]).filter(|h| h.life == life && h.seq > after);
+        let head = Head::read(&bytes[at..], owner).filter(|h| h.life == life && h.seq > after);
         if let Some(head) = head {
             let seq = head.seq;
             let body = at + HEAD..at + HEAD + head.len as usize;
@@ -135,11 +169,12 @@ pub(super) fn behind(seen: &Seen) -> usize {
 
 /// The life of a file: that of its first frame, or, where that is damaged, the
 /// latest of all. `None` when the file has no frame.
-pub(super) fn life(bytes: &[u8]) -> Option<u64> {
-    if let Some(head) = Head::read(bytes) {
+pub(super) fn life(bytes: &[u8], owner: Owner) -> Option<u64> {
+    if let Some(head) = Head::read(bytes, owner) {
         return Some(head.life);
     }
-    let heads = bytes.chunks(SECTOR).filter_map(Head::read);
+    let heads = bytes.chunks(SECTOR);
+    let heads = heads.filter_map(|sector| Head::read(sector, owner));
     heads.map(|head| head.life).max()
 }
 
@@ -149,12 +184,17 @@ mod tests {
 
     use super::*;
 
+    const OURS: Owner = Owner {
+        store: 77,
+        former_below: 0,
+    };
+
     /// A file with these records, by commit, and the end of the last one.
     fn file(life: u64, records: &[(u64, Vec<u8>)], bytes: &mut Vec<u8>) -> u64 {
         let (mut end, mut out) = (0, Vec::new());
         for (seq, body) in records {
             let to = place(end, body.len());
-            write(life, *seq, body, to.start, &mut out);
+            write(OURS, (life, *seq), body, to.start, &mut out);
             let at = usize::try_from(to.start).unwrap();
             bytes.resize(bytes.len().max(at + out.len()), 0);
             bytes[at..at + out.len()].copy_from_slice(&out);
@@ -167,7 +207,7 @@ mod tests {
     fn read(bytes: &[u8], life: u64) -> (Vec<(u64, Vec<u8>)>, Vec<u64>) {
         let (mut at, mut after) = (0, 0);
         let (mut whole, mut broken) = (Vec::new(), Vec::new());
-        while let Some(seen) = next(bytes, life, after, at) {
+        while let Some(seen) = next(bytes, (OURS, life), after, at) {
             at = behind(&seen);
             match seen {
                 Seen::Record { seq, body, .. } => {
@@ -198,7 +238,7 @@ mod tests {
             file(1, &records(1, &old), &mut bytes);
             let wanted = records(100, &new);
             file(100, &wanted, &mut bytes);
-            prop_assert_eq!(life(&bytes), Some(100));
+            prop_assert_eq!(life(&bytes, OURS), Some(100));
             prop_assert_eq!(read(&bytes, 100), (wanted, vec![]));
         }
 
@@ -222,8 +262,28 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_have_no_records(bytes in prop::collection::vec(any::<u8>(), 0..3_000)) {
-            prop_assert_eq!(life(&bytes), None);
+            prop_assert_eq!(life(&bytes, OURS), None);
             prop_assert_eq!(read(&bytes, 0).0, vec![]);
+        }
+    }
+
+    #[test]
+    fn what_another_store_wrote_is_no_frame_and_the_former_form_is_one_for_a_while() {
+        let mut bytes = Vec::new();
+        write(OURS, (5, 6), b"record", 0, &mut bytes);
+        let theirs = Owner { store: 78, ..OURS };
+        assert_eq!(life(&bytes, OURS), Some(5));
+        assert_eq!(life(&bytes, theirs), None);
+        // As it was written before stores had numbers.
+        bytes[8..12].copy_from_slice(&FORMER_MAGIC.to_le_bytes());
+        let hash = xxh3_64(&bytes[..32]);
+        bytes[32..40].copy_from_slice(&hash.to_le_bytes());
+        for (former_below, want) in [(5, None), (6, Some(5)), (u64::MAX, Some(5))] {
+            let owner = Owner {
+                former_below,
+                ..OURS
+            };
+            assert_eq!(life(&bytes, owner), want, "{former_below}");
         }
     }
 
@@ -244,7 +304,7 @@ mod tests {
         file(3, &records(3, &[600, 600, 600]), &mut bytes);
         file(9, &records(9, &[600, 600]), &mut bytes);
         bytes[3] ^= 1;
-        assert_eq!(life(&bytes), Some(9));
+        assert_eq!(life(&bytes, OURS), Some(9));
         let (found, _) = read(&bytes, 9);
         assert_eq!(found.len(), 1);
     }

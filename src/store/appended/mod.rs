@@ -11,7 +11,9 @@
 //!
 //! The files are at most [`FILES_MAX`] of [`FILE_BYTES`]. When all records of a file
 //! are sealed it is used again from its beginning, which saves the file system its
-//! own log, or removed. A commit for which there is no file goes to redb.
+//! own log, or removed. A commit for which there is no file goes to redb. So does the one
+//! with which the next file begins: `hot.redb` then knows which file the log goes on in,
+//! so that one that is missing, empty or not ours is seen at the next start ([`turn`]).
 //!
 //! What is not whole is no record ([`frame`]). At the end of the log that is a commit
 //! that was never acknowledged. Anywhere else a number is missing, as numbers have no
@@ -30,6 +32,9 @@ mod frame;
 mod read;
 #[cfg(test)]
 mod tests;
+mod turn;
+#[cfg(test)]
+pub(super) use tests::current_of;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,9 +43,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 
 use super::Error;
+use super::days::quarantine;
 use super::disk::{Backends, io_error};
 use super::space::is_full;
-use frame::Seen;
+use super::tables::Meta;
+use frame::{Owner, Seen};
 pub(super) use read::{Broken, Held, Reader};
 
 /// The length of a file.
@@ -64,6 +71,9 @@ pub(super) struct Appended {
     dir: PathBuf,
     backends: Backends,
     files_max: u64,
+    owner: Owner,
+    /// The file that `hot.redb` names and that is not there as it was.
+    lost: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -73,6 +83,10 @@ struct State {
     files: Vec<LogFile>,
     /// Files that nobody needs.
     spares: Vec<Slot>,
+    /// Whether the log goes on in the last of the files.
+    is_open: bool,
+    /// What becomes of that with the open transaction.
+    turn: Option<turn::Turn>,
     frame: Vec<u8>,
 }
 
@@ -109,15 +123,16 @@ struct LogFile {
 }
 
 impl Appended {
-    /// Finds the files of a directory. Records up to commit `sealed` are not needed.
-    /// `size_max` is the budget of the whole directory; 0 is none.
+    /// Finds the files of a directory, of which `hot.redb` says `meta`. `size_max` is the
+    /// budget of the whole directory; 0 is none. A file that is not ours is set aside,
+    /// if it may be.
     ///
     /// # Errors
     /// When a file cannot be read, or its last record not be written again.
     pub(super) fn open(
         dir: &Path,
         backends: Backends,
-        sealed: u64,
+        meta: Meta,
         size_max: u64,
         is_writable: bool,
     ) -> Result<Appended, Error> {
@@ -125,24 +140,81 @@ impl Appended {
             0 => FILES_MAX,
             bytes => (bytes / BUDGET_PART / FILE_BYTES).clamp(1, FILES_MAX),
         };
-        let log = Appended {
+        let former_below = meta.log.map_or(u64::MAX, |(_, life)| life);
+        let mut log = Appended {
             dir: dir.to_owned(),
             backends,
             files_max,
+            owner: Owner {
+                store: meta.store,
+                former_below,
+            },
+            lost: None,
             state: Mutex::default(),
         };
-        {
-            let mut state = log.state();
-            for number in numbers(dir)? {
-                let (slot, life) = log.look(number)?;
-                match life {
-                    None => state.spares.push(slot),
-                    Some(life) => state.files.push(LogFile::found(slot, life)),
-                }
+        let mut state = State::default();
+        for number in numbers(dir)? {
+            match log.look(number)? {
+                (slot, Found::Life(life)) => state.files.push(LogFile::found(slot, life)),
+                (slot, Found::Nothing) => state.spares.push(slot),
+                (slot, Found::Foreign) => log.set_aside(&slot, is_writable)?,
             }
-            log.find_end(&mut state, sealed, is_writable)?;
         }
+        log.find_end(&mut state, meta, is_writable)?;
+        log.lost = log.lost_of(&state, meta, is_writable)?;
+        let needed = |file: &LogFile| file.last > meta.wal_sealed_seq;
+        let first = state.files.iter().position(needed);
+        let last = state.files.len() - usize::from(state.is_open);
+        let spares = state.files.drain(..first.unwrap_or(last).min(last));
+        let spares: Vec<Slot> = spares.map(|file| file.slot).collect();
+        state.spares.extend(spares);
+        log.state = Mutex::new(state);
         Ok(log)
+    }
+
+    /// The file that `hot.redb` names, if it is not there, or shorter than it was: it
+    /// grows by so much at once, and never shrinks.
+    fn lost_of(
+        &self,
+        state: &State,
+        meta: Meta,
+        is_writable: bool,
+    ) -> Result<Option<PathBuf>, Error> {
+        let Some((number, life)) = meta.log else {
+            return Ok(None);
+        };
+        let path = path_of(&self.dir, number);
+        let mut files = state.files.iter();
+        let Some(file) = files.find(|file| file.slot.number == number && file.life == life) else {
+            tracing::error!(path = %path.display(), "a log file is missing, empty or not ours");
+            return Ok(Some(path));
+        };
+        let len = file.slot.file.len();
+        let len = len.map_err(|err| io_error("read", &path, err))?;
+        if len.is_multiple_of(GROW_BYTES) {
+            return Ok(None);
+        }
+        tracing::error!(path = %path.display(), len, "a log file is cut short");
+        if is_writable {
+            let whole = file.slot.file.set_len(len.next_multiple_of(GROW_BYTES));
+            whole.map_err(|err| io_error("write", &path, err))?;
+        }
+        Ok(Some(path))
+    }
+
+    /// The file that is not there as it was when the log was opened: what it had last is
+    /// lost.
+    pub(super) fn lost(&self) -> Option<&Path> {
+        self.lost.as_deref()
+    }
+
+    fn set_aside(&self, slot: &Slot, is_writable: bool) -> Result<(), Error> {
+        let path = path_of(&self.dir, slot.number);
+        tracing::error!(path = %path.display(), "a log file has nothing of this store");
+        if is_writable {
+            quarantine::set_aside(&self.dir, &path)?;
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -150,25 +222,25 @@ impl Appended {
     }
 
     /// Opens a file and finds its life.
-    fn look(&self, number: u64) -> Result<(Slot, Option<u64>), Error> {
+    fn look(&self, number: u64) -> Result<(Slot, Found), Error> {
         let path = path_of(&self.dir, number);
-        let look = || -> io::Result<(Slot, Option<u64>)> {
+        let look = || -> io::Result<(Slot, Found)> {
             let file: Arc<dyn StorageBackend> = (self.backends)(&path)?.into();
             let mut head = [0; 64];
             if file.len()? >= head.len() as u64 {
                 file.read(0, &mut head)?;
             }
-            let life = match frame::Head::read(&head) {
-                Some(head) => Some(head.life),
-                None => frame::life(&read::whole(&*file)?),
+            let found = match frame::Head::read(&head, self.owner) {
+                Some(head) => Found::Life(head.life),
+                None => Found::of(&read::whole(&*file)?, self.owner),
             };
-            Ok((Slot { number, file }, life))
+            Ok((Slot { number, file }, found))
         };
         look().map_err(|err| io_error("open", &path, err))
     }
 
     /// Puts the files in order, and finds where the last one goes on.
-    fn find_end(&self, state: &mut State, sealed: u64, is_writable: bool) -> Result<(), Error> {
+    fn find_end(&self, state: &mut State, meta: Meta, is_writable: bool) -> Result<(), Error> {
         state.files.sort_unstable_by_key(|file| file.life);
         for at in 1..state.files.len() {
             state.files[at - 1].last = state.files[at].life - 1;
@@ -177,14 +249,18 @@ impl Appended {
             let path = path_of(&self.dir, last.slot.number);
             let bytes = read::whole(&*last.slot.file);
             let bytes = bytes.map_err(|err| io_error("read", &path, err))?;
-            let Some((seq, place, next)) = last_record(&bytes, last.life) else {
-                // It was begun and cut off.
+            let is_known = meta.log == Some((last.slot.number, last.life));
+            let found = last_record(&bytes, (self.owner, last.life));
+            // One that was begun and cut off has no record, and nobody knows of it.
+            let found = found.filter(|(seq, ..)| is_known || *seq >= last.life);
+            let Some((seq, place, next)) = found else {
                 let empty = state.files.pop().expect("it is the last one");
                 state.spares.push(empty.slot);
                 continue;
             };
             (last.last, last.end) = (seq, next);
-            if is_writable && seq > sealed {
+            state.is_open = is_known;
+            if is_writable && seq > meta.wal_sealed_seq {
                 // After a failed sync it may stand in the cache alone, called clean.
                 let file = &last.slot.file;
                 let again = file.write(place.start as u64, &bytes[place]);
@@ -198,19 +274,14 @@ impl Appended {
             }
             break;
         }
-        let needed = state.files.partition_point(|file| file.last <= sealed);
-        let spares = state.files.drain(..needed).map(|file| file.slot);
-        state.spares.extend(spares);
         Ok(())
     }
 
     /// Whether there is room for a record of so many bytes.
     pub(super) fn takes(&self, bytes: usize) -> bool {
         let state = self.state();
-        let fits = |end: u64| frame::place(end, bytes).end <= FILE_BYTES;
-        let files = (state.files.len() + state.spares.len()) as u64;
-        let another = !state.spares.is_empty() || files < self.files_max;
-        state.files.last().is_some_and(|file| fits(file.end)) || (another && fits(0))
+        let fits = |file: &LogFile| frame::place(file.end, bytes).end <= FILE_BYTES;
+        state.is_open && state.files.last().is_some_and(fits)
     }
 
     /// Writes the record of a commit behind the last one and syncs. Asked again after
@@ -226,47 +297,18 @@ impl Appended {
     pub(super) fn append(&self, seq: u64, record: &[u8]) -> io::Result<u64> {
         let mut state = self.state();
         let state = &mut *state;
-        let fits = |file: &&mut LogFile| frame::place(file.end, record.len()).end <= FILE_BYTES;
-        if let Some(file) = state.files.last_mut().filter(fits) {
-            assert!(seq > file.last, "BUG: commit {seq} after {}", file.last);
-            let to = frame::place(file.end, record.len());
-            frame::write(file.life, seq, record, to.start, &mut state.frame);
-            file.slot.make_room(to.end)?;
-            file.slot.file.write(to.start, &state.frame)?;
-            file.slot.file.sync_data()?;
-            let grown = to.end - file.end;
-            (file.last, file.end) = (seq, to.end);
-            return Ok(grown);
-        }
-        let to = frame::place(0, record.len());
-        assert!(to.end <= FILE_BYTES, "BUG: a record longer than a file");
-        let slot = self.another(state)?;
-        frame::write(seq, seq, record, 0, &mut state.frame);
-        slot.make_room(to.end)?;
-        slot.file.write(0, &state.frame)?;
-        slot.file.sync_data()?;
-        state.spares.retain(|spare| spare.number != slot.number);
-        state.files.push(LogFile {
-            last: seq,
-            end: to.end,
-            ..LogFile::found(slot, seq)
-        });
-        Ok(to.end)
-    }
-
-    /// A file that nobody needs, made when there is none.
-    fn another(&self, state: &mut State) -> io::Result<Slot> {
-        if let Some(slot) = state.spares.first() {
-            return Ok(slot.clone());
-        }
-        let is_used = |number: &u64| state.files.iter().any(|file| file.slot.number == *number);
-        let is_taken = |number: &u64| path_of(&self.dir, *number).is_dir();
-        let number = (0..).find(|number| !is_used(number) && !is_taken(number));
-        let number = number.expect("there are few files");
-        let file: Arc<dyn StorageBackend> = (self.backends)(&path_of(&self.dir, number))?.into();
-        let slot = Slot { number, file };
-        state.spares.push(slot.clone());
-        Ok(slot)
+        let file = state.files.last_mut().expect("the record fits into it");
+        assert!(seq > file.last, "BUG: commit {seq} after {}", file.last);
+        let to = frame::place(file.end, record.len());
+        assert!(to.end <= FILE_BYTES, "BUG: a record longer than its file");
+        let ids = (file.life, seq);
+        frame::write(self.owner, ids, record, to.start, &mut state.frame);
+        file.slot.make_room(to.end)?;
+        file.slot.file.write(to.start, &state.frame)?;
+        file.slot.file.sync_data()?;
+        let grown = to.end - file.end;
+        (file.last, file.end) = (seq, to.end);
+        Ok(grown)
     }
 
     /// Opens the files that are written again, after an error.
@@ -288,7 +330,9 @@ impl Appended {
     pub(super) fn cut(&self, sealed: u64) -> u64 {
         let mut state = self.state();
         let is_free = |file: &LogFile| file.last <= sealed && Arc::strong_count(&file.held) == 1;
-        let free = state.files.iter().take_while(|file| is_free(file)).count();
+        let last = state.files.len() - usize::from(state.is_open);
+        let all = state.files[..last].iter();
+        let free = all.take_while(|file| is_free(file)).count();
         let free: Vec<LogFile> = state.files.drain(..free).collect();
         let bytes = free.iter().map(|file| file.end).sum();
         state.spares.extend(free.into_iter().map(|file| file.slot));
@@ -331,6 +375,7 @@ impl Appended {
         let files = state.files.iter().map(|file| read::Open {
             path: path_of(&self.dir, file.slot.number),
             life: file.life,
+            owner: self.owner,
             last: file.last,
             file: Arc::clone(&file.slot.file),
             _held: Arc::clone(&file.held),
@@ -354,11 +399,31 @@ impl LogFile {
     }
 }
 
+/// What a file has.
+enum Found {
+    /// Frames of this life.
+    Life(u64),
+    /// Nothing.
+    Nothing,
+    /// Something that is none of this store's frames.
+    Foreign,
+}
+
+impl Found {
+    fn of(bytes: &[u8], owner: Owner) -> Found {
+        match frame::life(bytes, owner) {
+            Some(life) => Found::Life(life),
+            None if bytes.iter().all(|byte| *byte == 0) => Found::Nothing,
+            None => Found::Foreign,
+        }
+    }
+}
+
 /// The last whole record: its commit, where its frame stands, and where the next
-/// one may begin.
-fn last_record(bytes: &[u8], life: u64) -> Option<(u64, std::ops::Range<usize>, u64)> {
+/// one may begin. The mark that begins a file stands behind the commit before.
+fn last_record(bytes: &[u8], of: (Owner, u64)) -> Option<(u64, std::ops::Range<usize>, u64)> {
     let (mut at, mut after, mut last) = (0, 0, None);
-    while let Some(seen) = frame::next(bytes, life, after, at) {
+    while let Some(seen) = frame::next(bytes, of, after, at) {
         at = frame::behind(&seen);
         if let Seen::Record {
             seq,
@@ -367,6 +432,7 @@ fn last_record(bytes: &[u8], life: u64) -> Option<(u64, std::ops::Range<usize>, 
             next,
         } = seen
         {
+            let seq = seq - u64::from(body.is_empty());
             after = seq;
             last = Some((seq, at..body.end, next as u64));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use redb::StorageBackend;
 
 use super::FILE_BYTES;
-use super::frame::{self, Seen};
+use super::frame::{self, Owner, Seen};
 use crate::store::Error;
 use crate::store::disk::io_error;
 
@@ -44,6 +44,7 @@ impl Held {
 pub(super) struct Open {
     pub(super) path: PathBuf,
     pub(super) life: u64,
+    pub(super) owner: Owner,
     /// No record was of a later commit.
     pub(super) last: u64,
     pub(super) file: Arc<dyn StorageBackend>,
@@ -116,11 +117,12 @@ impl Reader {
                 }
                 continue;
             };
-            match frame::next(&self.bytes, open.life, self.after, self.at) {
+            match frame::next(&self.bytes, (open.owner, open.life), self.after, self.at) {
                 None => self.open = None,
                 Some(seen) => {
                     self.at = frame::behind(&seen);
                     match seen {
+                        Seen::Record { body, .. } if body.is_empty() => {}
                         Seen::Record { seq, body, .. } => {
                             self.after = seq;
                             self.found = Some((seq, body));

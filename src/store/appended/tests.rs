@@ -4,7 +4,10 @@
 use std::path::Path;
 
 use super::*;
-use crate::store::disk::counted_files;
+use crate::model::Timestamp;
+use crate::promql::{Gaps, Queryable as _, SelectHints};
+use crate::store::disk::{counted_files, frozen_files};
+use crate::store::hot::Hot;
 use crate::store::tests::{T0, batch, flip, manual, options, row, samples};
 use crate::store::{Options, StateOp, Store, Table, WriteBatch, verify};
 use crate::telemetry::Metrics;
@@ -57,12 +60,30 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     numbers.into_iter().map(|n| path_of(dir, n)).collect()
 }
 
+fn meta_of(dir: &Path) -> Meta {
+    Hot::open_existing(dir, frozen_files(), 1 << 20).unwrap().1
+}
+
+/// Whose frames are in the log of a closed directory.
+pub(super) fn owner_of(dir: &Path) -> Owner {
+    Owner {
+        store: meta_of(dir).store,
+        former_below: 0,
+    }
+}
+
+/// The file in which the log of a closed directory goes on.
+pub(in crate::store) fn current_of(dir: &Path) -> PathBuf {
+    path_of(dir, meta_of(dir).log.unwrap().0)
+}
+
 /// Where the record of a commit stands in a file.
 fn place_of(path: &Path, commit: u64) -> u64 {
     let bytes = std::fs::read(path).unwrap();
     let at = (0..bytes.len()).step_by(512);
-    let mut found =
-        at.filter(|at| frame::Head::read(&bytes[*at..]).is_some_and(|h| h.seq == commit));
+    let owner = owner_of(path.parent().unwrap());
+    let head = |at: usize| frame::Head::read(&bytes[at..], owner);
+    let mut found = at.filter(|at| head(*at).is_some_and(|h| h.seq == commit));
     found.next().expect("it is there") as u64
 }
 
@@ -172,8 +193,12 @@ async fn a_missing_file_is_told() {
     close(store).await;
     std::fs::remove_file(&files(dir.path())[0]).unwrap();
     let faults = verify::verify_offline(dir.path()).unwrap().faults;
-    assert_eq!(faults.len(), 3, "{faults:?}");
-    assert!(faults[0].what.contains("commit 2: missing"), "{faults:?}");
+    assert_eq!(faults.len(), 4, "{faults:?}");
+    assert!(
+        faults[0].what.contains("its records are lost"),
+        "{faults:?}"
+    );
+    assert!(faults[1].what.contains("commit 2: missing"), "{faults:?}");
     let store = open(dir.path());
     assert_eq!(found(&store), [0]);
     assert!(failures(&store) > 0);
@@ -201,21 +226,25 @@ async fn sealed_files_are_used_again_and_their_old_records_are_forgotten() {
         write(&store, i).await;
     }
     store.seal_now().await.unwrap();
-    assert!(store.shared.metrics.store.wal_bytes.get() < 64);
-    assert_eq!(store.shared.log.bytes(), 0);
-    // One of the thirty-one places is taken again.
-    write(&store, 30).await;
-    assert_eq!(files(dir.path()).len(), 1);
+    // A new file is begun, and the old one is free.
+    assert!(store.shared.metrics.store.wal_bytes.get() < 600);
     assert_eq!(store.shared.log.bytes(), 512);
+    write(&store, 30).await;
+    assert_eq!(store.shared.log.bytes(), 1_024);
+    // It is used again with the next seal, and no third one is made.
+    store.seal_now().await.unwrap();
+    write(&store, 31).await;
+    assert_eq!(files(dir.path()).len(), 2);
+    assert_eq!(store.shared.log.bytes(), 1_024);
     close(store).await;
     let store = open(dir.path());
-    assert_eq!(found(&store), (0..=30).collect::<Vec<_>>());
+    assert_eq!(found(&store), (0..=31).collect::<Vec<_>>());
     assert_eq!(store.stats().head_samples, 1);
     assert_eq!((failures(&store), store.verify().faults), (0, vec![]));
     // Who wants the space back gets it.
     store.compact_now().await.unwrap();
     store.shared.log.trim();
-    assert_eq!(files(dir.path()), [] as [PathBuf; 0]);
+    assert_eq!(files(dir.path()).len(), 1, "the log goes on in one");
     close(store).await;
 }
 
@@ -237,10 +266,24 @@ async fn a_read_only_start_reads_the_log_and_leaves_it() {
     close(store).await;
 }
 
-fn log_in(dir: &Path, size_max: u64) -> Appended {
+fn log_in(dir: &Path, meta: Meta) -> Appended {
     let counter = || prometheus::IntCounter::new("c", "c").unwrap();
     let files = counted_files(counter(), counter());
-    Appended::open(dir, files, 0, size_max, true).unwrap()
+    // A sixteenth of it is two files.
+    Appended::open(dir, files, meta, 160 << 20, true).unwrap()
+}
+
+/// What the writer does with a commit of samples alone; says whether it was appended.
+fn commit(log: &Appended, meta: &mut Meta, seq: u64, record: &[u8]) -> bool {
+    if log.takes(record.len()) {
+        log.append(seq, record).unwrap();
+        return true;
+    }
+    if let Some(name) = log.turn(seq, 0, Some(record.len())) {
+        log.turned();
+        meta.log = name;
+    }
+    false
 }
 
 fn all(log: &Appended) -> Vec<(u64, usize)> {
@@ -255,40 +298,127 @@ fn all(log: &Appended) -> Vec<(u64, usize)> {
 #[test]
 fn files_follow_each_other_within_the_budget() {
     let dir = tempfile::tempdir().unwrap();
-    // A sixteenth of it is two files.
-    let log = log_in(dir.path(), 160 << 20);
+    let mut meta = Meta::default();
+    let log = log_in(dir.path(), meta);
     let record = vec![7; 1_500_000];
-    let mut seq = 0;
-    while log.takes(record.len()) {
-        seq += 1;
-        log.append(seq, &record).unwrap();
-    }
-    assert_eq!((seq, files(dir.path()).len()), (4, 2));
+    let appended = (1..8).map(|seq| commit(&log, &mut meta, seq, &record));
+    let appended: Vec<bool> = appended.collect();
+    // The first and the fourth begin files, there is no room for a third one.
+    assert_eq!(appended, [false, true, true, false, true, true, false]);
+    assert_eq!((files(dir.path()).len(), meta.log), (2, Some((1, 4))));
     let small = vec![9; 100];
-    assert!(log.takes(small.len()) && !log.takes(5_000_000));
-    log.append(5, &small).unwrap();
-    let want: Vec<_> = (1..5)
-        .map(|seq| (seq, 1_500_000))
-        .chain([(5, 100)])
-        .collect();
+    assert!(commit(&log, &mut meta, 8, &small) && !log.takes(5_000_000));
+    let large = [2, 3, 5, 6].map(|seq| (seq, 1_500_000));
+    let want: Vec<_> = large.into_iter().chain([(8, 100)]).collect();
     assert_eq!(all(&log), want);
     // Opened again it is the same, and a file goes when all of it is sealed.
-    let log = log_in(dir.path(), 160 << 20);
-    assert_eq!(all(&log), want);
-    assert_eq!(log.cut(1), 0);
+    let log = log_in(dir.path(), meta);
+    assert_eq!((all(&log), log.lost()), (want.clone(), None));
+    assert_eq!(log.cut(2), 0);
     let held = log.hold();
-    assert_eq!(log.cut(2), 0, "somebody reads it");
+    assert_eq!(log.cut(3), 0, "somebody reads it");
     drop(held);
-    assert!(log.cut(2) > 3_000_000);
+    assert!(log.cut(3) > 3_000_000);
     assert_eq!(all(&log), want[2..]);
-    assert!(log.takes(record.len()));
-    log.append(6, &record).unwrap();
-    log.append(7, &record).unwrap();
-    let log = log_in(dir.path(), 160 << 20);
-    assert_eq!(
-        all(&log).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(),
-        [3, 4, 5, 6, 7]
-    );
+    // A power cut before the transaction by which the next file would be known.
+    assert_eq!(log.turn(9, 0, Some(record.len())), Some(Some((0, 9))));
+    drop(log);
+    let log = log_in(dir.path(), meta);
+    assert_eq!((all(&log), log.lost()), (want[2..].to_vec(), None));
+    assert!(commit(&log, &mut meta, 9, &small), "the one before goes on");
+    assert!(!commit(&log, &mut meta, 10, &record));
+    assert_eq!(meta.log, Some((0, 10)));
+    assert!(commit(&log, &mut meta, 11, &record));
+    let log = log_in(dir.path(), meta);
+    let seqs: Vec<u64> = all(&log).iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(seqs, [5, 6, 8, 9, 11]);
+    assert!(commit(&log, &mut meta, 12, &record));
+    // When all is sealed the log turns with the transaction that says so.
+    assert_eq!(log.turn(13, 11, None), None);
+    assert!(log.turn(13, 12, None).is_none_or(|name| name.is_none()));
+}
+
+/// What is made of the last file of the log, from its bytes and those of another store's.
+type Change = fn(&Path, Vec<u8>, Vec<u8>);
+
+#[tokio::test]
+async fn a_last_file_that_is_missing_empty_cut_short_or_foreign_is_told() {
+    let changes: [(&str, Change); 6] = [
+        ("missing", |path, _, _| std::fs::remove_file(path).unwrap()),
+        ("empty", |path, _, _| std::fs::write(path, b"").unwrap()),
+        ("zeros", |path, own, _| {
+            std::fs::write(path, vec![0; own.len()]).unwrap();
+        }),
+        ("cut", |path, own, _| {
+            std::fs::write(path, &own[..3_000]).unwrap();
+        }),
+        ("foreign", |path, _, other| {
+            std::fs::write(path, other).unwrap();
+        }),
+        ("text", |path, _, _| {
+            std::fs::write(path, "no log at all\n".repeat(900)).unwrap();
+        }),
+    ];
+    let other = tempfile::tempdir().unwrap();
+    let store = open(other.path());
+    for i in 0..10 {
+        write(&store, 100 + i).await;
+    }
+    close(store).await;
+    let theirs = std::fs::read(current_of(other.path())).unwrap();
+    for (what, change) in changes {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        for i in 0..10 {
+            write(&store, i).await;
+        }
+        close(store).await;
+        let path = current_of(dir.path());
+        let own = std::fs::read(&path).unwrap();
+        assert_eq!(verify::verify_offline(dir.path()).unwrap().faults, []);
+        change(&path, own, theirs.clone());
+        let left = std::fs::read(&path).ok();
+        let faults = verify::verify_offline(dir.path()).unwrap().faults;
+        assert!(
+            faults.iter().any(|fault| fault.file == path),
+            "{what}: {faults:?}"
+        );
+
+        let store = open(dir.path());
+        let kept = if what == "cut" { 6 } else { 1 };
+        assert_eq!(found(&store), (0..kept).collect::<Vec<_>>(), "{what}");
+        assert_eq!(failures(&store), 1, "{what}");
+        let gaps = Gaps::default();
+        let hints = SelectHints {
+            gaps: Some(gaps.clone()),
+            ..SelectHints::default()
+        };
+        let (start, end) = (Timestamp::MIN, Timestamp::MAX);
+        store.select(start, end, &[], &hints).unwrap();
+        assert!(
+            gaps.all()[0].contains("hot-00.log"),
+            "{what}: {:?}",
+            gaps.all()
+        );
+        if ["foreign", "text"].contains(&what) {
+            let aside = std::fs::read(dir.path().join("quarantine/hot-00.log"));
+            assert_eq!(aside.ok(), left, "{what}");
+        }
+        // It goes on, and is told once.
+        for i in 50..60 {
+            write(&store, i).await;
+        }
+        close(store).await;
+        assert_eq!(
+            verify::verify_offline(dir.path()).unwrap().faults,
+            [],
+            "{what}"
+        );
+        let store = open(dir.path());
+        let want: Vec<_> = (0..kept).chain(50..60).collect();
+        assert_eq!((found(&store), failures(&store)), (want, 0), "{what}");
+        close(store).await;
+    }
 }
 
 #[test]

@@ -104,7 +104,7 @@ pub fn write_offline(
     let files = disk::frozen_files();
     let days = Days::open(dir, files.clone(), PIECE)?;
     let (hot, meta) = Hot::open_existing(dir, files.clone(), hot::CACHE_BYTES)?;
-    let log = Appended::open(dir, files, meta.wal_sealed_seq, 0, false)?;
+    let log = Appended::open(dir, files, meta, 0, false)?;
     let source = Source {
         dir,
         hot: &hot,

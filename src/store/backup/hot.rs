@@ -8,7 +8,7 @@ use redb::{
 
 use super::archive::{PIECE, Rows};
 use super::copy::Frozen;
-use crate::store::tables::{META, Meta, RETIRED, SERIES, SYMBOLS, WAL, state_table};
+use crate::store::tables::{LOG_ROW, META, Meta, RETIRED, SERIES, SYMBOLS, WAL, state_table};
 use crate::store::transaction::pieces;
 use crate::store::{Error, Table};
 
@@ -85,7 +85,11 @@ fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(
     for row in table.iter().map_err(|err| fail(err.into()))? {
         let (key, value) = row.map_err(|err| fail(err.into()))?;
         let (key, value) = (key.value(), value.value());
-        rows.push(K::as_bytes(&key).as_ref(), V::as_bytes(&value).as_ref());
+        let key = K::as_bytes(&key);
+        if key.as_ref() == LOG_ROW.as_bytes() && definition.name() == META.name() {
+            continue;
+        }
+        rows.push(key.as_ref(), V::as_bytes(&value).as_ref());
         if rows.len() >= PIECE {
             out(&rows)?;
             rows = Rows::of(definition.name());

@@ -19,20 +19,27 @@ use super::{DayFile, Days, OpenFile, WINDOW_S, quarantine, store_error};
 type Found = Result<Days, (Box<DayFile>, sealed::Error)>;
 
 impl Days {
-    /// Sets the files aside that are damaged; then as [`Days::open`]. Where nothing
+    /// Sets the files aside that are damaged, of another day than their names say, or of
+    /// another store than `store`; then as [`Days::open`]. Where nothing
     /// may be written they stay in their places and are passed over.
     ///
     /// # Errors
     /// As [`Days::open`], but not for damage.
     pub(in crate::store) fn open_whole(
         dir: &Path,
+        store: u64,
         backends: Backends,
         cache_bytes: usize,
         read_only: bool,
     ) -> Result<Days, Error> {
         let mut left = Vec::new();
         loop {
-            match Days::find(dir, (Arc::clone(&backends), read_only), cache_bytes, &left)? {
+            match Days::find(
+                (dir, store),
+                (Arc::clone(&backends), read_only),
+                cache_bytes,
+                &left,
+            )? {
                 Ok(days) => return Ok(days),
                 Err((file, err)) if quarantine::is_damage(&err) => {
                     let (path, error) = (file.path.display(), causes(&err));
@@ -58,13 +65,14 @@ impl Days {
         backends: Backends,
         cache_bytes: usize,
     ) -> Result<Days, Error> {
-        Days::find(dir, (backends, true), cache_bytes, &[])?.map_err(|(_, err)| store_error(err))
+        Days::find((dir, 0), (backends, true), cache_bytes, &[])?
+            .map_err(|(_, err)| store_error(err))
     }
 
     /// The files, or the first one that cannot be opened; those in `left` are not
     /// looked at.
     fn find(
-        dir: &Path,
+        (dir, store): (&Path, u64),
         (backends, is_read): (Backends, bool),
         cache_bytes: usize,
         left: &[Aside],
@@ -72,6 +80,7 @@ impl Days {
         let days = Days {
             dir: dir.to_owned(),
             backends,
+            store,
             is_read,
             cache_bytes,
             pages: Arc::new(Pages::new(cache_bytes)),

@@ -114,7 +114,7 @@ pub(in crate::store) fn is_damage(err: &SealedError) -> bool {
 ///
 /// # Errors
 /// When it cannot be moved; it is where it was then.
-pub(super) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
+pub(in crate::store) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
     let folder = dir.join(FOLDER);
     let to = place_in(
         &folder,
@@ -155,8 +155,13 @@ fn keep_log(dir: &Path, path: &Path, times: (i64, i64)) -> Result<PathBuf, Error
         return Ok(to);
     }
     tracing::warn!(path = %to.display(), "a copy of a damaged log is kept");
-    std::fs::copy(path, &to)
-        .and_then(|_| std::fs::File::open(&to)?.sync_all())
+    let copied = match path.exists() {
+        true => std::fs::copy(path, &to).map(drop),
+        // Its name says that something is lost.
+        false => std::fs::File::create(&to).map(drop),
+    };
+    copied
+        .and_then(|()| std::fs::File::open(&to)?.sync_all())
         .and_then(|()| sync_dir(&folder))
         .map_err(|err| io_error("keep", path, err))?;
     Ok(to)

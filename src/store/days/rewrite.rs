@@ -156,7 +156,7 @@ impl Days {
                 &new.path.with_extension("new"),
                 self.cache_bytes,
                 &self.backends,
-                new.start_s,
+                (self.store, new.start_s),
                 covered,
                 kept,
                 series.labels_of,

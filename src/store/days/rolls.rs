@@ -146,7 +146,7 @@ impl Days {
             SealedFile::write_rolls(
                 &new.path.with_extension("new"),
                 (self.cache_bytes, &self.backends),
-                start_s,
+                (self.store, start_s),
                 &covered,
                 &mut kept,
                 asks.labels_of,

@@ -9,7 +9,7 @@
 //! A record at the end of all that is damaged, with no trace of another behind it, is a
 //! commit that was cut off.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::appended::Broken;
 use super::super::wal::Record;
@@ -33,8 +33,20 @@ pub(in crate::store) struct Lost {
 }
 
 impl Lost {
+    /// What was in a log file that is gone, behind commit `last` and its time.
+    pub(in crate::store) fn file(path: &Path, last: u64, newest: i64) -> Lost {
+        Lost {
+            first: last + 1,
+            last: last + 1,
+            times: (newest, i64::MAX),
+            damaged: 1,
+            leaning_samples: 0,
+            places: vec![(path.to_owned(), 0)],
+        }
+    }
+
     /// Counts it, and names it in the log.
-    pub(super) fn tell(&self, metrics: &Metrics) {
+    pub(in crate::store) fn tell(&self, metrics: &Metrics) {
         metrics.store.checksum_failures.inc_by(self.damaged);
         let Lost { first, last, .. } = *self;
         let (from_ms, to_ms) = self.times;

@@ -28,7 +28,7 @@ use super::frozen::{Frozen, Held};
 use super::kept::Pages;
 use super::seal::{Layout, Seal};
 use super::tables::{self, FORMAT_MAX, PAGE, SERIES, STAT, SYM, TIMES, WINDOW, WindowRow};
-use crate::model::{Labels, Sample};
+use crate::model::{Labels, Sample, Timestamp};
 use crate::store::CommitSeq;
 use crate::store::deleted::Tombstones;
 use crate::store::disk::Boxed;
@@ -242,7 +242,7 @@ impl SealedFile {
     }
 
     /// Makes a day's file, complete and closed: one generation from `series`, which
-    /// must ascend by (`metric_sym`, `ref_id`). `rewritten` is what replay need not
+    /// must ascend by (`metric_sym`, `ref_id`). It is of this store and day. `rewritten` is what replay need not
     /// take in again. An unfinished file of that name is replaced.
     ///
     /// # Errors
@@ -251,12 +251,13 @@ impl SealedFile {
         path: &Path,
         cache_bytes: usize,
         backends: &Backends,
-        start_s: u32,
+        (store, start_s): (u64, u32),
         rewritten: &[Covered],
         series: impl IntoIterator<Item = Result<SealedSeries, E>>,
         labels_of: impl FnMut(u32) -> Labels,
     ) -> Result<Generation, E> {
         let file = SealedFile::make_anew(path, cache_bytes, backends, tables::FORMAT_DAY)?;
+        file.sign(store)?;
         let seal = Seal::begin(&file, start_s, 0, Layout::DAY)?;
         let generation = seal.write(covered_span(rewritten), rewritten, series, labels_of)?;
         file.complete(backends)?;
@@ -363,6 +364,54 @@ impl SealedFile {
         let generation = seal.write(commit_seqs, &[], series, labels_of)?;
         self.show(generation.clone());
         Ok(generation)
+    }
+
+    /// Writes down which store the file is of.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn sign(&self, store: u64) -> Result<(), Error> {
+        let mut write = self.begin_write()?;
+        write.set_quick_repair(true);
+        let row = tables::encode_stat(tables::STAT_STORE, &[store]);
+        let put = || -> Result<(), Trouble> {
+            let mut stat = write.open_table(STAT)?;
+            stat.insert(tables::STAT_STORE, row.as_slice())?;
+            Ok(())
+        };
+        put().map_err(|t| self.trouble("write", t))?;
+        self.commit(write)
+    }
+
+    /// Checks that a file with the name of this day (its first second) is of this day
+    /// and store. A file that says nothing of its store, and 0, are of any.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is another's.
+    pub fn check_place(&self, store: u64, start_s: u32) -> Result<(), Error> {
+        let day = start_s..start_s.saturating_add(86_400);
+        let generations = self.generations();
+        let other = generations
+            .iter()
+            .find(|g| !day.contains(&g.window_start_s));
+        if let Some(other) = other {
+            let from = Timestamp::from_ms(i64::from(other.window_start_s) * 1_000);
+            return Err(self.damaged(&format!("it has samples of another day, from {from} on")));
+        }
+        let load = || -> Result<Option<u64>, Trouble> {
+            let stat = self.begin_read()?.open_table(STAT)?;
+            let Some(row) = stat.get(tables::STAT_STORE)? else {
+                return Ok(None);
+            };
+            let [store] = tables::decode_stat(tables::STAT_STORE, row.value())
+                .map_err(Trouble::at(tables::STAT_STORE))?;
+            Ok(Some(store))
+        };
+        let theirs = load().map_err(|t| self.trouble("read", t))?;
+        match theirs.filter(|theirs| store != 0 && *theirs != 0 && *theirs != store) {
+            Some(_) => Err(self.damaged("it is of another store")),
+            None => Ok(()),
+        }
     }
 
     /// Calls `with` while nothing is written into the file: its bytes are then those

@@ -193,12 +193,13 @@ impl SealedFile {
     pub fn write_rolls<E: From<Error>>(
         path: &Path,
         (cache_bytes, backends): (usize, &Backends),
-        start_s: u32,
+        (store, start_s): (u64, u32),
         rewritten: &[Covered],
         series: &mut dyn Iterator<Item = Result<RolledSeries, E>>,
         labels_of: &mut dyn FnMut(u32) -> Labels,
     ) -> Result<Generation, E> {
         let file = SealedFile::make_anew(path, cache_bytes, backends, tables::FORMAT_ROLL)?;
+        file.sign(store)?;
         let seal = Seal::begin(&file, start_s, 0, Layout::ROLLS)?;
         let seqs = covered_span(rewritten);
         let generation = seal.write_rolled(seqs, rewritten, series, labels_of)?;

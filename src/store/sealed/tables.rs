@@ -7,6 +7,7 @@
 //! | `window` | window u32, generation u16 | [`WindowRow`] |
 //! | `series` | ref u32 | `metric symbol varint, (name, value) symbol varints` sorted by name |
 //! | `sym` | number u32 | the text |
+//! | `stat` | `store` | the number of the store that wrote the file; none in older files |
 //! | `stat` | `format` | [`FORMAT_HOURS`], [`FORMAT_DAY`] or [`FORMAT_ROLL`] |
 //! | | `open` | the generation being written |
 //! | | `totals` | how many generations are complete |
@@ -92,6 +93,7 @@ pub(crate) fn flip_stat(txn: &redb::WriteTransaction) {
 
 pub(super) const STAT_FORMAT: &str = "format";
 pub(super) const STAT_OPEN: &str = "open";
+pub(super) const STAT_STORE: &str = "store";
 pub(super) const STAT_TOTALS: &str = "totals";
 pub(super) const STAT_REWRITTEN: &str = "rewritten";
 

@@ -76,7 +76,7 @@ impl Writer {
                     wait = (wait * 2).min(max);
                     if way == Way::Transact && self.is_committed() {
                         self.count_again();
-                        self.log_grew(self.record.len() as u64);
+                        self.log_grew(self.record.len() as u64 + self.shared.log.turned());
                         break Evicted::default();
                     }
                 }
@@ -91,13 +91,17 @@ impl Writer {
     fn way(&mut self) -> Way {
         let removes = self.wal_first <= self.wal_sealed || !self.removed.series.is_empty();
         let cuts = removes && !self.shared.days.is_pinned();
+        self.is_for_log = false;
         if cuts || !self.changes.is_empty() || !self.intake.added().is_empty() {
             return Way::Transact;
         }
         self.intake.finish(self.sequence, &mut self.record);
         match self.shared.log.takes(self.record.len()) {
             true => Way::Append,
-            false => Way::Transact,
+            false => {
+                self.is_for_log = true;
+                Way::Transact
+            }
         }
     }
 
@@ -138,6 +142,11 @@ impl Writer {
             transaction::put_record(&txn, self.seq, &self.record)?;
             transaction::put_catalog(&txn, self.intake.added())?;
             let cut = self.cut_log(&txn, sequence)?;
+            let sealed = if cut.catalog { self.wal_sealed } else { 0 };
+            let wants = self.is_for_log.then_some(self.record.len());
+            if let Some(log) = self.shared.log.turn(self.seq, sealed, wants) {
+                tables::put_log(&txn, log)?;
+            }
             txn.commit()?;
             Ok((evicted, cut))
         });
@@ -147,6 +156,7 @@ impl Writer {
                 ledger.keep();
                 self.sequence = sequence;
                 drop(ledger);
+                self.log_grew(self.shared.log.turned());
                 self.wal_first = cut.next;
                 let mut bytes = cut.bytes;
                 if cut.catalog {
@@ -185,6 +195,7 @@ impl Writer {
             sequence,
             last_ref: last_ref.into(),
             last_symbol: last_symbol.into(),
+            ..Meta::default()
         };
         meta.write(txn)?;
         transaction::delete_catalog(txn, &self.removed)?;

@@ -198,7 +198,13 @@ async fn a_wrong_roll_up_is_seen_by_the_comparison() {
     wrong.close().await;
     drop((store, wrong));
     for name in ["roll1h-20231114.redb", "roll5m-20231114.redb"] {
-        std::fs::copy(other.dir.path().join(name), setup.dir.path().join(name)).unwrap();
+        let path = setup.dir.path().join(name);
+        std::fs::copy(other.dir.path().join(name), &path).unwrap();
+        // As if it did not say whose it is: another store's would be set aside.
+        let counter = || prometheus::IntCounter::new("c", "c").unwrap();
+        let files = crate::store::disk::counted_files(counter(), counter());
+        let file = crate::store::sealed::SealedFile::open(&path, 1 << 20, &files).unwrap();
+        file.sign(0).unwrap();
     }
     let store = setup.open_with(options(&setup));
     let after = ask(&store, "max_over_time(temp[1h])", range);

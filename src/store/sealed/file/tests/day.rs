@@ -71,7 +71,7 @@ pub(super) fn write_day(dir: &Path) -> (std::path::PathBuf, Vec<SealedSeries>) {
         &path,
         CACHE,
         &backends(&disk),
-        WINDOW_S,
+        (7, WINDOW_S),
         &hours.covered(),
         merged.unwrap(),
         labels_of,
