@@ -37,6 +37,9 @@ pub struct SelectHints {
     /// What [`Queryable::reduced`] said yes to: what stands for buckets comes in the
     /// place of samples. A sample alone stands for itself, and counts 1.
     pub reduce: Option<Reduce>,
+    /// Only the values are looked at, and that they are in order: [`Queryable::for_each`]
+    /// may give them any times of the range. Times may cost as much to read as values.
+    pub any_times: bool,
     /// Stop with [`QueryError::NotAtHand`] rather than wait for a disk or read much: the
     /// caller has a thread that must not be held up.
     pub at_hand: bool,
@@ -54,6 +57,7 @@ impl Default for SelectHints {
             samples_max: 50_000_000,
             newest_only: false,
             reduce: None,
+            any_times: false,
             at_hand: false,
             gaps: None,
             cancel: Arc::new(AtomicBool::new(false)),
@@ -142,6 +146,7 @@ impl Reduced {
 
     /// How far apart two samples that belong together may be, besides their interval,
     /// when the earlier one is of this time.
+    #[inline]
     pub fn gap_ms(&self, t: i64) -> i64 {
         let reaching = self.coarse.iter().filter(|one| t <= one.until_ms);
         reaching.map(|one| one.bucket_ms).max().unwrap_or(0)

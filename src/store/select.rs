@@ -10,6 +10,7 @@ pub(super) use lists::{label_names, label_values, series};
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::days::Days;
 use super::days::reduce::count_each;
 use super::native;
 use super::sealed::{self, Room};
@@ -18,8 +19,9 @@ use crate::model::{Labels, MatchOp, Matcher, Sample, Timestamp};
 use crate::promql::queryable::{Fold, Reduce, Reduced, Take};
 use crate::promql::{HistogramSeries, QueryError, SelectHints, Series};
 
-/// At most about so many samples are decoded at once: 2 MiB, what a core keeps near.
-const CHUNK_SAMPLES_MAX: usize = 128 << 10;
+/// At most about so many samples are decoded at once: 1 MiB, half of what a core
+/// keeps near, as they are looked at several times.
+const CHUNK_SAMPLES_MAX: usize = 64 << 10;
 /// A thread more is not worth its start for less than about so many samples.
 const CHUNK_SAMPLES_MIN: usize = 16 << 10;
 /// Guessed distance of two samples, to size the first chunks by.
@@ -41,6 +43,10 @@ pub(super) fn select(
     matchers: &[Matcher],
     hints: &SelectHints,
 ) -> Result<Vec<Series>, QueryError> {
+    let hints = &SelectHints {
+        any_times: false,
+        ..hints.clone()
+    };
     let mut found: Vec<Series> = Vec::new();
     let mut left = hints.samples_max;
     let mut take = |labels: &Labels, samples: &[Sample]| {
@@ -166,6 +172,7 @@ pub(super) fn histograms(
     let hints = SelectHints {
         newest_only: false,
         reduce: None,
+        any_times: false,
         ..hints.clone()
     };
     let mut take = |labels: &Labels, samples: &[Sample]| {
@@ -339,13 +346,7 @@ impl Chunk {
             .ok_or(QueryError::TooManySamples)?;
         let (days, gaps) = (&shared.days, hints.gaps.as_ref());
         match hints.reduce {
-            None => {
-                let room = Room {
-                    samples_max: left,
-                    at_hand: hints.at_hand,
-                };
-                days.read(targets, (start, end), room, gaps, &mut self.samples)
-            }
+            None => self.read_sealed(days, targets, (start, end), left, hints),
             Some(reduce) => {
                 if reduce.fold == Fold::Count {
                     self.recent.iter_mut().for_each(|s| count_each(s));
@@ -360,6 +361,39 @@ impl Chunk {
             merge(samples, recent);
         }
         Ok(())
+    }
+
+    fn read_sealed(
+        &mut self,
+        days: &Days,
+        targets: &[Target],
+        range: (i64, i64),
+        samples_max: usize,
+        hints: &SelectHints,
+    ) -> Result<u64, sealed::Error> {
+        let gaps = hints.gaps.as_ref();
+        let room = Room {
+            samples_max,
+            at_hand: hints.at_hand,
+            any_times: &[],
+        };
+        if hints.any_times {
+            let alone = days.spans_alone(range);
+            let with_any = Room {
+                any_times: &alone,
+                ..room
+            };
+            let damaged = days.read(targets, range, with_any, gaps, &mut self.samples)?;
+            // What came late may be in memory and in a file: only its times tell. And
+            // what was sealed meanwhile may reach into the others.
+            let last = alone.last().map_or(i64::MIN, |span| span.1);
+            let mut recent = self.recent.iter().filter_map(|recent| recent.first());
+            if recent.all(|first| first.t.as_ms() > last) && days.spans_alone(range) == alone {
+                return Ok(damaged);
+            }
+            self.samples.iter_mut().for_each(Vec::clear);
+        }
+        days.read(targets, range, room, gaps, &mut self.samples)
     }
 
     /// Takes the newest samples, if those of all series are at hand in memory.
@@ -411,79 +445,4 @@ fn merge(sealed: &mut Vec<Sample>, recent: &[Sample]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-    use crate::model::Clock;
-    use crate::promql::Queryable as _;
-    use crate::store::Store;
-    use crate::store::tests::{T0, batch, manual, options, row};
-    use crate::telemetry::Metrics;
-
-    /// So long a range that a chunk has four series.
-    const LONG_MS: i64 = 40 * 86_400_000;
-
-    #[test]
-    fn a_chunk_of_short_series_does_not_make_the_next_one_hold_all() {
-        let fits = chunk_series(4, 768, 2);
-        assert_eq!(fits, *CHUNK_SERIES.end());
-        assert_eq!(next_size(15, fits), 30);
-        assert_eq!(next_size(30, chunk_series(5_760, 768, 2)), 22);
-    }
-
-    async fn store_of(dir: &std::path::Path, clock: Clock, series: u32) -> Store {
-        let store = Store::open(options(dir), clock, Metrics::new()).unwrap();
-        let rows = (0..series).map(|i| row("a", &format!("d{i:02}"), T0, f64::from(i)));
-        store.write(batch(rows)).await.unwrap();
-        store
-    }
-
-    fn visit(
-        store: &Store,
-        hints: &SelectHints,
-        take: impl Fn(f64) -> Result<(), QueryError> + Sync,
-    ) -> Result<(), QueryError> {
-        let (start, end) = (Timestamp::from_ms(T0 - LONG_MS), Timestamp::from_ms(T0 + 1));
-        let mut one = |_: &Labels, samples: &[Sample]| take(samples[0].v);
-        let mut other = one;
-        store.for_each(start, end, &[], hints, &mut [&mut one, &mut other])
-    }
-
-    #[tokio::test]
-    async fn chunks_read_on_other_threads_lose_nothing_and_stop_at_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store_of(dir.path(), manual(T0 + 1_000).0, 41).await;
-        let mut hints = SelectHints::default();
-        let seen = Mutex::new(Vec::new());
-        visit(&store, &hints, |v| {
-            seen.lock().unwrap().push(v);
-            Ok(())
-        })
-        .unwrap();
-        let mut seen = seen.into_inner().unwrap();
-        seen.sort_unstable_by(f64::total_cmp);
-        assert_eq!(seen, (0..41).map(f64::from).collect::<Vec<_>>());
-
-        let count = AtomicUsize::new(0);
-        let stopped = visit(&store, &hints, |_| {
-            if count.fetch_add(1, Ordering::Relaxed) < 5 {
-                Ok(())
-            } else {
-                Err(QueryError::TooManySamples)
-            }
-        });
-        assert!(matches!(stopped, Err(QueryError::TooManySamples)));
-        // Each thread ends at its first error.
-        assert!((6..=7).contains(&count.into_inner()));
-
-        hints.series_max = 40;
-        let many = visit(&store, &hints, |_| Ok(()));
-        assert!(matches!(many, Err(QueryError::TooManySeries(40))));
-
-        hints.cancel.store(true, Ordering::Relaxed);
-        let cancelled = visit(&store, &hints, |_| Ok(()));
-        assert!(matches!(cancelled, Err(QueryError::Cancelled)));
-        store.close().await;
-    }
-}
+mod tests;

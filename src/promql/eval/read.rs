@@ -21,6 +21,8 @@ pub(super) struct Wanted<'a> {
     pub(super) newest_only: bool,
     /// What stands for samples, if something does.
     pub(super) reduce: Option<Reduce>,
+    /// Whether only the values of samples are looked at.
+    pub(super) any_times: bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -31,6 +33,7 @@ impl<'a> Wanted<'a> {
             range: windows.reach(),
             newest_only: false,
             reduce: None,
+            any_times: false,
         }
     }
 }
@@ -95,11 +98,12 @@ impl Evaluator<'_> {
         wanted: &Wanted<'_>,
         takers: &mut [&mut Visit<'_>],
     ) -> Result<()> {
-        let hints = SelectHints {
+        let mut hints = SelectHints {
             series_max: self.options.series_max,
             samples_max: self.options.samples_max,
             newest_only: wanted.newest_only,
             reduce: wanted.reduce,
+            any_times: false,
             at_hand: self.options.at_hand,
             gaps: Some(self.gaps.clone()),
             cancel: self.cancel.clone(),
@@ -107,6 +111,8 @@ impl Evaluator<'_> {
         let room = self.options.samples_max.saturating_sub(self.held);
         let natives = self.natives(wanted, &hints)?;
         let any_native = !natives.is_empty();
+        // Numbers and histograms of a series go together by their times.
+        hints.any_times = wanted.any_times && !any_native;
         let natives = Mutex::new(natives);
         let native_of = |labels: &Labels| {
             let mut natives = natives.lock().unwrap_or_else(PoisonError::into_inner);

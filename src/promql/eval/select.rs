@@ -52,6 +52,7 @@ impl Evaluator<'_> {
             range: (from, to),
             newest_only: looks.count == 1 && !smoothed,
             reduce: None,
+            any_times: false,
         };
         let grid_ms = if smoothed {
             1
@@ -123,6 +124,10 @@ impl Evaluator<'_> {
             return Ok(grid);
         }
         let mut wanted = Wanted::all(selector, windows);
+        // What is read is then just what the one window holds.
+        wanted.any_times = call.function.looks_at_values_only()
+            && windows.steps.count == 1
+            && windows.bounds == Bounds::Inside;
         let function = self.reduce_windows(&mut wanted, call.function, windows);
         let call = &WindowCall { function, ..*call };
         self.windows_of(&wanted, call, windows)

@@ -63,6 +63,28 @@ impl WindowFunction {
         matches!(self, WindowFunction::First | WindowFunction::Last)
     }
 
+    /// Whether it depends on nothing but the values in a window and their order.
+    pub(super) fn looks_at_values_only(self) -> bool {
+        use WindowFunction as W;
+        matches!(
+            self,
+            W::Avg
+                | W::Changes
+                | W::Count
+                | W::First
+                | W::Last
+                | W::Mad
+                | W::Max
+                | W::Min
+                | W::Present
+                | W::Quantile
+                | W::Resets
+                | W::Stddev
+                | W::Stdvar
+                | W::Sum
+        )
+    }
+
     /// Whether the value depends on the evaluation time and not only on the window.
     pub(super) fn knows_time(self) -> bool {
         self == WindowFunction::PredictLinear

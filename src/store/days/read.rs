@@ -64,7 +64,7 @@ impl Days {
         &self,
         targets: &[(u32, u32)],
         range: (i64, i64),
-        room: Room,
+        room: Room<'_>,
         gaps: Option<&Gaps>,
         out: &mut [Vec<Sample>],
     ) -> Result<u64, sealed::Error> {
@@ -77,7 +77,7 @@ impl Days {
         &self,
         targets: &[(u32, u32)],
         (start, end): (i64, i64),
-        room: Room,
+        room: Room<'_>,
         gaps: Option<&Gaps>,
         out: &mut [Vec<Sample>],
     ) -> Result<u64, sealed::Error> {
@@ -118,6 +118,28 @@ impl Days {
             }
             out.iter_mut().for_each(Vec::clear);
         }
+    }
+
+    /// The spans of time of the generations that overlap the closed range, but of those
+    /// that others reach into; ascending.
+    pub(in crate::store) fn spans_alone(&self, (start, end): (i64, i64)) -> Vec<(i64, i64)> {
+        let mut spans = Vec::new();
+        for day in self.all().iter().filter(|day| day.overlaps(start, end)) {
+            let generations = day.generations();
+            spans.extend(generations.iter().map(|g| (g.min_time, g.max_time)));
+        }
+        spans.retain(|(min, max)| min <= max);
+        spans.sort_unstable();
+        let mut until = i64::MIN;
+        let mut alone = Vec::new();
+        for (at, (min, max)) in spans.iter().copied().enumerate() {
+            let next = spans.get(at + 1).map_or(i64::MAX, |next| next.0);
+            if min > until && max < next {
+                alone.push((min, max));
+            }
+            until = until.max(max);
+        }
+        alone
     }
 
     /// The value of a series at one time.

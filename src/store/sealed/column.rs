@@ -4,7 +4,7 @@
 //!
 //! Most measured values are decimals with few digits. If `value * 10^exponent` is
 //! an integer for (almost) all values of a column, the integers are stored in the
-//! smallest form of [`super::ints`] (tags 0 to 4, 20 and 22), and the value is the
+//! smallest form of [`super::ints`] (tags 0 to 5, 20 and 22), and the value is the
 //! correctly rounded quotient `integer / 10^exponent`; that it has the same bits
 //! is checked for each value before it is written. Values that are not such
 //! decimals (the staleness marker and other NaNs, infinities, -0.0, odd ones) are
@@ -100,7 +100,7 @@ impl Encoder {
             return false;
         };
         let pco = if effort == Effort::Best {
-            Pco::Pages(PCO_LEVEL_BEST)
+            Pco::PagesOrCoded(PCO_LEVEL_BEST)
         } else {
             Pco::Never
         };

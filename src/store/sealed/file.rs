@@ -685,7 +685,7 @@ fn load_generations(read: &ReadTransaction) -> Result<Arc<[Generation]>, Trouble
         let (window, generation) = key.value();
         let row = WindowRow::decode(row.value(), window, generation)
             .map_err(Trouble::at(place(window, generation)))?;
-        let packed = format >= tables::FORMAT_DAY;
+        let packed = format >= tables::FORMAT_PACKED;
         generations.push(Generation::of(window, generation, &row, packed));
     }
     if generations.len() as u64 == total {

@@ -1,4 +1,4 @@
-//! Sequences of integers in the smallest of seven forms.
+//! Sequences of integers in the smallest of eight forms.
 //!
 //! | tag | form | body |
 //! |---|---|---|
@@ -7,35 +7,46 @@
 //! | 2 | packed steps | first, blocks of the `n - 1` steps |
 //! | 3 | packed steps of steps | first, first step, blocks of the other `n - 2` |
 //! | 4 | packed values | blocks of the `n` values |
+//! | 5 | prefix code | [`super::coded`] |
 //! | 20 | pco | pco's wrapped format: header, chunk, one page |
 //! | 22 | pco, long | many pages, each decoded alone: [`super::pco::encode_pages`] |
 //!
 //! `first` and steps are zigzag varints, blocks are those of [`super::intpack`].
 //! All arithmetic wraps, so every sequence has every form.
+//!
+//! pco takes twice as long to decode as a prefix code, and that twice as long as packed
+//! blocks, so of what is kept long the quicker form may be a few per cent larger.
 
 use std::ops::Range;
 
 use super::intpack::{self, BLOCK, Plan};
 use super::varint::{Reader, put_i64};
-use super::{Malformed, pco};
+use super::{Malformed, coded, pco};
 
 pub(super) const CONST: u8 = 0;
 pub(super) const CONST_STEP: u8 = 1;
 pub(super) const STEPS: u8 = 2;
 pub(super) const STEPS2: u8 = 3;
 pub(super) const VALUES: u8 = 4;
+pub(super) const CODED: u8 = 5;
 pub(super) const PCO: u8 = 20;
 pub(super) const PCO_PAGES: u8 = 22;
 
 /// Below this many numbers pco's own head costs more than it saves.
 pub(super) const PCO_MIN: usize = 32;
 
+/// Below this many numbers a prefix code is not worth its table.
+const CODED_MIN: usize = 64;
+
 /// Whether to try pco, with which level, and whether long sequences get pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pco {
     Never,
     Whole(usize),
-    Pages(usize),
+    /// As `Whole`, or a prefix code.
+    WholeOrCoded(usize),
+    /// Pages where it is long, or a prefix code.
+    PagesOrCoded(usize),
 }
 
 /// Encodes sequences; keeps its buffers.
@@ -68,22 +79,37 @@ impl IntEncoder {
         let start = out.len();
         let tag = self.encode_packed(values, out);
         let (other_tag, other) = match pco {
-            Pco::Pages(level) if pco::is_long(values.len()) => {
+            _ if values.len() < PCO_MIN => return tag,
+            Pco::PagesOrCoded(level) if pco::is_long(values.len()) => {
                 (PCO_PAGES, pco::encode_pages(values, level))
             }
-            Pco::Pages(level) | Pco::Whole(level) if values.len() >= PCO_MIN => {
+            Pco::PagesOrCoded(level) | Pco::WholeOrCoded(level) | Pco::Whole(level) => {
                 (PCO, pco::encode(values, level))
             }
-            _ => return tag,
+            Pco::Never => return tag,
         };
-        match other {
-            Some(bytes) if bytes.len() < out.len() - start => {
-                out.truncate(start);
-                out.extend_from_slice(&bytes);
-                other_tag
-            }
-            _ => tag,
+        if matches!(pco, Pco::Whole(_)) {
+            let smaller = other.filter(|bytes| bytes.len() < out.len() - start);
+            return replace(out, start, smaller.map(|bytes| (other_tag, bytes)), tag);
         }
+        let packed = out.len() - start;
+        let smallest = other
+            .as_ref()
+            .map_or(packed, |bytes| bytes.len().min(packed));
+        let coded = if values.len() >= CODED_MIN {
+            coded::encode(values, &self.steps, smallest + smallest / CODED_MORE)
+        } else {
+            None
+        };
+        let smallest = coded
+            .as_ref()
+            .map_or(smallest, |bytes| bytes.len().min(smallest));
+        if packed <= smallest + smallest / PACKED_MORE {
+            return tag;
+        }
+        let other = other.map(|bytes| (other_tag, bytes));
+        let coded = coded.map(|bytes| (CODED, bytes));
+        replace(out, start, coded.or(other), tag)
     }
 
     fn encode_packed(&mut self, values: &[i64], out: &mut Vec<u8>) -> u8 {
@@ -104,6 +130,20 @@ impl IntEncoder {
         encode_all(&self.steps2, by_step2, out);
         STEPS2
     }
+}
+
+/// By what part of the smallest form a prefix code may be larger, and packed blocks.
+const CODED_MORE: usize = 50;
+const PACKED_MORE: usize = 25;
+
+/// Puts another form into the place of the one behind `start`; gives its tag.
+fn replace(out: &mut Vec<u8>, start: usize, other: Option<(u8, Vec<u8>)>, tag: u8) -> u8 {
+    let Some((other_tag, bytes)) = other else {
+        return tag;
+    };
+    out.truncate(start);
+    out.extend_from_slice(&bytes);
+    other_tag
 }
 
 fn steps_of(values: &[i64], steps: &mut Vec<i64>) {
@@ -130,25 +170,26 @@ pub(super) fn decode(
     body: &[u8],
     n: usize,
     range: Range<usize>,
-    sink: &mut impl FnMut(&[i64]),
+    sink: &mut dyn FnMut(&[i64]),
 ) -> Result<(), Malformed> {
     debug_assert!(range.start <= range.end && range.end <= n);
     let mut reader = Reader::new(body);
     match tag {
         CONST => {
             let first = reader.i64()?;
-            generate(range, sink, |_| first);
+            generate(range, sink, first, 0);
             Ok(())
         }
         CONST_STEP => {
             let (first, step) = (reader.i64()?, reader.i64()?);
-            generate(range, sink, |index| {
-                first.wrapping_add(step.wrapping_mul(index as i64))
-            });
+            generate(range, sink, first, step);
             Ok(())
         }
         VALUES => decode_values(reader, n, range, sink),
         STEPS | STEPS2 => decode_steps(tag, reader, n, range, sink),
+        CODED => coded::decode(body, n, range.clone(), &mut |run, at| {
+            sink_part(run, at, &range, sink);
+        }),
         PCO => {
             let mut values = Vec::new();
             pco::decode(body, n, &mut values)?;
@@ -162,12 +203,12 @@ pub(super) fn decode(
     }
 }
 
-fn generate(range: Range<usize>, sink: &mut impl FnMut(&[i64]), value: impl Fn(usize) -> i64) {
+fn generate(range: Range<usize>, sink: &mut dyn FnMut(&[i64]), first: i64, step: i64) {
     let mut block = [0; BLOCK];
     for start in range.clone().step_by(BLOCK) {
         let run = &mut block[..BLOCK.min(range.end - start)];
         for (offset, slot) in run.iter_mut().enumerate() {
-            *slot = value(start + offset);
+            *slot = first.wrapping_add(step.wrapping_mul((start + offset) as i64));
         }
         sink(run);
     }
@@ -177,7 +218,7 @@ fn decode_values(
     mut reader: Reader<'_>,
     n: usize,
     range: Range<usize>,
-    sink: &mut impl FnMut(&[i64]),
+    sink: &mut dyn FnMut(&[i64]),
 ) -> Result<(), Malformed> {
     let mut block = [0; BLOCK];
     for start in (0..range.end).step_by(BLOCK) {
@@ -199,7 +240,7 @@ fn decode_steps(
     mut reader: Reader<'_>,
     n: usize,
     range: Range<usize>,
-    sink: &mut impl FnMut(&[i64]),
+    sink: &mut dyn FnMut(&[i64]),
 ) -> Result<(), Malformed> {
     let second = tag == STEPS2;
     let mut value = reader.i64()?;
@@ -237,7 +278,7 @@ fn decode_steps(
 }
 
 /// Hands on what of `run`, which starts at index `at`, lies in the range.
-fn sink_part(run: &[i64], at: usize, range: &Range<usize>, sink: &mut impl FnMut(&[i64])) {
+fn sink_part(run: &[i64], at: usize, range: &Range<usize>, sink: &mut dyn FnMut(&[i64])) {
     let from = range.start.clamp(at, at + run.len()) - at;
     let to = range.end.clamp(at, at + run.len()) - at;
     if from < to {
@@ -285,8 +326,8 @@ mod tests {
         let long: Vec<i64> = (0..5_760_i64)
             .map(|i| (sum += 900 + (i * i * 31) % 211 * ((i * 7) % 3), sum).1)
             .collect();
-        assert_eq!(check(&long, Pco::Pages(8)), PCO_PAGES);
-        assert_eq!(check(&long[..480], Pco::Pages(8)), PCO);
+        assert_eq!(check(&long, Pco::PagesOrCoded(8)), PCO_PAGES);
+        assert_eq!(check(&long[..480], Pco::Whole(8)), PCO);
     }
 
     proptest! {
@@ -294,7 +335,7 @@ mod tests {
         fn any_sequence_comes_back(
             shift in 0u32..64,
             seeds in prop::collection::vec(any::<i64>(), 0..400),
-            pco in prop::sample::select(vec![Pco::Never, Pco::Whole(4), Pco::Pages(4)]),
+            pco in prop::sample::select(vec![Pco::Never, Pco::Whole(4), Pco::WholeOrCoded(4), Pco::PagesOrCoded(4)]),
         ) {
             let values: Vec<i64> = seeds.iter().map(|seed| seed >> shift).collect();
             check(&values, pco);
@@ -302,7 +343,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(
-            tag in prop::sample::select(vec![0u8, 1, 2, 3, 4, 20, 22, 99]),
+            tag in prop::sample::select(vec![0u8, 1, 2, 3, 4, 5, 20, 22, 99]),
             body in prop::collection::vec(any::<u8>(), 0..300),
             n in 0usize..1_000,
         ) {

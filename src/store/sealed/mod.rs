@@ -10,6 +10,7 @@
 //! checksum it has not checked, or answer with less data than was sealed
 //! without saying so.
 
+mod coded;
 pub mod column;
 pub mod file;
 pub(super) mod frozen;

@@ -6,42 +6,27 @@
 //! page visible to exactly those reads that needed it: a wanted series must lie
 //! before that key, or the next page must be there.
 
+mod room;
 mod times;
+mod verify;
+
+pub use room::Room;
+pub(super) use verify::verify_pack;
 
 use std::ops::{Range, RangeInclusive};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use redb::{AccessGuard, ReadOnlyTable, ReadTransaction};
-use xxhash_rust::xxh3::Xxh3;
+use redb::{AccessGuard, ReadOnlyTable};
 
 use self::times::{Decoded, Times};
 use super::column;
 use super::file::{Error, Generation, SealedFile, Trouble, place};
 use super::kept::{self, Checked};
 use super::page::{Entry, EntryKey, Page};
-use super::tables::{self, PAGE, PageKey, TIMES, WINDOW, WindowRow};
+use super::tables::{self, PAGE, PageKey, TIMES};
 use crate::model::{Sample, Timestamp};
 use crate::store::deleted::{Hidden, Tombstone};
-
-/// What a read may take.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Room {
-    /// So many samples are decoded at most.
-    pub samples_max: usize,
-    /// Whether only pages that are kept in memory may be read.
-    pub at_hand: bool,
-}
-
-impl Room {
-    /// For so many samples, wherever they are.
-    pub const fn of(samples_max: usize) -> Room {
-        Room {
-            samples_max,
-            at_hand: false,
-        }
-    }
-}
 
 impl SealedFile {
     /// Appends the samples of `targets` (metric symbol, ref; ascending, unique) in
@@ -59,7 +44,7 @@ impl SealedFile {
         targets: &[(u32, u32)],
         start: i64,
         end: i64,
-        room: Room,
+        room: Room<'_>,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
         self.read_parts(0..=u16::MAX, targets, (start, end), room, out)
@@ -71,7 +56,7 @@ impl SealedFile {
         parts: RangeInclusive<u16>,
         targets: &[(u32, u32)],
         (start, end): (i64, i64),
-        room: Room,
+        room: Room<'_>,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
         // The list first, then the snapshot: every listed generation is in it.
@@ -133,7 +118,7 @@ impl SealedFile {
         parts: RangeInclusive<u16>,
         targets: &[(u32, u32)],
         (start, end): (i64, i64),
-        room: Room,
+        room: Room<'_>,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
         assert_eq!(targets.len(), out.len(), "BUG: one vector for each target");
@@ -155,12 +140,15 @@ impl SealedFile {
                     Some(tables) => tables,
                     none => none.insert((read.open_table(PAGE)?, read.open_table(TIMES)?)),
                 };
+                let hidden = hidden_in(&tombstones, generation, self.bucket_ms);
+                let takes_any = room.takes_any_times(generation, (start, end));
                 Walk {
                     kept: &self.kept,
                     at_hand: room.at_hand,
                     pages,
                     generation,
-                    hidden: hidden_in(&tombstones, generation, self.bucket_ms),
+                    any_times: takes_any && hidden.is_empty(),
+                    hidden,
                     parts: parts.clone(),
                     times: Times::new(times, generation, &mut buffers.times),
                     range: (start, end),
@@ -175,21 +163,6 @@ impl SealedFile {
         let read = std::panic::catch_unwind(AssertUnwindSafe(&mut read_all));
         read.unwrap_or_else(|_| Err(Trouble::Damaged("its tree cannot be walked".to_owned())))
             .map_err(|trouble| self.trouble("read", trouble))
-    }
-
-    /// Walks every page of every visible generation, checks what there is to
-    /// check and decodes every column. Reads the whole file.
-    ///
-    /// # Errors
-    /// The first thing that is not as it was written.
-    pub fn verify(&self) -> Result<(), Error> {
-        let generations = self.generations();
-        let read = self.begin_read_here()?;
-        generations
-            .iter()
-            .try_for_each(|generation| verify_generation(&read, generation))
-            .map_err(|trouble| self.trouble("read", trouble))?;
-        self.series().map(drop)
     }
 }
 
@@ -225,6 +198,8 @@ struct Walk<'a> {
     pages: &'a Pages,
     generation: &'a Generation,
     hidden: Hidden,
+    /// Whether the samples get any times.
+    any_times: bool,
     /// The entries that are wanted.
     parts: RangeInclusive<u16>,
     times: Times<'a>,
@@ -384,6 +359,9 @@ impl Walk<'_> {
         budget: &mut Budget,
         out: &mut Vec<Sample>,
     ) -> Result<(), Trouble> {
+        if self.any_times {
+            return self.read_values(entry, key, budget, out);
+        }
         let whole = self.times.get(entry.times)?;
         let times = span_of(entry, whole).map_err(at_page(key, self.generation))?;
         let wanted = within(times, self.range);
@@ -405,6 +383,40 @@ impl Walk<'_> {
         self.run.clear();
         self.run.extend(samples);
         self.hidden.trim(entry.key.ref_id, self.run);
+        merge(out, self.run);
+        Ok(())
+    }
+
+    /// Reads an entry without its times: its samples get those that end with the
+    /// generation, a millisecond apart.
+    fn read_values(
+        &mut self,
+        entry: &Entry<'_>,
+        key: EntryKey,
+        budget: &mut Budget,
+        out: &mut Vec<Sample>,
+    ) -> Result<(), Trouble> {
+        let whole = self.times.count(entry.times)?;
+        let (first, n) = match entry.span {
+            None => (0, whole),
+            Some(span) => (span.first as usize, span.count as usize),
+        };
+        if first.saturating_add(n) > whole {
+            let outside = super::Malformed("span outside of its times");
+            return Err(at_page(key, self.generation)(outside));
+        }
+        budget.take(n)?;
+        self.values.clear();
+        column::decode(entry.column, n, self.values).map_err(at_page(key, self.generation))?;
+        let start = self.generation.max_time - (whole - first) as i64 + 1;
+        let pairs = (start..).zip(&*self.values);
+        let samples = pairs.map(|(time, value)| Sample::new(time, *value));
+        if out.last().is_none_or(|last| last.t.as_ms() < start) {
+            out.extend(samples);
+            return Ok(());
+        }
+        self.run.clear();
+        self.run.extend(samples);
         merge(out, self.run);
         Ok(())
     }
@@ -522,109 +534,4 @@ fn merge(out: &mut Vec<Sample>, run: &[Sample]) {
             out.extend(new.next());
         }
     }
-}
-
-fn verify_generation(read: &ReadTransaction, generation: &Generation) -> Result<(), Trouble> {
-    let (window, number) = (generation.window_start_s, generation.generation);
-    let name = place(window, number);
-    let rows = read.open_table(WINDOW)?;
-    let Some(row) = rows.get((window, number))? else {
-        return Err(Trouble::Damaged(format!("{name} is missing")));
-    };
-    let row = WindowRow::decode(row.value(), window, number).map_err(Trouble::at(&name))?;
-    let pages = read.open_table(PAGE)?;
-    let table = read.open_table(TIMES)?;
-    let mut decoded = Decoded::default();
-    let mut times = Times::new(&table, generation, &mut decoded);
-    let mut found = Found::default();
-    let mut expected = row.first;
-    let range = (window, number, 0, 0, 0)..=(window, number, u32::MAX, u32::MAX, u16::MAX);
-    for page in pages.range(range)? {
-        let (key, bytes) = page?;
-        let key = tables::entry_key(key.value());
-        if expected != Some(key) {
-            return Err(missing(expected.unwrap_or(key), generation));
-        }
-        let page = open_page(bytes.value(), key, generation)?;
-        expected = page.next;
-        found.add(&page, key, generation, &mut times)?;
-    }
-    if let Some(key) = expected {
-        return Err(missing(key, generation));
-    }
-    let (columns, times_hash) = verify_times(read, generation)?;
-    let same = found.pages == row.pages
-        && found.samples == row.samples
-        && found.hash.digest() == row.pages_hash
-        && columns == row.times
-        && times_hash == row.times_hash;
-    if same {
-        Ok(())
-    } else {
-        Err(Trouble::Damaged(format!(
-            "{name} has other counts or hashes"
-        )))
-    }
-}
-
-#[derive(Default)]
-struct Found {
-    pages: u64,
-    samples: u64,
-    hash: Xxh3,
-    values: Vec<f64>,
-}
-
-impl Found {
-    fn add(
-        &mut self,
-        page: &Page<'_>,
-        key: EntryKey,
-        generation: &Generation,
-        times: &mut Times<'_>,
-    ) -> Result<(), Trouble> {
-        self.pages += 1;
-        self.hash.update(&page.hash.to_le_bytes());
-        for entry in page.entries() {
-            let entry = entry.map_err(at_page(key, generation))?;
-            let whole = times.get(entry.times)?;
-            let times = span_of(&entry, whole).map_err(at_page(key, generation))?;
-            self.values.clear();
-            column::decode(entry.column, times.len(), &mut self.values)
-                .map_err(at_page(key, generation))?;
-            self.samples += times.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-fn verify_times(read: &ReadTransaction, generation: &Generation) -> Result<(u64, u64), Trouble> {
-    let (window, number) = (generation.window_start_s, generation.generation);
-    let (mut columns, mut hash) = (0, Xxh3::new());
-    let table = read.open_table(TIMES)?;
-    for row in table.range((window, number, 0)..=(window, number, u32::MAX))? {
-        let (key, row) = row?;
-        let (id, row) = (key.value().2, row.value());
-        columns += if generation.packed {
-            verify_pack(row, (window, number, id))
-        } else {
-            tables::decode_times(row, (window, number, id), &mut Vec::new()).map(|()| 1)
-        }
-        .map_err(Trouble::at(place(window, number)))?;
-        hash.update(&tables::hash_of(row));
-    }
-    Ok((columns, hash.digest()))
-}
-
-/// How many columns a pack has, all of which can be decoded.
-pub(super) fn verify_pack(
-    row: &[u8],
-    (window, number, first): (u32, u16, u32),
-) -> Result<u64, super::Malformed> {
-    let columns = tables::open_pack(row, window, number, first)?;
-    let count = columns.len() as u64;
-    for column in columns {
-        tables::decode_packed(&row[column], &mut Vec::new())?;
-    }
-    Ok(count)
 }

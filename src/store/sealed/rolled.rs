@@ -216,7 +216,7 @@ impl SealedFile {
         fold: Fold,
         targets: &[(u32, u32)],
         range: (i64, i64),
-        room: Room,
+        room: Room<'_>,
         out: &mut [Vec<Sample>],
     ) -> Result<(), Error> {
         let part = fold as u16;

@@ -42,16 +42,19 @@ use crate::store::CommitSeq;
 /// The version of a file of hours.
 pub(super) const FORMAT_HOURS: u64 = 1;
 
-/// The version of a day's file: as the second, with packs of times.
+/// The first version with packs of times.
+pub(super) const FORMAT_PACKED: u64 = 3;
+
+/// The version of a day's file: as the third, with columns in a prefix code (tag 5).
 ///
 /// The second was as the first, with columns of many pages (tags 22 and 23), values
-/// of up to 64 KiB and the row `rewritten`. A day with it is read as it is, and has
-/// this version after its next rewrite.
-pub(super) const FORMAT_DAY: u64 = 3;
+/// of up to 64 KiB and the row `rewritten`; the third has packs of times. A day with one
+/// of them is read as it is, and has this version after its next rewrite.
+pub(super) const FORMAT_DAY: u64 = 5;
 
 /// The version of a file of roll-ups: as that of a day's file, where the part of an
-/// entry says which track it is.
-pub(super) const FORMAT_ROLL: u64 = 4;
+/// entry says which track it is. The fourth was the same without the prefix code.
+pub(super) const FORMAT_ROLL: u64 = 6;
 
 /// The newest version that is known.
 pub(super) const FORMAT_MAX: u64 = FORMAT_ROLL;
@@ -235,7 +238,15 @@ pub(super) fn decode_times(
     (window, generation, id): (u32, u16, u32),
     out: &mut Vec<i64>,
 ) -> Result<(), Malformed> {
-    decode_packed(open_row(row, times_seed(window, generation, id))?, out)
+    decode_packed(open_times(row, (window, generation, id))?, out)
+}
+
+/// The timestamp column of a row that has one.
+pub(super) fn open_times(
+    row: &[u8],
+    (window, generation, id): (u32, u16, u32),
+) -> Result<&[u8], Malformed> {
+    open_row(row, times_seed(window, generation, id))
 }
 
 /// The most bytes of a pack with more than one column. As a page's: in 16 KiB, a
@@ -261,7 +272,7 @@ impl TimesPack {
     ) -> Option<(u32, Vec<u8>)> {
         let mut column = Vec::new();
         put_u64(times.len() as u64, &mut column);
-        super::times::encode(times, &mut column);
+        super::times::encode_of_day(times, &mut column);
         // Three bytes are enough for each length, and for the count.
         let head = 3 * (self.lengths.len() + 2) + 8;
         let full = head + self.columns.len() + column.len() > PACK_MAX;
@@ -320,6 +331,11 @@ pub(super) fn decode_packed(column: &[u8], out: &mut Vec<i64>) -> Result<(), Mal
     let mut reader = Reader::new(column);
     let n = reader.usize()?;
     super::times::decode(reader.rest(), n, out)
+}
+
+/// How many times a column has.
+pub(super) fn count_packed(column: &[u8]) -> Result<usize, Malformed> {
+    Reader::new(column).usize()
 }
 
 /// The checksum with which a row or a page ends.

@@ -26,6 +26,15 @@ const PCO_LEVEL: usize = 8;
 /// Appends the column of these milliseconds, which must ascend, to `out`. At
 /// most 65,536. Costs 0.1 to 0.3 us a timestamp, once for each group of series.
 pub fn encode(times: &[i64], out: &mut Vec<u8>) {
+    encode_with(times, Pco::Whole(PCO_LEVEL), out);
+}
+
+/// The same for a day's file, which knows more forms.
+pub(super) fn encode_of_day(times: &[i64], out: &mut Vec<u8>) {
+    encode_with(times, Pco::WholeOrCoded(PCO_LEVEL), out);
+}
+
+fn encode_with(times: &[i64], pco: Pco, out: &mut Vec<u8>) {
     assert!(times.len() <= VALUES_MAX, "BUG: too many times");
     debug_assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
     let first = times.first().copied().unwrap_or(0);
@@ -36,9 +45,9 @@ pub fn encode(times: &[i64], out: &mut Vec<u8>) {
         put_i64(step, out);
         return;
     }
-    let mut best = encode_free(times, first);
+    let mut best = encode_free(times, first, pco);
     for step in candidate_steps(times) {
-        let column = encode_schedule(times, first, step);
+        let column = encode_schedule(times, first, step, pco);
         if column.len() < best.len() {
             best = column;
         }
@@ -46,19 +55,23 @@ pub fn encode(times: &[i64], out: &mut Vec<u8>) {
     out.extend_from_slice(&best);
 }
 
-fn encode_free(times: &[i64], first: i64) -> Vec<u8> {
+fn encode_free(times: &[i64], first: i64, pco: Pco) -> Vec<u8> {
     let mut column = vec![FREE];
     put_i64(first, &mut column);
-    put_ints(times.iter().map(|t| t.wrapping_sub(first)), &mut column);
+    put_ints(
+        times.iter().map(|t| t.wrapping_sub(first)),
+        pco,
+        &mut column,
+    );
     column
 }
 
-fn encode_schedule(times: &[i64], first: i64, step: i64) -> Vec<u8> {
+fn encode_schedule(times: &[i64], first: i64, step: i64, pco: Pco) -> Vec<u8> {
     let mut column = vec![SCHEDULE];
     put_i64(first, &mut column);
     put_i64(step, &mut column);
     let planned = |(i, t): (usize, &i64)| t.wrapping_sub(scheduled(first, step, i));
-    put_ints(times.iter().enumerate().map(planned), &mut column);
+    put_ints(times.iter().enumerate().map(planned), pco, &mut column);
     column
 }
 
@@ -97,10 +110,10 @@ fn scheduled(first: i64, step: i64, index: usize) -> i64 {
     first.wrapping_add(ahead)
 }
 
-fn put_ints(numbers: impl Iterator<Item = i64>, column: &mut Vec<u8>) {
+fn put_ints(numbers: impl Iterator<Item = i64>, pco: Pco, column: &mut Vec<u8>) {
     let numbers: Vec<i64> = numbers.collect();
     let mut body = Vec::new();
-    let tag = IntEncoder::default().encode(&numbers, Pco::Whole(PCO_LEVEL), &mut body);
+    let tag = IntEncoder::default().encode(&numbers, pco, &mut body);
     column.push(tag);
     column.extend_from_slice(&body);
 }

@@ -71,6 +71,7 @@ fn read(
     let from = now.plus_ms(1 - lookback);
     let hints = SelectHints {
         reduce: None,
+        any_times: false,
         at_hand: false,
         gaps: None,
         series_max: options.series_max,

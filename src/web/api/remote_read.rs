@@ -137,6 +137,7 @@ impl Reader {
         let options = &self.context.engine.options;
         let hints = SelectHints {
             reduce: None,
+            any_times: false,
             at_hand: false,
             gaps: None,
             series_max: options.series_max,

@@ -115,7 +115,7 @@ fn a_long_column_is_read_page_by_page() {
     assert_eq!(tag(&walk, Effort::Best), PCO_F64_PAGES);
     check(&walk);
     let rounded: Vec<f64> = walk.iter().map(|v| (v * 10.0).round() / 10.0).collect();
-    assert_eq!(tag(&rounded, Effort::Best), ints::PCO_PAGES);
+    assert_eq!(tag(&rounded, Effort::Best), ints::CODED);
     check(&rounded);
     let mut holes = walk;
     holes[0] = stale_nan();

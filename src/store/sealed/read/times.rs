@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use redb::{AccessGuard, ReadOnlyTable};
 
+use super::super::Malformed;
 use super::super::file::{Generation, Trouble, place};
 use super::super::tables;
 
@@ -41,6 +42,8 @@ pub(super) struct Decoded {
 struct Slot {
     /// The turn and the id of the column that it has; no turn is 0.
     column: (u32, u32),
+    count: usize,
+    /// All of them, or none yet.
     times: Vec<i64>,
 }
 
@@ -64,19 +67,47 @@ impl<'a> Times<'a> {
 
     /// The times of a column.
     pub(super) fn get(&mut self, id: u32) -> Result<&[i64], Trouble> {
+        let at = self.slot(id);
+        let column = (self.decoded.turn, id);
+        let slot = &self.decoded.slots[at];
+        if slot.column != column || slot.count != slot.times.len() {
+            let slot = std::mem::take(&mut self.decoded.slots[at]);
+            let mut times = slot.times;
+            times.clear();
+            self.with_column(id, &mut |bytes| tables::decode_packed(bytes, &mut times))?;
+            self.decoded.slots[at] = Slot {
+                column,
+                count: times.len(),
+                times,
+            };
+        }
+        Ok(&self.decoded.slots[at].times)
+    }
+
+    /// How many times a column has.
+    pub(super) fn count(&mut self, id: u32) -> Result<usize, Trouble> {
+        let at = self.slot(id);
+        let column = (self.decoded.turn, id);
+        if self.decoded.slots[at].column != column {
+            let mut count = 0;
+            self.with_column(id, &mut |bytes| {
+                count = tables::count_packed(bytes)?;
+                Ok(())
+            })?;
+            let slot = &mut self.decoded.slots[at];
+            (slot.column, slot.count) = (column, count);
+            slot.times.clear();
+        }
+        Ok(self.decoded.slots[at].count)
+    }
+
+    /// The slot of a column, whatever is in it.
+    fn slot(&mut self, id: u32) -> usize {
         let at = id as usize % SLOTS;
         if at >= self.decoded.slots.len() {
             self.decoded.slots.resize_with(at + 1, Slot::default);
         }
-        let column = (self.decoded.turn, id);
-        if self.decoded.slots[at].column != column {
-            let slot = std::mem::take(&mut self.decoded.slots[at]);
-            let mut times = slot.times;
-            times.clear();
-            self.decode(id, &mut times)?;
-            self.decoded.slots[at] = Slot { column, times };
-        }
-        Ok(&self.decoded.slots[at].times)
+        at
     }
 
     /// The row of one column. Series are read in the order in which their columns
@@ -105,13 +136,19 @@ impl<'a> Times<'a> {
             .map(|(_, row)| row))
     }
 
-    fn decode(&mut self, id: u32, out: &mut Vec<i64>) -> Result<(), Trouble> {
+    /// Hands over the bytes of a column.
+    fn with_column(
+        &mut self,
+        id: u32,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Result<(), Trouble> {
         let (window, number) = (self.generation.window_start_s, self.generation.generation);
         let name = || format!("{}, times {id}", place(window, number));
         let missing = || Trouble::Damaged(format!("{} are missing", name()));
         if !self.generation.packed {
             let row = self.row(id)?.ok_or_else(missing)?;
-            return tables::decode_times(row.value(), (window, number, id), out)
+            return tables::open_times(row.value(), (window, number, id))
+                .and_then(take)
                 .map_err(|err| Trouble::at(name())(err));
         }
         if self
@@ -131,8 +168,7 @@ impl<'a> Times<'a> {
             });
         }
         let column = self.pack.as_ref().and_then(|pack| pack.column(id));
-        tables::decode_packed(column.ok_or_else(missing)?, out)
-            .map_err(|err| Trouble::at(name())(err))
+        take(column.ok_or_else(missing)?).map_err(|err| Trouble::at(name())(err))
     }
 }
 

@@ -97,7 +97,7 @@ fn the_file_of_version_1_is_readable() {
 fn day_files_of_every_format_are_readable() {
     let dir = tempfile::tempdir().unwrap();
     let (fresh, wanted) = write_day(dir.path());
-    for format in 2..=tables::FORMAT_DAY {
+    for format in [2, 3, tables::FORMAT_DAY] {
         let name = format!("tests/data/v1/day-format-{format}.redb");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let write = std::env::var_os("PULSE_WRITE_FIXTURE").is_some_and(|which| which == "day");

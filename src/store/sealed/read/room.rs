@@ -1,0 +1,36 @@
+//! What a read may take, and what it need not give.
+
+use super::super::file::Generation;
+
+/// What a read may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Room<'a> {
+    /// So many samples are decoded at most.
+    pub samples_max: usize,
+    /// Whether only pages that are kept in memory may be read.
+    pub at_hand: bool,
+    /// Spans of time, ascending: generations that span one of them are alone in it, and
+    /// their samples may get any times in it that ascend.
+    pub any_times: &'a [(i64, i64)],
+}
+
+impl Room<'_> {
+    /// For so many samples, wherever they are.
+    pub const fn of(samples_max: usize) -> Room<'static> {
+        Room {
+            samples_max,
+            at_hand: false,
+            any_times: &[],
+        }
+    }
+
+    /// Whether the samples of a generation need no times of their own.
+    pub(super) fn takes_any_times(
+        &self,
+        generation: &Generation,
+        (start, end): (i64, i64),
+    ) -> bool {
+        let span = (generation.min_time, generation.max_time);
+        span.0 >= start && span.1 <= end && self.any_times.binary_search(&span).is_ok()
+    }
+}
