@@ -37,6 +37,9 @@ const PAGE: usize = 4_096;
 /// Commits in the logs; one of three has a row of state, and goes to redb.
 const COMMITS: i64 = 40;
 
+/// A file that cannot be written is tried again for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A series' labels or a state row's key, and what it has: times and the bits of values.
 type Whole = Vec<(String, Vec<(i64, u64)>)>;
 
@@ -236,9 +239,10 @@ async fn go_on(dir: &Path, whole: &Whole) -> Came {
     };
     let fresh = row("fresh", "d1", T0 + 50_000, 7.0);
     // What it wrote itself must be there, and nothing else with it.
-    let taken = store.write(batch([fresh])).await.is_ok();
+    let written = tokio::time::timeout(PATIENCE, store.write(batch([fresh]))).await;
+    let taken = written.is_ok_and(|taken| taken.is_ok());
     // A damaged day may refuse.
-    let _ = store.compact_now().await;
+    let _ = tokio::time::timeout(PATIENCE, store.compact_now()).await;
     let found = read(&store);
     store.close().await;
     let Ok(mut found) = found else {

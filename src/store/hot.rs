@@ -165,7 +165,7 @@ impl Hot {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
-        match self.open_at(&self.path, &self.backends) {
+        match caught(&self.path, || self.open_at(&self.path, &self.backends)) {
             Ok(db) => {
                 self.is_frozen.store(false, Ordering::Release);
                 let db = Arc::new(db);

@@ -11,9 +11,12 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, StorageBackend};
+
+use super::super::caught::caught;
 
 const PAGE: usize = 4_096;
 
@@ -63,7 +66,8 @@ impl Frozen {
     }
 }
 
-/// A database, which is let go without a last commit when it is only read.
+/// A database, which is let go without a last commit when it is only read, or when redb
+/// panicked in a commit before. Where it panics in the last one, that is left out too.
 ///
 /// redb ends each use of a file with a commit. Over a file that is only read it goes to
 /// memory and is forgotten; but on bytes that redb did not write it may panic, and once
@@ -72,20 +76,28 @@ impl Frozen {
 pub(in crate::store) struct Held {
     /// Gone with the drop.
     db: Option<Database>,
-    is_read: bool,
+    is_left: AtomicBool,
 }
 
 impl Held {
     /// One that is written.
     pub(in crate::store) fn to_write(db: Database) -> Held {
-        let db = Some(db);
-        Held { db, is_read: false }
+        Held {
+            db: Some(db),
+            is_left: AtomicBool::new(false),
+        }
     }
 
     /// One that is only read.
     pub(in crate::store) fn to_read(db: Database) -> Held {
-        let db = Some(db);
-        Held { db, is_read: true }
+        let held = Held::to_write(db);
+        held.leave();
+        held
+    }
+
+    /// From now on it goes without a last commit.
+    pub(in crate::store) fn leave(&self) {
+        self.is_left.store(true, Ordering::Release);
     }
 }
 
@@ -106,14 +118,18 @@ impl DerefMut for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let db = self.db.take();
-        if !self.is_read || std::thread::panicking() {
+        if std::thread::panicking() {
             return;
         }
-        let unwind = AssertUnwindSafe(move || {
-            let _goes = db;
-            std::panic::resume_unwind(Box::new(()));
-        });
-        drop(std::panic::catch_unwind::<_, ()>(unwind));
+        if *self.is_left.get_mut() {
+            let unwind = AssertUnwindSafe(move || {
+                let _goes = db;
+                std::panic::resume_unwind(Box::new(()));
+            });
+            drop(std::panic::catch_unwind::<_, ()>(unwind));
+        } else if caught(move || drop(db)).is_none() {
+            tracing::error!("a file could not be closed in order: the next start mends it");
+        }
     }
 }
 

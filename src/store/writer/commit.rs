@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::super::caught::caught;
 use super::super::disk::{causes, io_error};
 use super::super::index::Removed;
 use super::super::ledger::Ledger;
 use super::super::pressure::{Cause, Level};
+use super::super::sealed::frozen::Held;
 use super::super::sealer::room::shed_one;
 use super::super::space::is_full;
 use super::super::tables::{self, Meta, has_commit};
@@ -64,7 +66,7 @@ impl Writer {
         let evicted = loop {
             let tried = match way {
                 Way::Append => self.try_append(),
-                Way::Transact => self.try_commit(),
+                Way::Transact => self.transact(),
             };
             match tried {
                 Ok(evicted) => break evicted,
@@ -117,11 +119,22 @@ impl Writer {
         self.shared.metrics.store.wal_bytes.add(bytes);
     }
 
-    fn try_commit(&mut self) -> Result<Evicted, redb::Error> {
+    /// One transaction. redb panics where what it keeps about free pages is damaged: that
+    /// is an error like others, and the next use of the file makes those records anew.
+    fn transact(&mut self) -> Result<Evicted, redb::Error> {
         let db = self.shared.hot.writable().map_err(to_redb)?;
+        caught(|| self.try_commit(&db)).unwrap_or_else(|| {
+            db.leave();
+            self.shared.ledger().take_back();
+            let what = "what it says of its free pages cannot be right";
+            Err(redb::Error::Corrupted(what.to_owned()))
+        })
+    }
+
+    fn try_commit(&mut self, db: &Held) -> Result<Evicted, redb::Error> {
         let long = std::fs::metadata(self.shared.hot.path())
             .is_ok_and(|meta| meta.len() > QUICK_REPAIR_BYTES);
-        let txn = transaction::begin(&db, long)?;
+        let txn = transaction::begin(db, long)?;
         let limits = &self.shared.options.limits;
         let bounds = Bounds {
             outbox_bytes: limits.outbox_max.get(),
