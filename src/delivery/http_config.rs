@@ -186,7 +186,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         for (name, value) in self
-            .header_values(&config.proxy_connect_header)
+            .header_values(&hidden(&config.proxy_connect_header))
             .context("proxy_connect_header")?
         {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -251,4 +251,18 @@ fn check_tls(config: &TlsConfig) -> anyhow::Result<()> {
         Some(other) => bail!("max_version: unknown TLS version: {other}"),
     }
     Ok(())
+}
+
+/// Headers for a proxy: here Alertmanager takes lists of secrets, and nothing else.
+fn hidden(headers: &BTreeMap<String, Vec<Secret>>) -> BTreeMap<String, HeaderValues> {
+    let mut hidden = BTreeMap::new();
+    for (name, secrets) in headers {
+        let secrets = secrets.clone();
+        let values = HeaderValues {
+            secrets,
+            ..HeaderValues::default()
+        };
+        hidden.insert(name.clone(), values);
+    }
+    hidden
 }

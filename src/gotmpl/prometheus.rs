@@ -55,10 +55,22 @@ pub(super) const RE_REPLACE_ALL: Function = function(
     "reReplaceAll",
     &[Param::Str, Param::Str, Param::Str],
     |c, a| {
-        let pattern = regex(text(&a[0]))?;
-        let out = pattern.replace_all(text(&a[2]), text(&a[1]));
-        c.budget.spend_bytes(out.len())?;
-        Ok(Value::str(out.as_ref()))
+        let (pattern, by, from) = (regex(text(&a[0]))?, text(&a[1]), text(&a[2]));
+        let groups = by.bytes().filter(|byte| *byte == b'$').count();
+        let mut out = String::new();
+        let mut copied = 0;
+        c.budget.spend_bytes(from.len())?;
+        for found in pattern.captures_iter(from) {
+            let whole = found.get(0).expect("the match itself");
+            // The most that it can come to, before anything is made of it.
+            let most = groups.saturating_mul(whole.len()).saturating_add(by.len());
+            c.budget.spend_bytes(most)?;
+            out.push_str(&from[copied..whole.start()]);
+            found.expand(by, &mut out);
+            copied = whole.end();
+        }
+        out.push_str(&from[copied..]);
+        Ok(Value::str(out.as_str()))
     },
 );
 pub(super) const SAFE_HTML: Function = function("safeHtml", STR, |_, a| Ok(a[0].clone()));

@@ -157,6 +157,11 @@ fn a23_bombs_end_with_an_error() {
     check_bounded("{{range 9000}}{{$x := printf \"%9999d\" 1}}{{end}}", bytes);
     let doubling = "{{$x := \"0123456789\"}}{{range 40}}{{$x = print $x $x}}{{end}}";
     check_bounded(doubling, bytes);
+    let pieces = "{{$b := printf \"%099999d\" 1}}{{reReplaceAll \"\" $b $b}}";
+    check_bounded(pieces, bytes);
+    let groups =
+        "{{$b := printf \"%099999d\" 1}}{{reReplaceAll \"0+1\" \"$0$0$0$0$0$0$0$0$0$0$0\" $b}}";
+    check_bounded(groups, bytes);
     let parens = format!("{{{{{}1{}}}}}", "(".repeat(100_000), ")".repeat(100_000));
     check_bounded(&parens, "nested too deep");
     let blocks = format!("{}{}", "{{if 1}}".repeat(10_000), "{{end}}".repeat(10_000));

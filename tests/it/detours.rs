@@ -227,7 +227,7 @@ async fn https_goes_through_a_tunnel_and_certificates_may_stand_in_the_file() {
          tls_config: {{insecure_skip_verify: true}}\n"
     );
     let webhooks = format!(
-        "{blind}      proxy_connect_header: {{X-Tunnel: {{values: ['yes']}}}}\n  \
+        "{blind}      proxy_connect_header: {{X-Tunnel: ['yes']}}\n  \
          - url: https://localhost:{port}/inline\n    http_config:\n      \
          tls_config:\n        ca: |\n          {ca}\n  \
          - url: https://127.0.0.1:{port}/other-name\n    http_config:\n      \
@@ -305,7 +305,7 @@ fn a_detour_that_makes_no_sense_is_refused_at_its_line() {
             "http_config.proxy_from_environment: expected neither proxy_url nor no_proxy beside it",
         ),
         (
-            "proxy_connect_header: {a: {values: [b]}}",
+            "proxy_connect_header: {a: [b]}",
             "http_config.proxy_connect_header: expected proxy_url or",
         ),
         (

@@ -75,7 +75,7 @@ pub struct HttpConfig {
     /// Whether proxy and hosts are those of the environment.
     pub proxy_from_environment: bool,
     /// Headers for a proxy that makes a tunnel.
-    pub proxy_connect_header: BTreeMap<String, HeaderValues>,
+    pub proxy_connect_header: BTreeMap<String, Vec<Secret>>,
     /// Refused.
     pub oauth2: Option<IgnoredAny>,
 }

@@ -133,8 +133,7 @@ fn check_id(id: &str) -> Result<(), Error> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Given {
-    #[serde(default)]
-    id: String,
+    id: Option<String>,
     matchers: Option<Vec<GivenMatcher>>,
     starts_at: Option<String>,
     ends_at: Option<String>,
@@ -145,16 +144,10 @@ struct Given {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct GivenMatcher {
-    name: String,
-    value: String,
-    #[serde(default)]
-    is_regex: bool,
-    #[serde(default = "yes")]
-    is_equal: bool,
-}
-
-fn yes() -> bool {
-    true
+    name: Option<String>,
+    value: Option<String>,
+    is_regex: Option<bool>,
+    is_equal: Option<bool>,
 }
 
 /// The answer to a silence that was made.
@@ -204,7 +197,7 @@ impl Given {
         let matchers = matchers.into_iter().enumerate();
         let matchers = matchers.map(|(at, given)| given.checked(at));
         Ok(Silence {
-            id: self.id,
+            id: self.id.unwrap_or_default(),
             tenant: scope.tenant().to_owned(),
             matchers: matchers.collect::<Result<_, _>>()?,
             starts_at,
@@ -218,21 +211,28 @@ impl Given {
 
 impl GivenMatcher {
     fn checked(self, at: usize) -> Result<Matcher, Error> {
+        let missing = |field: &str| {
+            let text = format!("matchers.{at}.{field} in body is required");
+            Error::Invalid(602, text)
+        };
+        let is_regex = self.is_regex.ok_or_else(|| missing("isRegex"))?;
+        let name = self.name.ok_or_else(|| missing("name"))?;
+        let value = self.value.ok_or_else(|| missing("value"))?;
         let bad = |why: &str| {
             Error::Bad(format!(
                 "silence invalid: invalid label matcher {at}: {why}"
             ))
         };
-        if !is_label_name(&self.name) {
-            return Err(bad(&format!("invalid label name {:?}", self.name)));
+        if !is_label_name(&name) {
+            return Err(bad(&format!("invalid label name {name:?}")));
         }
-        let op = match (self.is_equal, self.is_regex) {
+        let op = match (self.is_equal.unwrap_or(true), is_regex) {
             (true, false) => MatchOp::Equal,
             (false, false) => MatchOp::NotEqual,
             (true, true) => MatchOp::Regex,
             (false, true) => MatchOp::NotRegex,
         };
-        Matcher::new(&self.name, op, &self.value)
-            .map_err(|_| bad(&format!("invalid regular expression {:?}", self.value)))
+        Matcher::new(&name, op, &value)
+            .map_err(|_| bad(&format!("invalid regular expression {value:?}")))
     }
 }
