@@ -1,7 +1,7 @@
 //! From a group that is due to outbox rows: what is held back, what is news, and what
 //! has to be written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::note::{self, FlushNote};
 use super::payload;
 use super::pending::{Pending, Unsent};
 use super::route::Route;
-use super::telling::Telling;
+use super::telling::{Telling, fingerprints};
 use super::told::{self, Told};
 use super::verdict::{Decision, Hold, Verdict};
 use crate::config::receivers::Integration;
@@ -67,11 +67,12 @@ impl Flusher<'_> {
     pub(super) fn flush(&mut self, mut group: Group) -> Result<Flush, store::Error> {
         let hour = self.hour;
         let (now, route) = (hour.now, &hour.tree.routes[group.route]);
-        let mut holds: BTreeMap<u64, Hold> = group
-            .members
-            .values()
-            .filter_map(|m| Some((m.labels.fingerprint(), hour.hold(route, m)?)))
-            .collect();
+        let mut holds = BTreeMap::new();
+        for member in group.members.values() {
+            if let Some(hold) = hour.hold(route, member) {
+                holds.insert(member.labels.fingerprint(), hold);
+            }
+        }
         group.tell_flapping(&mut holds, now);
         let holds_before = std::mem::replace(&mut group.holds, holds);
         let mut ops = Vec::new();
@@ -272,7 +273,7 @@ impl Flusher<'_> {
     ) -> bool {
         let is_told = |alert: &&&Alert| integration.send_resolved || alert.fires_at(self.hour.now);
         let sayable = shown.iter().filter(is_told);
-        let sayable: BTreeSet<u64> = sayable.map(|a| a.labels.fingerprint()).collect();
+        let sayable = fingerprints(&mut sayable.copied());
         let flaps = |one: &u64| matches!(group.holds.get(one), Some(Hold::Flapping { .. }));
         unsent
             .firing

@@ -58,7 +58,7 @@ pub(super) fn body(about: &About<'_>) -> Vec<u8> {
     let mut members = about.members.clone();
     members.sort_unstable_by(|a, b| order(&a.labels, &b.labels));
     let any_fires = members.iter().any(|member| member.fires_at(about.now));
-    let labels = members.iter().map(|m| m.labels.iter().collect());
+    let labels = members.iter().map(|m| pairs(&m.labels));
     let annotations = members.iter().map(|m| annotations(m));
     let kept = match about.alerts_max {
         0 => members.len(),
@@ -71,7 +71,7 @@ pub(super) fn body(about: &About<'_>) -> Vec<u8> {
             .iter()
             .map(|member| alert(member, about.now))
             .collect(),
-        group_labels: about.group_labels.iter().collect(),
+        group_labels: pairs(&about.group_labels),
         common_labels: common(labels),
         common_annotations: common(annotations),
         external_url: about.external_url,
@@ -87,7 +87,7 @@ fn alert(member: &Member, now: Timestamp) -> Alert<'_> {
     let end = member.ends_at.filter(|_| !fires);
     Alert {
         status: status(fires),
-        labels: member.labels.iter().collect(),
+        labels: pairs(&member.labels),
         annotations: annotations(member),
         starts_at: rfc3339(member.starts_at),
         ends_at: end.map_or(ZERO_TIME.to_owned(), rfc3339),
@@ -101,8 +101,15 @@ fn status(fires: bool) -> &'static str {
 }
 
 fn annotations(member: &Member) -> BTreeMap<&str, &str> {
-    let pairs = member.annotations.iter();
-    pairs.map(|(n, v)| (n.as_str(), v.as_str())).collect()
+    let mut pairs = BTreeMap::new();
+    pairs.extend(member.annotations.iter().map(|(n, v)| (&**n, &**v)));
+    pairs
+}
+
+fn pairs(labels: &Labels) -> BTreeMap<&str, &str> {
+    let mut pairs = BTreeMap::new();
+    pairs.extend(labels.iter());
+    pairs
 }
 
 /// The pairs that all maps have.

@@ -47,7 +47,7 @@ impl Telling<'_> {
         mut carried: Vec<Alert>,
     ) -> (Delivery, Told) {
         let now = self.hour.now;
-        let known: BTreeSet<u64> = shown.iter().map(|a| a.labels.fingerprint()).collect();
+        let known = fingerprints(&mut shown.iter().copied());
         carried.retain(|alert| !known.contains(&alert.labels.fingerprint()));
         let fingerprints = carried.iter().map(|alert| alert.labels.fingerprint());
         content.resolved.extend(fingerprints);
@@ -89,6 +89,13 @@ impl Telling<'_> {
         };
         (delivery, content)
     }
+}
+
+/// The identities of some alerts.
+pub(super) fn fingerprints(alerts: &mut dyn Iterator<Item = &Alert>) -> BTreeSet<u64> {
+    let mut all = BTreeSet::new();
+    all.extend(alerts.map(|alert| alert.labels.fingerprint()));
+    all
 }
 
 /// The same for the same fact: a flush that was not committed has no number, one

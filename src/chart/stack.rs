@@ -1,7 +1,5 @@
 //! Series on top of each other, absolutely or as shares of the whole.
 
-use std::collections::BTreeSet;
-
 use crate::model::{Sample, Timestamp};
 
 /// How series are put on top of each other.
@@ -24,8 +22,9 @@ pub struct Layer {
 /// Stacks series. All layers have the same times; a missing value counts as
 /// nothing. Negative values go down from zero, apart from the positive ones.
 pub fn stack(series: &[&[Sample]], stacking: Stacking) -> Vec<Layer> {
-    let times: BTreeSet<Timestamp> = series.iter().flat_map(|s| s.iter()).map(|s| s.t).collect();
-    let times: Vec<Timestamp> = times.into_iter().collect();
+    let mut times: Vec<Timestamp> = series.iter().flat_map(|s| s.iter()).map(|s| s.t).collect();
+    times.sort_unstable();
+    times.dedup();
     let columns: Vec<Vec<f64>> = series.iter().map(|s| column(s, &times)).collect();
     let totals: Vec<f64> = (0..times.len())
         .map(|i| columns.iter().map(|c| c[i].abs()).sum())

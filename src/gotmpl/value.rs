@@ -85,24 +85,23 @@ impl Value {
 
     /// A map of texts, such as `$labels`.
     pub fn texts<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value {
-        Value::Map(Arc::new(Map {
-            zero: Value::str(""),
-            entries: pairs
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), Value::str(value)))
-                .collect(),
-            is_kv: false,
-        }))
+        Value::map(&mut pairs.into_iter(), false)
     }
 
     /// A label set of Alertmanager's, with methods such as `.SortedPairs`.
     pub fn kv<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value {
-        let texts = pairs.into_iter();
-        let entries = texts.map(|(name, value)| (name.to_owned(), Value::str(value)));
+        Value::map(&mut pairs.into_iter(), true)
+    }
+
+    fn map(pairs: &mut dyn Iterator<Item = (&str, &str)>, is_kv: bool) -> Value {
+        let mut entries = BTreeMap::new();
+        for (name, value) in pairs {
+            entries.insert(name.to_owned(), Value::str(value));
+        }
         Value::Map(Arc::new(Map {
             zero: Value::str(""),
-            entries: entries.collect(),
-            is_kv: true,
+            entries,
+            is_kv,
         }))
     }
 

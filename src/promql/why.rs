@@ -165,12 +165,11 @@ fn parts(expr: &Expr) -> Vec<&Expr> {
 }
 
 fn side(labels: &[Labels], matching: &Matching) -> Side {
-    let compared: BTreeSet<Labels> = labels
-        .iter()
-        .map(|labels| {
-            Labels::from_sorted(labels.iter().filter(|(name, _)| matching.compares(name)))
-        })
-        .collect();
+    let mut compared = BTreeSet::new();
+    for labels in labels {
+        let kept = labels.iter().filter(|(name, _)| matching.compares(name));
+        compared.insert(Labels::from_sorted(kept));
+    }
     Side {
         elements: labels.len(),
         compared: compared.into_iter().take(SHOWN_MAX).collect(),
@@ -180,10 +179,13 @@ fn side(labels: &[Labels], matching: &Matching) -> Side {
 /// The compared labels that have no value in common on both sides.
 fn differ(left: &[Labels], right: &[Labels], matching: &Matching) -> Vec<String> {
     let values = |side: &[Labels], name: &str| -> BTreeSet<String> {
-        side.iter().map(|l| l.value(name).to_owned()).collect()
+        let mut values = BTreeSet::new();
+        values.extend(side.iter().map(|l| l.value(name).to_owned()));
+        values
     };
     let both = left.iter().chain(right);
-    let names: BTreeSet<&str> = both.flat_map(|l| l.iter().map(|(name, _)| name)).collect();
+    let mut names = BTreeSet::new();
+    names.extend(both.flat_map(|l| l.iter().map(|(name, _)| name)));
     names
         .into_iter()
         .filter(|name| matching.compares(name))

@@ -388,9 +388,10 @@ impl Checker<'_> {
 
 /// Where the texts of a map stand.
 fn places(raw: Option<&BTreeMap<String, Option<Placed<String>>>>) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
     let texts = raw.into_iter().flatten();
-    let placed = texts.filter_map(|(name, text)| Some((name.clone(), text.as_ref()?.at)));
-    placed.collect()
+    places.extend(texts.filter_map(|(name, text)| Some((name.clone(), text.as_ref()?.at))));
+    places
 }
 
 /// Parses a label's or annotation's text; most have nothing to expand.

@@ -37,8 +37,9 @@ pub(super) fn put_transition(
 
 /// A label set as a map, for JSON.
 pub(super) fn pairs(labels: &Labels) -> BTreeMap<String, String> {
-    let pairs = labels.iter();
-    pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+    let mut map = BTreeMap::new();
+    map.extend(labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
+    map
 }
 
 /// A phase before or after a transition.

@@ -281,8 +281,11 @@ fn filled(notice: &Notice, fields: &Fields) -> Result<Map<String, Value>, String
 
 /// Fields under names of the operator's.
 fn rendered(notice: &Notice, fields: &[(String, Text)]) -> Result<Map<String, Value>, String> {
-    let value = |(name, text): &(String, Text)| Ok((name.clone(), notice.render(text)?.into()));
-    fields.iter().map(value).collect()
+    let mut rendered = Map::new();
+    for (name, text) in fields {
+        rendered.insert(name.clone(), notice.render(text)?.into());
+    }
+    Ok(rendered)
 }
 
 /// At most this many characters; a longer text ends in `…`.

@@ -164,8 +164,10 @@ impl Evaluator<'_> {
         let (from, to) = wanted.times();
         let all = self.data.histograms(from, to, wanted.matchers, hints)?;
         self.samples_read += all.iter().map(|s| s.samples.len() as u64).sum::<u64>();
-        let all = all.into_iter().map(|s| (s.labels, s.samples));
-        Ok(all.filter(|(_, samples)| !samples.is_empty()).collect())
+        let mut natives = Natives::new();
+        let all = all.into_iter().filter(|s| !s.samples.is_empty());
+        natives.extend(all.map(|s| (s.labels, s.samples)));
+        Ok(natives)
     }
 }
 

@@ -125,11 +125,9 @@ fn story_json(story: &Explanation, for_secs: Option<f64>) -> Value {
 }
 
 fn map(pairs: Vec<(&str, &str)>) -> Value {
-    let pairs = pairs.into_iter();
-    pairs
-        .map(|(n, v)| (n.to_owned(), Value::String(v.to_owned())))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+    let mut map = serde_json::Map::new();
+    map.extend(pairs.into_iter().map(|(n, v)| (n.to_owned(), v.into())));
+    map.into()
 }
 
 fn route_json(route: &RouteStory) -> Value {

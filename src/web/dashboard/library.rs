@@ -62,13 +62,13 @@ pub struct Library {
 const SHIPPED: [(&str, &str); 3] = [
     (
         "tenant-overview",
-        include_str!("../../../assets/dashboards/tenant-overview.json"),
+        include_str!(concat!(env!("OUT_DIR"), "/tenant-overview.json")),
     ),
     (
         "infrastructure",
-        include_str!("../../../assets/dashboards/infrastructure.json"),
+        include_str!(concat!(env!("OUT_DIR"), "/infrastructure.json")),
     ),
-    ("host", include_str!("../../../assets/dashboards/host.json")),
+    ("host", include_str!(concat!(env!("OUT_DIR"), "/host.json"))),
 ];
 
 /// Files larger than this are no dashboards.

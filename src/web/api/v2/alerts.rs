@@ -141,8 +141,9 @@ impl ShownAlert {
 }
 
 fn owned(labels: &Labels) -> BTreeMap<String, String> {
-    let pairs = labels.iter();
-    pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+    let mut map = BTreeMap::new();
+    map.extend(labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
+    map
 }
 
 /// The firing alerts that are asked for, by fingerprint.

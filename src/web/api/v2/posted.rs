@@ -163,11 +163,14 @@ fn texts(
         Some(Value::Object(fields)) => fields,
         Some(other) => return Err(expected(name, &other, "an object of texts")),
     };
-    let texts = fields.into_iter().map(|(key, value)| {
-        let value = text(name, Some(value).filter(|value| !value.is_null()))?;
-        Ok::<_, String>((key, value))
-    });
-    texts.collect::<Result<_, _>>().map(Some)
+    let mut texts = BTreeMap::new();
+    for (key, value) in fields {
+        texts.insert(
+            key,
+            text(name, Some(value).filter(|value| !value.is_null()))?,
+        );
+    }
+    Ok(Some(texts))
 }
 
 fn text(name: &str, value: Option<Value>) -> Result<String, String> {
