@@ -3,9 +3,11 @@
 //!
 //! A rule's number is a hash of where it stands and what it says, so it would be a new
 //! rule: its alerts would end, be told so, and begin again after `for`. Such a rule is
-//! known again by kind, name, labels and expression, one to one; where the expression
-//! changed, the rest is enough, and of several those that come first in the file belong
-//! together. Prometheus takes the state over in a group that stays, by name, labels and
+//! known again by kind, name, labels and expression, one to one. In the group where it
+//! was, the expression may be another one, and of several rules those that come first in
+//! the file belong together. Elsewhere it has to be the same: a rule without alerts has
+//! no rows and seems new at a start, and would take those of a rule that it never was.
+//! Whoever stands nearer goes first. Prometheus takes the state over in a group that stays, by name, labels and
 //! order alone, so that two rules which change places change their alerts as well.
 //! Elsewhere it begins anew, but nobody hears of it, because Alertmanager waits for four
 //! intervals before it takes silence for an end.
@@ -52,7 +54,24 @@ pub(super) struct Place {
     from: Former,
     group: Arc<GroupSpec>,
     id: u64,
+    query: String,
 }
+
+/// How far a rule is from where it was.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Distance {
+    SameGroup,
+    SameFile,
+    Elsewhere,
+}
+
+/// Which pairs are made first, and whether they have the same expression.
+const PASSES: [(Distance, bool); 4] = [
+    (Distance::SameGroup, true),
+    (Distance::SameGroup, false),
+    (Distance::SameFile, true),
+    (Distance::Elsewhere, true),
+];
 
 /// The rules that moved, by the number that they had.
 pub(super) type Moves = HashMap<u64, Place>;
@@ -70,10 +89,10 @@ pub(super) fn moves(gone: Vec<Former>, groups: &[Arc<GroupSpec>], known: &HashSe
         .filter(|(_, rule)| !known.contains(&rule.id) && by_name.contains_key(&rule.name))
         .collect();
     let mut moves = Moves::new();
-    for any_query in [false, true] {
+    for pass in PASSES {
         new.retain(|(group, rule)| {
             let named = by_name.get_mut(&rule.name);
-            let from = named.and_then(|named| take(named, group, rule, any_query));
+            let from = named.and_then(|named| take(named, group, rule, pass));
             let Some(from) = from else {
                 return true;
             };
@@ -81,6 +100,7 @@ pub(super) fn moves(gone: Vec<Former>, groups: &[Arc<GroupSpec>], known: &HashSe
                 from,
                 group: Arc::clone(group),
                 id: rule.id,
+                query: rule.query.clone(),
             };
             moves.insert(place.from.id, place);
             false
@@ -89,24 +109,45 @@ pub(super) fn moves(gone: Vec<Former>, groups: &[Arc<GroupSpec>], known: &HashSe
     moves
 }
 
-/// Takes the former self of a rule, the one that stood nearest.
+/// Takes the former self of a rule that a pass gives it.
 fn take(
     named: &mut Vec<Former>,
     group: &GroupSpec,
     rule: &RuleSpec,
-    any_query: bool,
+    (distance, has_same_query): (Distance, bool),
 ) -> Option<Former> {
     let fitting = named.iter().enumerate().filter_map(|(at, former)| {
-        let ordinal = (any_query || former.query == rule.query).then(|| former.ordinal(rule))??;
+        let is_fitting =
+            former.distance(group) == distance && (former.query == rule.query) == has_same_query;
+        let ordinal = is_fitting.then(|| former.ordinal(rule))??;
         let (file, name) = (&former.file, &former.group);
-        let is_far = (*file != group.file, *name != group.name);
-        Some(((is_far, file, name, ordinal), at))
+        // In another file a group of the same name goes first.
+        Some(((*name != group.name, file, name, ordinal), at))
     });
     let (_, at) = fitting.min()?;
     Some(named.remove(at))
 }
 
 impl Former {
+    /// The rule that wrote the row of an alert.
+    fn of_row(id: u64, row: AlertRow) -> Former {
+        Former {
+            id,
+            file: row.file,
+            group: row.group,
+            name: row.rule,
+            query: row.query,
+        }
+    }
+
+    fn distance(&self, group: &GroupSpec) -> Distance {
+        match (self.file == group.file, self.group == group.name) {
+            (true, true) => Distance::SameGroup,
+            (true, false) => Distance::SameFile,
+            (false, _) => Distance::Elsewhere,
+        }
+    }
+
     /// Which of the equal rules of its group it was, when it said what `rule` says.
     fn ordinal(&self, rule: &RuleSpec) -> Option<u64> {
         let id = |n: u64| rule_id(&self.file, &self.group, rule, &self.query, n);
@@ -184,14 +225,7 @@ fn moves_since(store: &Store, groups: &[Arc<GroupSpec>]) -> Result<Moves, store:
         // The newest row has the newest expression.
         let is_newer = gone.get(&id).is_none_or(|(at, _)| *at < row.written_at);
         if is_newer && !left.contains(&id) {
-            let former = Former {
-                id,
-                file: row.file,
-                group: row.group,
-                name: row.rule,
-                query: row.query,
-            };
-            gone.insert(id, (row.written_at, former));
+            gone.insert(id, (row.written_at, Former::of_row(id, row)));
         }
     }
     let gone = gone.into_values().map(|(_, former)| former);
@@ -217,6 +251,7 @@ pub(super) fn rekey(key: Bytes, mut row: AlertRow, to: &Place, ops: &mut Vec<Sta
     ops.push(StateOp::Delete { table, key });
     row.file.clone_from(&to.group.file);
     row.group.clone_from(&to.group.name);
+    row.query.clone_from(&to.query);
     ops.push(StateOp::Put {
         table,
         key: Bytes::from(alert_key(to.id, &row.labels)),
@@ -284,6 +319,37 @@ mod tests {
 
     fn check(before: &[Text<'_>], after: &[Text<'_>], want: &[Pair]) {
         let (old, new) = (groups(before), groups(after));
+        let moves = moves_between(&old, &new);
+        check_moves(&moves, &old, &new, want);
+    }
+
+    /// At a start: only the rules at the places of `firing` have rows.
+    fn check_start(
+        before: &[Text<'_>],
+        firing: &[(usize, usize)],
+        after: &[Text<'_>],
+        want: &[Pair],
+    ) {
+        let (old, new) = (groups(before), groups(after));
+        let left = ids(&new);
+        let rows = firing.iter().map(|(g, r)| former(&old[*g], *r));
+        let (stayed, gone): (Vec<_>, Vec<_>) = rows.partition(|rule| left.contains(&rule.id));
+        let known = stayed.iter().chain(&gone).map(|rule| rule.id).collect();
+        check_moves(&moves(gone, &new, &known), &old, &new, want);
+    }
+
+    fn former(group: &GroupSpec, rule: usize) -> Former {
+        let rule = &group.rules[rule];
+        Former {
+            id: rule.id,
+            file: group.file.clone(),
+            group: group.name.clone(),
+            name: rule.name.clone(),
+            query: rule.query.clone(),
+        }
+    }
+
+    fn check_moves(moves: &Moves, old: &[Arc<GroupSpec>], new: &[Arc<GroupSpec>], want: &[Pair]) {
         let place = |groups: &[Arc<GroupSpec>], id: u64| {
             let mut all = groups.iter().enumerate();
             all.find_map(|(g, group)| {
@@ -291,11 +357,10 @@ mod tests {
                 Some((g, rule?))
             })
         };
-        let moves = moves_between(&old, &new);
-        let pair = |(from, to): (&u64, &Place)| Some((place(&old, *from)?, place(&new, to.id)?));
+        let pair = |(from, to): (&u64, &Place)| Some((place(old, *from)?, place(new, to.id)?));
         let mut got: Vec<Pair> = moves.iter().filter_map(pair).collect();
         got.sort_unstable();
-        assert_eq!(got, want, "{before:?} {after:?}");
+        assert_eq!(got, want, "{old:?} {new:?}");
     }
 
     #[test]
@@ -337,7 +402,79 @@ mod tests {
         );
         let crossed = [((0, 0), (0, 1)), ((0, 1), (0, 0))];
         check(&[("a", "g", &both)], &[("b", "g", &turned)], &crossed);
-        check(&[("a", "g", A)], &[("b", "g", &other)], &[((0, 0), (0, 0))]);
+        // Another expression elsewhere is another rule.
+        check(&[("a", "g", A)], &[("b", "g", &other)], &[]);
+        check(&[("a", "g", A)], &[("a", "h", &other)], &[]);
+    }
+
+    #[test]
+    fn nobody_takes_the_alerts_of_a_rule_that_is_nearer_to_another_one() {
+        let [two, three, four, five] =
+            ["== 2", "== 3", "== 4", "== 5"].map(|c| A.replace("== 0", c));
+        // The first has no alerts and did not change.
+        let before = [("a", "g", two.as_str()), ("b", "g", A)];
+        let after = [("a", "g", two.as_str()), ("b", "g", three.as_str())];
+        let stays = [((1, 0), (1, 0))];
+        check_start(&before, &[(1, 0)], &after, &stays);
+        check(&before, &after, &stays);
+        // All changed.
+        let before = [("a", "g", A), ("b", "g", two.as_str()), ("c", "g", A)];
+        let after = [
+            ("a", "g", three.as_str()),
+            ("b", "g", four.as_str()),
+            ("c", "g", five.as_str()),
+        ];
+        let stay = [((1, 0), (1, 0)), ((2, 0), (2, 0))];
+        check_start(&before, &[(1, 0), (2, 0)], &after, &stay);
+        // Another one comes before it, in another file or in another group; also one
+        // that says now what the changed one said.
+        for first in [A, two.as_str()] {
+            for place in [("a", "g"), ("b", "a")] {
+                let after = [(place.0, place.1, first), ("b", "g", three.as_str())];
+                check(&[("b", "g", A)], &after, &[((0, 0), (1, 0))]);
+            }
+        }
+        // The same expression: the group of the same file goes first.
+        let after = [("a", "g", A), ("b", "h", A)];
+        check(&[("b", "g", A)], &after, &[((0, 0), (1, 0))]);
+        // It is gone; the other one stands where it was, and had no alerts.
+        let before = [("a", "g", two.as_str()), ("b", "g", A)];
+        check_start(&before, &[(1, 0)], &[("a", "g", two.as_str())], &[]);
+    }
+
+    #[test]
+    fn rows_have_the_new_expression_so_that_a_second_change_is_known_too() {
+        let texts = ["== 0", "== 1", "== 2"].map(|c| A.replace("== 0", c));
+        let [first, second, third] = texts.each_ref().map(|rule| groups(&[("a", "g", rule)]));
+        let moved = moves_between(&first, &second);
+        let id = first[0].rules[0].id;
+        let row = AlertRow {
+            file: "a".to_owned(),
+            group: "g".to_owned(),
+            rule: "A".to_owned(),
+            query: first[0].rules[0].query.clone(),
+            labels: crate::model::Labels::from_pairs([("alertname", "A")]),
+            annotations: std::collections::BTreeMap::new(),
+            phase: AlertPhase::Firing,
+            value: 0.0,
+            active_at: Timestamp::from_ms(1),
+            fired_at: Some(Timestamp::from_ms(2)),
+            resolved_at: None,
+            keep_firing_since: None,
+            written_at: Timestamp::from_ms(2),
+        };
+        let mut ops = Vec::new();
+        let key = Bytes::from(alert_key(id, &row.labels));
+        rekey(key, row, &moved[&id], &mut ops);
+        let Some(StateOp::Put { key, value, .. }) = ops.pop() else {
+            panic!("no row: {ops:?}");
+        };
+        let row = AlertRow::decode(&value).unwrap();
+        assert_eq!(row.query, second[0].rules[0].query);
+        let id = alert_key_rule(&key).unwrap();
+        assert_eq!(id, second[0].rules[0].id);
+        let again = moves(vec![Former::of_row(id, row)], &third, &HashSet::from([id]));
+        assert_eq!(again[&id].id, third[0].rules[0].id);
     }
 
     #[test]

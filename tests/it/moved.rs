@@ -96,9 +96,50 @@ async fn a_rule_in_another_file_goes_on_and_tells_nobody() {
 }
 
 #[tokio::test]
-async fn a_rule_that_moved_and_has_another_threshold_goes_on() {
-    let changed = HOT.replace("> 30", "> 40");
-    check_goes_on(&text("g", HOT), "other.yml", &text("h", &changed)).await;
+async fn a_rule_that_has_another_threshold_goes_on_and_again_after_a_second_change() {
+    let changed = |to: &str| text("g", &HOT.replace("> 30", to));
+    check_goes_on(&text("g", HOT), "rules.yml", &changed("> 40")).await;
+    for by in ALL {
+        let machine = Machine::new(&text("g", HOT));
+        let mut p = machine.boot().await;
+        steps(&p, 4, 50.0).await;
+        assert_eq!(told(&p).await.len(), 1);
+        for to in ["> 40", "> 45"] {
+            let write = || machine.write_file("rules.yml", &changed(to));
+            p = taken_over(p, &machine, by, write).await;
+            assert_eq!(p.alerts(), [AlertState::Firing], "{by:?} {to}");
+            p.stand_still(2).await;
+            steps(&p, 3, 50.0).await;
+            assert_eq!(told(&p).await, [], "{by:?} {to}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_takes_the_alerts_of_a_rule_of_another_file_that_changed() {
+    let idle = text("g", &HOT.replace("> 30", "> 90"));
+    for by in ALL {
+        // It was there before, without alerts, or comes with the change.
+        for is_old in [true, false] {
+            let machine = Machine::new(&text("g", HOT));
+            let write_idle = || machine.write_file("a.yml", &idle);
+            if is_old {
+                write_idle();
+            }
+            let p = machine.boot().await;
+            steps(&p, 4, 50.0).await;
+            assert_eq!(told(&p).await.len(), 1);
+            let p = taken_over(p, &machine, by, || {
+                write_idle();
+                machine.write_file("rules.yml", &text("g", &HOT.replace("> 30", "> 40")));
+            })
+            .await;
+            p.stand_still(2).await;
+            steps(&p, 3, 50.0).await;
+            assert_eq!(told(&p).await, [], "{by:?} {is_old}");
+            assert_eq!(p.alerts(), [AlertState::Firing], "{by:?} {is_old}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -141,11 +182,12 @@ async fn keep_firing_for_goes_on_where_the_rule_stands_now() {
 }
 
 #[tokio::test]
-async fn a_rule_that_is_gone_resolves_at_once_and_one_with_other_labels_begins_anew() {
+async fn a_rule_that_is_gone_resolves_at_once_and_another_one_begins_anew() {
     for after in [
         "",
         &HOT.replace("page", "mail"),
         &HOT.replace("Hot", "Hotter"),
+        &HOT.replace("> 30", "> 40"),
     ] {
         for by in ALL {
             let machine = Machine::new(&text("g", HOT));
