@@ -71,7 +71,7 @@ pub(super) fn body(about: &About<'_>) -> Vec<u8> {
             .iter()
             .map(|member| alert(member, about.now))
             .collect(),
-        group_labels: pairs(&about.group_labels),
+        group_labels: pairs(about.group_labels),
         common_labels: common(labels),
         common_annotations: common(annotations),
         external_url: about.external_url,
