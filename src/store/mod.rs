@@ -15,6 +15,7 @@ pub mod backup;
 pub mod batch;
 #[cfg(test)]
 mod bit_flip;
+mod bits;
 mod blocks;
 mod catalog;
 mod caught;

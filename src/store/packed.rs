@@ -21,6 +21,7 @@
 //! NaNs never do. Measured on 500,000 samples of hosts: 0.85 bytes a sample, where the
 //! byte-aligned tokens before took 1.9; without the mean of the differences 1.05.
 
+use super::bits::{WORD_BITS, word_at};
 use super::decimal::{EXPONENT_MAX, INTEGER_MAX, POWERS, from_integer, integer_of, to_integer};
 use super::token::Coder;
 use super::varint::{self, unzigzag, zigzag};
@@ -377,25 +378,16 @@ impl<'a> BitReader<'a> {
         BitReader { bytes, at: 0 }
     }
 
-    /// At least the next 57 bits; zeros behind the end.
+    /// At least the next [`WORD_BITS`]; zeros behind the end.
     #[inline]
     fn window(&self) -> u64 {
-        let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
-        let bytes = match rest.first_chunk::<8>() {
-            Some(bytes) => *bytes,
-            None => {
-                let mut bytes = [0; 8];
-                bytes[..rest.len()].copy_from_slice(rest);
-                bytes
-            }
-        };
-        u64::from_le_bytes(bytes) >> (self.at % 8)
+        word_at(self.bytes, self.at)
     }
 
     /// The next bits as a number.
     #[inline]
     fn take(&mut self, bits: u32) -> Option<u64> {
-        if bits > 56 {
+        if bits >= WORD_BITS {
             let low = self.take(32)?;
             return Some(self.take(bits - 32)? << 32 | low);
         }

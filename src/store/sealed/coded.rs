@@ -27,6 +27,7 @@ use std::ops::Range;
 
 use super::Malformed;
 use super::varint::Reader;
+use crate::store::bits::{WORD_BITS, word_at};
 
 /// The longest code. The table has an entry for each pattern of so many bits.
 const CODE_MAX: u8 = 10;
@@ -41,6 +42,7 @@ const SHIFT_MAX: u32 = 40;
 const IS_STEPS: u8 = 0x80;
 /// Values of a page. Each page takes some 8 bytes.
 const PAGE_VALUES: usize = 720;
+
 /// Hands the pages that overlap `range` of a sequence of `n` to `sink`, each with the
 /// index of its first integer; decodes no others.
 pub(super) fn decode(
@@ -280,27 +282,6 @@ impl Code {
 
 fn pairs(numbers: &mut [i64]) -> &mut [[i64; 2]] {
     numbers.as_chunks_mut().0
-}
-
-/// What [`word_at`] has at least.
-const WORD_BITS: u32 = 57;
-
-/// At least [`WORD_BITS`] bits from a bit on; behind the end are zeros.
-#[inline(always)]
-fn word_at(bytes: &[u8], at: usize) -> u64 {
-    let rest = bytes.get(at / 8..).unwrap_or_default();
-    let word = match rest.first_chunk::<8>() {
-        Some(word) => u64::from_le_bytes(*word),
-        None => last_word(rest),
-    };
-    word >> (at % 8)
-}
-
-#[cold]
-fn last_word(rest: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word[..rest.len()].copy_from_slice(rest);
-    u64::from_le_bytes(word)
 }
 
 #[cfg(test)]

@@ -374,16 +374,9 @@ impl Walk<'_> {
         self.values.clear();
         column::decode_range(entry.column, n, wanted, self.values)
             .map_err(at_page(key, self.generation))?;
-        let pairs = times.iter().zip(&*self.values);
-        let samples = pairs.map(|(time, value)| Sample::new(*time, *value));
-        if self.hidden.is_empty() && out.last().is_none_or(|last| last.t.as_ms() < *first) {
-            out.extend(samples);
-            return Ok(());
-        }
-        self.run.clear();
-        self.run.extend(samples);
-        self.hidden.trim(entry.key.ref_id, self.run);
-        merge(out, self.run);
+        let hidden = (&self.hidden, entry.key.ref_id);
+        let values = (*first, times.iter().copied(), &**self.values);
+        append(values, hidden, self.run, out);
         Ok(())
     }
 
@@ -409,17 +402,30 @@ impl Walk<'_> {
         self.values.clear();
         column::decode(entry.column, n, self.values).map_err(at_page(key, self.generation))?;
         let start = self.generation.max_time - (whole - first) as i64 + 1;
-        let pairs = (start..).zip(&*self.values);
-        let samples = pairs.map(|(time, value)| Sample::new(time, *value));
-        if out.last().is_none_or(|last| last.t.as_ms() < start) {
-            out.extend(samples);
-            return Ok(());
-        }
-        self.run.clear();
-        self.run.extend(samples);
-        merge(out, self.run);
+        let hidden = (&self.hidden, entry.key.ref_id);
+        append((start, start.., &**self.values), hidden, self.run, out);
         Ok(())
     }
+}
+
+/// Appends values at their times, the first of which is told, without those that are
+/// hidden of the series. What is not behind the samples there is merged into them, by
+/// way of `run`.
+fn append(
+    (first, times, values): (i64, impl Iterator<Item = i64>, &[f64]),
+    (hidden, series): (&Hidden, u32),
+    run: &mut Vec<Sample>,
+    out: &mut Vec<Sample>,
+) {
+    let samples = times.zip(values).map(|(time, v)| Sample::new(time, *v));
+    if hidden.is_empty() && out.last().is_none_or(|last| last.t.as_ms() < first) {
+        out.extend(samples);
+        return;
+    }
+    run.clear();
+    run.extend(samples);
+    hidden.trim(series, run);
+    merge(out, run);
 }
 
 /// Which of the times lie in the closed range; mostly all do.
