@@ -59,9 +59,10 @@ const FORGET_STEP: usize = 100;
 /// After this time the value coders start anew at a place where the log can be cut.
 const RESET_AFTER: Duration = Duration::from_secs(300);
 
-/// So many records at most lean on each other, the first one included: a damaged one
-/// costs no more than these. See the module head of [`reset`].
-pub(super) const LEANING_MAX: u32 = 16;
+/// So many records lean on each other, the first one included, or more until so many
+/// values of each series do: a damaged one costs no more than these. See the module head
+/// of [`reset`].
+pub(super) const LEANING_MAX: u32 = 32;
 
 /// Something for the writer to do.
 pub(super) enum Job {

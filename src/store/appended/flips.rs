@@ -152,6 +152,6 @@ async fn a_flipped_bit_costs_one_small_record() {
 
 #[tokio::test]
 async fn a_flipped_bit_costs_a_few_large_records() {
-    let most = sweep(34, 500, 2).await;
+    let most = sweep(2 * i64::from(LEANING_MAX) + 2, 500, 2).await;
     assert_eq!(most, LEANING_MAX as usize);
 }
