@@ -1,7 +1,7 @@
 //! What keeps the binary small: options of the linker for release builds, and the
 //! shipped dashboards without their white space.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const DASHBOARDS: &str = "assets/dashboards";
 
@@ -9,10 +9,11 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={DASHBOARDS}");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
-    for name in ["host.json", "infrastructure.json", "tenant-overview.json"] {
-        let json = std::fs::read_to_string(Path::new(DASHBOARDS).join(name));
-        let compact = compact(&json.expect("a shipped dashboard"));
-        std::fs::write(out.join(name), compact).expect("cargo's folder can be written");
+    for entry in std::fs::read_dir(DASHBOARDS).expect("the shipped dashboards") {
+        let entry = entry.expect("the shipped dashboards");
+        let json = std::fs::read_to_string(entry.path()).expect("a shipped dashboard");
+        std::fs::write(out.join(entry.file_name()), compact(&json))
+            .expect("cargo's folder can be written");
     }
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
     // Only there is LLD the default linker, and glibc 2.36 the oldest that pulse is built on.

@@ -7,10 +7,10 @@
 //! was, the expression may be another one, and of several rules those that come first in
 //! the file belong together. Elsewhere it has to be the same: a rule without alerts has
 //! no rows and seems new at a start, and would take those of a rule that it never was.
-//! Whoever stands nearer goes first. Prometheus takes the state over in a group that stays, by name, labels and
-//! order alone, so that two rules which change places change their alerts as well.
-//! Elsewhere it begins anew, but nobody hears of it, because Alertmanager waits for four
-//! intervals before it takes silence for an end.
+//! Whoever stands nearer goes first. Prometheus takes the state over in a group that
+//! stays, by name, labels and order alone, so that two rules which change places change
+//! their alerts as well. Elsewhere it begins anew, but nobody hears of it, because
+//! Alertmanager waits for four intervals before it takes silence for an end.
 //!
 //! The row of an alert tells the name and the expression of its rule, not the labels.
 //! Those are shown by the number: it is the hash of the old place and what the rule says.

@@ -435,6 +435,7 @@ impl Pass<'_> {
         Ok(shard.get_or_insert_with(local, || HeadSeries::new(sealed_max)))
     }
 }
+
 /// The tenants of the series that the catalog has as new since a second, but not of
 /// our own and the host's.
 fn new_since(shared: &Shared, index: &Index, since_s: u64) -> Vec<String> {
