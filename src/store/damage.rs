@@ -1,7 +1,8 @@
 //! Bad files: named, set aside, never deleted; the rest serves, and no answer is wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::sealer::Sealer;
 use super::tests::{T0, batch, flip, manual, options, row, samples};
 use super::*;
 use crate::promql::{Queryable as _, SelectHints};

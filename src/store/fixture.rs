@@ -1,5 +1,7 @@
 //! Data directories of former versions: every later one must open them.
 
+use std::path::Path;
+
 use bytes::Bytes;
 
 use super::tests::{T0, batch, manual, options, row, samples};

@@ -38,6 +38,7 @@ mod intake;
 mod ledger;
 mod memory;
 mod native;
+mod open;
 mod packed;
 mod paged;
 mod parts;
@@ -70,12 +71,12 @@ mod wear;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 pub use batch::{
     CommitSeq, Committed, Item, ItemOutcome, Refusal, RefusedRow, Row, SeriesId, SeriesKey,
@@ -90,21 +91,12 @@ use crate::config;
 use crate::model::{Clock, Timestamp};
 use crate::telemetry::Metrics;
 
-use appended::Appended;
-use days::Days;
 pub use disk::DirLock;
-use disk::{Backends, io_error};
-use hot::Hot;
 use intake::Load;
-use ledger::Ledger;
 use pressure::Level;
-use sealer::{Command, Sealer};
-use shared::{Ended, Opened, Shared};
-use space::Space;
-use writer::{Job, Writer};
-
-/// Commands that may wait for the sealer.
-const COMMANDS_MAX: usize = 16;
+use sealer::Command;
+use shared::Shared;
+use writer::Job;
 
 /// What the store needs to know to open.
 #[derive(Clone, Debug)]
@@ -234,141 +226,6 @@ impl Store {
         let hot = options.dir.join(tables::HOT_FILE);
         hot::caught(&hot, || {
             Store::open_on(files, lock, options, clock, metrics)
-        })
-    }
-
-    /// As [`Store::open`], on other bytes than files.
-    fn open_on(
-        backends: Backends,
-        lock: DirLock,
-        options: Options,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-    ) -> Result<Store, Error> {
-        let dir = &options.dir;
-        let read_only = options.store.read_only;
-        if !read_only {
-            Space::new(dir, &options.store).make_room_to_start();
-            disk::check_format(dir)?;
-        } else if disk::read_format(dir)? == disk::Format::Missing {
-            let what = "it has no FORMAT file: this is no data directory";
-            return Err(io_error("read", dir, what));
-        }
-        let cache = options.store.hot_cache.as_usize();
-        let l0_cache = options.store.l0_cache.as_usize();
-        if !dir.join(tables::HOT_FILE).exists() {
-            let days = Days::open_whole(dir, 0, Arc::clone(&backends), l0_cache, read_only)?;
-            refuse_days_alone(dir, &days)?;
-        }
-        let (hot, meta) = if read_only {
-            Hot::open_existing(dir, Arc::clone(&backends), cache)?
-        } else {
-            Hot::open(dir, Arc::clone(&backends), cache)?
-        };
-        let files = Arc::clone(&backends);
-        let days = Days::open_whole(dir, meta.store, files, l0_cache, read_only)?;
-        let coverage = days.coverage()?;
-        let sealed = meta.wal_sealed_seq;
-        let size_max = options.store.size_max.get();
-        let log = Appended::open(dir, backends, meta, size_max, !read_only)?;
-        let db = hot.database()?;
-        let fail = |err| io_error("read", hot.path(), err);
-        let appended = log.hold().reader(sealed + 1);
-        let mut replayed = hot::caught(hot.path(), || {
-            replay::replay(&db, appended, meta, &coverage, &metrics).map_err(fail)
-        })?;
-        let appended = i64::try_from(log.bytes()).unwrap_or(i64::MAX);
-        metrics.store.wal_bytes.add(appended);
-        let (ledger, last_key) = Ledger::read(&db).map_err(|err| fail(err.into()))?;
-        let newest = replayed.parts.all().map(|part| part.max_t);
-        let newest = newest.max().unwrap_or(i64::MIN).max(coverage.max_t);
-        clock.resume(clock::saved(&db, newest).map_err(|err| fail(err.into()))?);
-        drop(db);
-        if let Some(path) = log.lost() {
-            let lost = replay::Lost::file(path, replayed.seq, newest);
-            lost.tell(&metrics);
-            replayed.lost.push(lost);
-        }
-        let lost = replayed.lost.iter();
-        note_lost(
-            &days,
-            &log,
-            lost,
-            newest.max(clock.now().as_ms()),
-            read_only,
-        );
-        let aside = i64::try_from(days.damaged()).unwrap_or(i64::MAX);
-        metrics.store.quarantined.set(aside);
-        let sequence = replayed.sequence.max(last_key);
-        let numbers = writer::Log {
-            builder: wal::Builder::after(replayed.resets),
-            sequence,
-            resets: replayed.reset_seqs,
-            first: replayed.first,
-            sealed,
-        };
-        let shared = Arc::new(Shared::new(Opened {
-            options,
-            clock,
-            metrics,
-            hot,
-            log,
-            index: replayed.index,
-            head: replayed.head,
-            parts: replayed.parts,
-            ledger,
-            committed: replayed.seq,
-            days,
-            sealed_max_t: coverage.max_t,
-            lock,
-        }));
-        delete::load(&shared)?;
-        Store::start(shared, numbers)
-    }
-
-    /// Starts the threads.
-    fn start(shared: Arc<Shared>, log: writer::Log) -> Result<Store, Error> {
-        let fail = |err| io_error("open", &shared.dir, err);
-        let (jobs, queue) = mpsc::channel(writer::QUEUE_BATCHES_MAX);
-        let (commands, orders) = std::sync::mpsc::sync_channel(COMMANDS_MAX);
-        if shared.options.store.read_only {
-            // Nobody takes what is sent: there is nothing to write.
-            return Ok(Store {
-                shared,
-                jobs,
-                commands,
-            });
-        }
-        let writer = Writer::new(Arc::clone(&shared), queue, log).map_err(fail)?;
-        let sealer = Sealer::new(Arc::clone(&shared), jobs.downgrade());
-        let stop = commands.clone();
-        let ended = EndNotice::new(&shared, |ended| ended.writer = true);
-        std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || {
-                let _ended = ended;
-                writer.run();
-                // When the queue is full the sealer finds the writer gone by itself.
-                drop(stop.try_send(Command::Stop));
-            })
-            .map_err(fail)?;
-        let ended = EndNotice::new(&shared, |ended| ended.sealer = true);
-        std::thread::Builder::new()
-            .name("store-sealer".to_owned())
-            .spawn(move || {
-                let _ended = ended;
-                sealer.run(&orders);
-            })
-            .map_err(fail)?;
-        let scrubbed = Arc::downgrade(&shared);
-        std::thread::Builder::new()
-            .name("store-scrub".to_owned())
-            .spawn(move || scrub::run(&scrubbed))
-            .map_err(fail)?;
-        Ok(Store {
-            shared,
-            jobs,
-            commands,
         })
     }
 
@@ -516,27 +373,6 @@ impl Store {
     }
 }
 
-/// Tells that a thread has ended, however it did, and has let go of the store.
-struct EndNotice {
-    ended: Arc<watch::Sender<Ended>>,
-    mark: fn(&mut Ended),
-}
-
-impl EndNotice {
-    fn new(shared: &Shared, mark: fn(&mut Ended)) -> EndNotice {
-        EndNotice {
-            ended: Arc::clone(&shared.ended),
-            mark,
-        }
-    }
-}
-
-impl Drop for EndNotice {
-    fn drop(&mut self) {
-        self.ended.send_modify(self.mark);
-    }
-}
-
 /// Counts a caller from its first wait to its hand-over.
 struct Caller<'a>(&'a Shared);
 
@@ -551,49 +387,4 @@ impl Drop for Caller<'_> {
     fn drop(&mut self) {
         self.0.callers.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Notes what of the log is lost, and keeps its damaged files before they are used again.
-/// No sample is later than `newest`, in ms.
-fn note_lost<'a>(
-    days: &Days,
-    log: &Appended,
-    lost: impl Iterator<Item = &'a replay::Lost>,
-    newest: i64,
-    read_only: bool,
-) {
-    let held = log.hold();
-    for lost in lost {
-        let times = (lost.times.0, lost.times.1.min(newest));
-        let mut files: Vec<PathBuf> = lost.places.iter().map(|(path, _)| path.clone()).collect();
-        if lost.damaged > files.len() as u64 {
-            files.extend(held.files_of(lost.first, lost.last));
-        }
-        files.sort_unstable();
-        files.dedup();
-        if files.is_empty() {
-            days.note_lost(times, days.dir().join(tables::HOT_FILE));
-        }
-        for path in files {
-            let kept = match read_only {
-                true => path,
-                false => days.keep_log(&path, times),
-            };
-            days.note_lost(times, kept);
-        }
-    }
-}
-
-/// Samples in sealed files and in the appended log are found by numbers that only
-/// `hot.redb` keeps: with a new one they would be taken for other series'.
-fn refuse_days_alone(dir: &Path, days: &Days) -> Result<(), Error> {
-    let hot = dir.join(tables::HOT_FILE);
-    let text = if days.span().is_some() {
-        "it is missing beside sealed days: restore it, or move the l0-*.redb files away"
-    } else if appended::is_in(dir)? {
-        "it is missing beside a log: restore it, or move the hot-*.log files away"
-    } else {
-        return Ok(());
-    };
-    Err(io_error("open", &hot, std::io::Error::other(text)))
 }

@@ -21,6 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use redb::StorageBackend;
 
+use super::disk::Backends;
 use super::tests::{T0, manual, options, row};
 use super::*;
 use crate::model::Matcher;

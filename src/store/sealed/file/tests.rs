@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use redb::backends::FileBackend;
+use redb::{Builder, Database, ReadableTable as _};
 
 use super::*;
 use crate::model::stale_nan;
 use crate::store::sealed::Room;
+use crate::store::sealed::tables::SYM;
 
 const CACHE: usize = 1 << 18;
 const WINDOW_S: u32 = 1_767_225_600;

@@ -106,7 +106,7 @@ fn day_files_of_every_format_are_readable() {
         }
         let file = open_frozen(&path).unwrap();
         let read = file.begin_read_here().unwrap();
-        let [found] = load_stat(&read, tables::STAT_FORMAT).unwrap_or_default();
+        let [found] = super::super::open::load_stat(&read, tables::STAT_FORMAT).unwrap_or_default();
         assert_eq!(found, format);
         drop((read, file));
         check_day(&path, &wanted);
