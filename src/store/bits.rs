@@ -6,8 +6,8 @@ pub(super) const WORD_BITS: u32 = 57;
 /// At least [`WORD_BITS`] bits from a bit on; behind the end are zeros.
 #[inline(always)]
 pub(super) fn word_at(bytes: &[u8], at: usize) -> u64 {
-    let rest = bytes.get(at / 8..).unwrap_or_default();
-    let word = match rest.first_chunk::<8>() {
+    let rest = bytes.get(at / 8..);
+    let word = match rest.and_then(|rest| rest.first_chunk::<8>()) {
         Some(word) => u64::from_le_bytes(*word),
         None => last_word(rest),
     };
@@ -15,7 +15,8 @@ pub(super) fn word_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cold]
-fn last_word(rest: &[u8]) -> u64 {
+fn last_word(rest: Option<&[u8]>) -> u64 {
+    let rest = rest.unwrap_or_default();
     let mut word = [0; 8];
     word[..rest.len()].copy_from_slice(rest);
     u64::from_le_bytes(word)

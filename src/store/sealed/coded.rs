@@ -19,12 +19,14 @@
 //!
 //! Codes are canonical: ascending by length and symbol. Bits are taken from the low end.
 
+mod codes;
 mod plan;
 
 pub(super) use plan::encode;
 
 use std::ops::Range;
 
+use self::codes::{each_code, read_lengths};
 use super::Malformed;
 use super::varint::Reader;
 use crate::store::bits::{WORD_BITS, word_at};
@@ -101,43 +103,9 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// Visits all symbols that have a code with it, its first bit lowest, and its length.
-fn each_code(lengths: &[u8; SYMBOLS + 1], mut visit: impl FnMut(usize, u16, u8)) {
-    let mut counts = [0_u16; 16];
-    for len in lengths {
-        counts[usize::from(*len & 15)] += 1;
-    }
-    counts[0] = 0;
-    let mut next = [0_u16; 16];
-    for len in 1..16 {
-        next[len] = (next[len - 1] + counts[len - 1]) << 1;
-    }
-    for (symbol, len) in lengths.iter().enumerate().filter(|(_, len)| **len > 0) {
-        let code = &mut next[usize::from(*len & 15)];
-        visit(symbol, code.reverse_bits() >> (16 - len), *len);
-        *code += 1;
-    }
-}
-
 /// Which of a page's numbers a stream has.
 fn quarter(n: usize, stream: usize) -> Range<usize> {
     n * stream / STREAMS..n * (stream + 1) / STREAMS
-}
-
-fn read_lengths(reader: &mut Reader<'_>) -> Result<[u8; SYMBOLS + 1], Malformed> {
-    let mut lengths = [0; SYMBOLS + 1];
-    let first = usize::from(reader.byte()?);
-    let count = reader.usize()?;
-    if first.saturating_add(count) > SYMBOLS {
-        return Err(Malformed("more symbols than there are"));
-    }
-    let nibbles = reader.bytes(count / 2 + 1)?;
-    let nibble = |at: usize| nibbles[at / 2] >> (at % 2 * 4) & 15;
-    for at in 0..count {
-        lengths[first + at] = nibble(at);
-    }
-    lengths[ESCAPE] = nibble(count);
-    Ok(lengths)
 }
 
 /// What turns bits into numbers.
@@ -153,21 +121,17 @@ struct Code {
 }
 
 impl Code {
+    /// A table of the codes up to one length, twice, is that of those up to the next
+    /// one, but for the places of these: each code is written down once.
     fn fill(&mut self, lengths: &[u8; SYMBOLS + 1]) -> Result<(), Malformed> {
-        let used = lengths.iter().filter(|len| **len > 0);
-        let is_long = lengths.iter().any(|len| *len > CODE_MAX);
-        if is_long || used.map(|len| TABLE >> len).sum::<usize>() > TABLE {
-            return Err(Malformed("no prefix code"));
-        }
+        let mut size = 1;
         each_code(lengths, |symbol, code, len| {
-            let high = (symbol as u64) << self.shift;
-            self.values[symbol] = self.base.wrapping_add(high.cast_signed());
-            let symbol = u8::try_from(symbol).expect("256 symbols");
-            let places = usize::from(code)..;
-            for at in places.step_by(1 << len).take(TABLE >> len) {
-                self.table[at] = u16::from_le_bytes([symbol, len]);
-            }
-        });
+            let high = u64::from(symbol) << self.shift;
+            self.values[usize::from(symbol)] = self.base.wrapping_add(high.cast_signed());
+            double_up_to(1 << len, &mut size, &mut self.table);
+            self.table[usize::from(code)] = u16::from_le_bytes([symbol, len]);
+        })?;
+        double_up_to(TABLE, &mut size, &mut self.table);
         Ok(())
     }
 
@@ -196,10 +160,10 @@ impl Code {
             let ab = pairs(a).iter_mut().zip(pairs(b));
             let cd = pairs(c).iter_mut().zip(pairs(d));
             for ((a, b), (c, d)) in ab.zip(cd) {
-                *a = self.pair(bytes, &mut at_a);
-                *b = self.pair(bytes, &mut at_b);
-                *c = self.pair(bytes, &mut at_c);
-                *d = self.pair(bytes, &mut at_d);
+                (a[0], a[1]) = self.pair(bytes, &mut at_a);
+                (b[0], b[1]) = self.pair(bytes, &mut at_b);
+                (c[0], c[1]) = self.pair(bytes, &mut at_c);
+                (d[0], d[1]) = self.pair(bytes, &mut at_d);
             }
         }
         let rests = [
@@ -223,9 +187,10 @@ impl Code {
         Ok(())
     }
 
-    /// The two numbers at a bit, which moves behind them.
+    /// The two numbers at a bit, which moves behind them. No array: to load both at once
+    /// right after each was stored took most of the time.
     #[inline(always)]
-    fn pair(&self, bytes: &[u8], at: &mut usize) -> [i64; 2] {
+    fn pair(&self, bytes: &[u8], at: &mut usize) -> (i64, i64) {
         let mask = (1 << self.shift) - 1;
         let word = word_at(bytes, *at);
         let [symbol, len] = self.first(word);
@@ -233,13 +198,14 @@ impl Code {
         let word = word >> more;
         let [other, len] = self.first(word);
         if usize::from(symbol.max(other)) == ESCAPE {
-            return self.far_pair(bytes, at);
+            let first = self.next(bytes, at);
+            return (first, self.next(bytes, at));
         }
         *at += (more + u32::from(len) + self.shift) as usize;
-        [
+        (
             self.values[usize::from(symbol)].wrapping_add((low & mask).cast_signed()),
             self.values[usize::from(other)].wrapping_add((word >> len & mask).cast_signed()),
-        ]
+        )
     }
 
     /// The symbol with whose code the bits begin, and the length of that.
@@ -247,11 +213,6 @@ impl Code {
     fn first(&self, word: u64) -> [u8; 2] {
         let [a, b, ..] = word.to_le_bytes();
         self.table[usize::from(u16::from_le_bytes([a, b])) % TABLE].to_le_bytes()
-    }
-
-    #[cold]
-    fn far_pair(&self, bytes: &[u8], at: &mut usize) -> [i64; 2] {
-        [self.next(bytes, at), self.next(bytes, at)]
     }
 
     /// The number at a bit, which moves behind it.
@@ -277,6 +238,15 @@ impl Code {
         *at += self.wide as usize;
         let apart = (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed();
         self.base.wrapping_add(apart)
+    }
+}
+
+/// Repeats the first `size` entries until there are `wanted`.
+#[inline(always)]
+fn double_up_to(wanted: usize, size: &mut usize, table: &mut [u16; TABLE]) {
+    while *size < wanted {
+        table.copy_within(..*size, *size);
+        *size *= 2;
     }
 }
 

@@ -366,8 +366,9 @@ mod decimal {
     /// Appends the values of numbers: their quotients by the power. Where all are small,
     /// they become floats by [`ROUND`], which takes the processor several at a time.
     pub(super) fn values(numbers: &[i64], power: f64, out: &mut Vec<f64>) {
-        let is_small = |all: bool, number: &i64| all & (number.unsigned_abs() < 1 << 51);
-        if numbers.iter().fold(true, is_small) {
+        // Numbers from -2^51 to below 2^51 have 52 bits when 2^51 is added.
+        let lifted = |number: &i64| number.wrapping_add(1 << 51).cast_unsigned();
+        if numbers.iter().fold(0, |all, number| all | lifted(number)) >> 52 == 0 {
             let float = |number: &i64| {
                 let bits = ROUND.to_bits().wrapping_add(number.cast_unsigned());
                 f64::from_bits(bits) - ROUND

@@ -137,11 +137,8 @@ pub fn decode(bytes: &[u8], n: usize, out: &mut Vec<i64>) -> Result<(), Malforme
         return Err(Malformed("count out of bounds"));
     }
     let start = out.len();
-    let done = decode_form(bytes, n, out).and_then(|()| {
-        let times = &out[start..];
-        // Looking at all pairs is quicker than to look where to stop.
-        let ascend = |all: bool, pair: &[i64]| all & (pair[0] < pair[1]);
-        if times.len() == n && times.windows(2).fold(true, ascend) {
+    let done = decode_form(bytes, n, out).and_then(|ascend| {
+        if ascend && out.len() - start == n {
             Ok(())
         } else {
             Err(Malformed("times do not ascend"))
@@ -153,40 +150,37 @@ pub fn decode(bytes: &[u8], n: usize, out: &mut Vec<i64>) -> Result<(), Malforme
     done
 }
 
-fn decode_form(bytes: &[u8], n: usize, out: &mut Vec<i64>) -> Result<(), Malformed> {
+/// Says whether the times ascend.
+fn decode_form(bytes: &[u8], n: usize, out: &mut Vec<i64>) -> Result<bool, Malformed> {
     let mut reader = Reader::new(bytes);
     let tag = reader.byte()?;
     let first = reader.i64()?;
     let start = out.len();
-    match tag {
-        EXACT => {
-            let step = reader.i64()?;
-            let at = |i: usize| first.wrapping_add(step.wrapping_mul(i as i64));
-            out.extend((0..n).map(at));
-        }
-        SCHEDULE => {
-            let step = reader.i64()?;
-            decode_ints(reader, n, out)?;
-            for (i, time) in out[start..].iter_mut().enumerate() {
-                *time = time.wrapping_add(scheduled(first, step, i));
-            }
-        }
-        FREE => {
-            decode_ints(reader, n, out)?;
-            for time in &mut out[start..] {
-                *time = time.wrapping_add(first);
-            }
-        }
+    let step = match tag {
+        EXACT | SCHEDULE => reader.i64()?,
+        FREE => 0,
         _ => return Err(Malformed("unknown form of times")),
+    };
+    if tag == EXACT {
+        let at = |i: usize| first.wrapping_add(step.wrapping_mul(i as i64));
+        out.extend((0..n).map(at));
+        return Ok(out[start..].is_sorted_by(|a, b| a < b));
     }
-    Ok(())
-}
-
-fn decode_ints(mut reader: Reader<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), Malformed> {
-    let tag = reader.byte()?;
-    ints::decode(tag, reader.rest(), n, 0..n, &mut |run| {
-        out.extend_from_slice(run);
-    })
+    let inner = reader.byte()?;
+    let (mut last, mut falls, mut ahead) = (i64::MIN, 0_usize, 0_i64);
+    ints::decode(inner, reader.rest(), n, 0..n, &mut |run| {
+        out.extend(run.iter().map(|residual| {
+            let planned = first.wrapping_add(ahead >> STEP_FRACTION_BITS);
+            ahead = ahead.wrapping_add(step);
+            let time = planned.wrapping_add(*residual);
+            falls += usize::from(time <= last);
+            last = time;
+            time
+        }));
+    })?;
+    // The least time there is is not above what it was compared with.
+    let least = out.get(start).is_some_and(|first| *first == i64::MIN);
+    Ok(falls == usize::from(least))
 }
 
 #[cfg(test)]

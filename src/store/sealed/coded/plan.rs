@@ -132,7 +132,8 @@ impl Plan {
     /// Of each symbol its code, first bit lowest.
     fn codes(&self) -> [u16; SYMBOLS + 1] {
         let mut codes = [0; SYMBOLS + 1];
-        each_code(&self.lengths, |symbol, code, _| codes[symbol] = code);
+        let note = |symbol: u8, code, _| codes[usize::from(symbol)] = code;
+        each_code(&self.lengths, note).expect("BUG: lengths of no prefix code");
         codes
     }
 
