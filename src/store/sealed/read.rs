@@ -141,7 +141,7 @@ impl SealedFile {
                     none => none.insert((read.open_table(PAGE)?, read.open_table(TIMES)?)),
                 };
                 let hidden = hidden_in(&tombstones, generation, self.bucket_ms);
-                let takes_any = room.takes_any_times(generation, (start, end));
+                let takes_any = room.takes_any_times(generation, end);
                 Walk {
                     kept: &self.kept,
                     at_hand: room.at_hand,
@@ -198,7 +198,7 @@ struct Walk<'a> {
     pages: &'a Pages,
     generation: &'a Generation,
     hidden: Hidden,
-    /// Whether the samples get any times.
+    /// Whether samples of columns that begin in the range get any times.
     any_times: bool,
     /// The entries that are wanted.
     parts: RangeInclusive<u16>,
@@ -359,7 +359,7 @@ impl Walk<'_> {
         budget: &mut Budget,
         out: &mut Vec<Sample>,
     ) -> Result<(), Trouble> {
-        if self.any_times {
+        if self.any_times && self.times.head(entry.times)?.first >= self.range.0 {
             return self.read_values(entry, key, budget, out);
         }
         let whole = self.times.get(entry.times)?;
@@ -389,7 +389,7 @@ impl Walk<'_> {
         budget: &mut Budget,
         out: &mut Vec<Sample>,
     ) -> Result<(), Trouble> {
-        let whole = self.times.count(entry.times)?;
+        let whole = self.times.head(entry.times)?.count;
         let (first, n) = match entry.span {
             None => (0, whole),
             Some(span) => (span.first as usize, span.count as usize),

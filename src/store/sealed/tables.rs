@@ -333,9 +333,22 @@ pub(super) fn decode_packed(column: &[u8], out: &mut Vec<i64>) -> Result<(), Mal
     super::times::decode(reader.rest(), n, out)
 }
 
-/// How many times a column has.
-pub(super) fn count_packed(column: &[u8]) -> Result<usize, Malformed> {
-    Reader::new(column).usize()
+/// What a column of times begins with.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Head {
+    /// How many times it has.
+    pub(super) count: usize,
+    /// The first of them.
+    pub(super) first: i64,
+}
+
+/// What a column of a pack begins with.
+pub(super) fn head_of_packed(column: &[u8]) -> Result<Head, Malformed> {
+    let mut reader = Reader::new(column);
+    Ok(Head {
+        count: reader.usize()?,
+        first: super::times::first(reader.rest())?,
+    })
 }
 
 /// The checksum with which a row or a page ends.

@@ -112,17 +112,28 @@ async fn values_are_the_same_with_any_times_late_samples_included() {
     };
     let check = |what: &str, from: i64, to: i64| {
         let want = values(&store, from, to, false);
-        assert_eq!(want.len(), 3);
+        assert_eq!(want.len(), 4);
         assert_eq!(values(&store, from, to, true), want, "{what}");
     };
     let day = T0 - 12 * HOUR;
     store.write(rows(day, 2_000, 15_000)).await.unwrap();
+    // One that is not in the first hour from its start.
+    let begin = day + HOUR / 2 + 1;
+    let other = (0..600).map(|i| row("b", "d0", begin + i * 9_000, (i * i) as f64));
+    let other = batch(other.collect::<Vec<_>>());
+    store.write(other).await.unwrap();
     store.seal_now().await.unwrap();
     store
         .write(rows(day + 9 * HOUR, 100, 15_000))
         .await
         .unwrap();
-    for (from, to) in [(day - 1, T0), (day + HOUR / 2, T0), (day, day + 2 * HOUR)] {
+    let half = day + HOUR / 2;
+    for (from, to) in [
+        (day - 1, T0),
+        (half, T0),
+        (half + 2, T0),
+        (day, day + 2 * HOUR),
+    ] {
         check("sealed, and behind it in memory", from, to);
     }
     // Some of these are there already, the others lie between those that are.

@@ -24,13 +24,10 @@ impl Room<'_> {
         }
     }
 
-    /// Whether the samples of a generation need no times of their own.
-    pub(super) fn takes_any_times(
-        &self,
-        generation: &Generation,
-        (start, end): (i64, i64),
-    ) -> bool {
+    /// Whether samples of a generation that are not before the range need no times of
+    /// their own.
+    pub(super) fn takes_any_times(&self, generation: &Generation, end: i64) -> bool {
         let span = (generation.min_time, generation.max_time);
-        span.0 >= start && span.1 <= end && self.any_times.binary_search(&span).is_ok()
+        span.1 <= end && self.any_times.binary_search(&span).is_ok()
     }
 }

@@ -6,7 +6,7 @@ use redb::{AccessGuard, ReadOnlyTable};
 
 use super::super::Malformed;
 use super::super::file::{Generation, Trouble, place};
-use super::super::tables;
+use super::super::tables::{self, Head};
 
 /// The timestamp columns of one generation.
 pub(super) struct Times<'a> {
@@ -42,7 +42,7 @@ pub(super) struct Decoded {
 struct Slot {
     /// The turn and the id of the column that it has; no turn is 0.
     column: (u32, u32),
-    count: usize,
+    head: Head,
     /// All of them, or none yet.
     times: Vec<i64>,
 }
@@ -70,35 +70,38 @@ impl<'a> Times<'a> {
         let at = self.slot(id);
         let column = (self.decoded.turn, id);
         let slot = &self.decoded.slots[at];
-        if slot.column != column || slot.count != slot.times.len() {
+        if slot.column != column || slot.head.count != slot.times.len() {
             let slot = std::mem::take(&mut self.decoded.slots[at]);
             let mut times = slot.times;
             times.clear();
             self.with_column(id, &mut |bytes| tables::decode_packed(bytes, &mut times))?;
             self.decoded.slots[at] = Slot {
                 column,
-                count: times.len(),
+                head: Head {
+                    count: times.len(),
+                    first: times.first().copied().unwrap_or(0),
+                },
                 times,
             };
         }
         Ok(&self.decoded.slots[at].times)
     }
 
-    /// How many times a column has.
-    pub(super) fn count(&mut self, id: u32) -> Result<usize, Trouble> {
+    /// What a column begins with.
+    pub(super) fn head(&mut self, id: u32) -> Result<Head, Trouble> {
         let at = self.slot(id);
         let column = (self.decoded.turn, id);
         if self.decoded.slots[at].column != column {
-            let mut count = 0;
+            let mut head = Head::default();
             self.with_column(id, &mut |bytes| {
-                count = tables::count_packed(bytes)?;
+                head = tables::head_of_packed(bytes)?;
                 Ok(())
             })?;
             let slot = &mut self.decoded.slots[at];
-            (slot.column, slot.count) = (column, count);
+            (slot.column, slot.head) = (column, head);
             slot.times.clear();
         }
-        Ok(self.decoded.slots[at].count)
+        Ok(self.decoded.slots[at].head)
     }
 
     /// The slot of a column, whatever is in it.
