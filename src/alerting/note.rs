@@ -56,11 +56,10 @@ impl FlushNote {
             let all = all.into_iter().flatten().take(ALERTS_MAX);
             all.map(|fingerprint| hex(*fingerprint)).collect()
         };
-        let labels = group.labels.iter();
         let held = group.holds.iter().take(ALERTS_MAX);
         FlushNote {
             group_key: group.key.clone(),
-            group_labels: labels.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+            group_labels: group.labels.to_map(),
             receiver: receiver.to_owned(),
             integration: integration.to_owned(),
             decision: verdict.decision,

@@ -170,6 +170,11 @@ pub(super) async fn connect(
     Err(error)
 }
 
+/// A host without the brackets of an IPv6 address.
+pub fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

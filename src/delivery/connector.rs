@@ -13,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::address::{Policy, connect};
-use super::proxy::Proxy;
+use super::address::{Policy, bare, connect};
+use super::proxy::{Proxy, port_of};
 
 /// Connects to where a request goes, or to its proxy.
 #[derive(Clone)]
@@ -29,11 +29,9 @@ impl Connector {
     async fn open(&self, uri: &Uri) -> io::Result<Link> {
         let host = uri.host().unwrap_or_default();
         let is_https = uri.scheme_str() == Some("https");
-        let default_port = if is_https { 443 } else { 80 };
-        let port = uri.port_u16().unwrap_or(default_port);
+        let port = port_of(uri);
         let Some(proxy) = &self.proxy else {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let stream = connect(self.policy, host, port, self.timeout).await?;
+            let stream = connect(self.policy, bare(host), port, self.timeout).await?;
             return Ok(Link {
                 stream,
                 is_proxied: false,

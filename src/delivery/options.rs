@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::address::Policy;
+use super::address::{Policy, bare};
 use super::http::Way;
 use super::integration;
 use super::retry::Schedule;
@@ -200,8 +200,7 @@ pub(super) fn uri(text: &str) -> anyhow::Result<Uri> {
     );
     let host = uri.host().unwrap_or_default();
     ensure!(!host.is_empty(), "url: {expected}, got {text:?}");
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = literal.parse() {
+    if let Ok(address) = bare(host).parse() {
         Policy::Operator.check(address).context("url")?;
     }
     Ok(uri)

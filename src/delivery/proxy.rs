@@ -17,6 +17,8 @@ use hyper::Uri;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::address::bare;
+
 /// Longer heads of an answer are refused.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -52,7 +54,7 @@ impl Proxy {
         ensure!(!host.is_empty(), "no host, {expected}");
         Ok(Proxy {
             host: bare(host).to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port: port_of(&uri),
             authorization,
             connect_lines: String::new(),
         })
@@ -117,8 +119,7 @@ pub(super) fn of_environment(scheme: &str) -> Option<(String, String)> {
 /// and ranges with commas between them.
 pub(super) fn is_spared(uri: &Uri, no_proxy: &str) -> bool {
     let host = bare(uri.host().unwrap_or_default()).to_lowercase();
-    let is_https = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    let port = port_of(uri);
     let ip: Option<IpAddr> = host.parse().ok();
     if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
         return true;
@@ -166,9 +167,13 @@ fn within(ip: IpAddr, range: IpAddr, bits: u32) -> bool {
     width == of_range && bits <= width && differing >= bits
 }
 
-/// A host without the brackets of an IPv6 address.
-fn bare(host: &str) -> &str {
-    host.trim_start_matches('[').trim_end_matches(']')
+/// The port that requests go to: the URI's own, or its scheme's.
+pub(super) fn port_of(uri: &Uri) -> u16 {
+    let of_scheme = match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    uri.port_u16().unwrap_or(of_scheme)
 }
 
 /// A user and its password with the bytes that percent signs stand for.

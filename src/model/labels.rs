@@ -6,6 +6,7 @@
 //! character boundary. Equality, hashing and cloning touch that one buffer.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -71,6 +72,13 @@ impl Labels {
     /// The value of `name`, or the empty string, as matchers see it.
     pub fn value(&self, name: &str) -> &str {
         self.get(name).unwrap_or("")
+    }
+
+    /// A copy as a map, for JSON.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::new();
+        map.extend(self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
+        map
     }
 
     /// The metric's name, or the empty string.

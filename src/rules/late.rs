@@ -297,7 +297,7 @@ fn entry(group: &GroupSpec, rule: &RuleSpec, interval: &Interval) -> StateOp {
         file: group.file.clone(),
         group: group.name.clone(),
         rule: rule.name.clone(),
-        labels: rows::pairs(&interval.labels),
+        labels: interval.labels.to_map(),
         from: rows::phase_name(None).to_owned(),
         to: RETROACTIVE.to_owned(),
         reason: format!(

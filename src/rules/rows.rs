@@ -1,13 +1,11 @@
 //! The rows of `rule_group`, and those that rules write into `alert_history`.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use super::spec::GroupSpec;
+use crate::model::Timestamp;
 use crate::model::alert::{AlertPhase, RuleGroupRow, rule_group_key};
 use crate::model::history::{self, Transition};
-use crate::model::{Labels, Timestamp};
 use crate::store::{StateOp, Table};
 
 /// The change that writes a group's row.
@@ -33,13 +31,6 @@ pub(super) fn put_transition(
         key: Bytes::from(history::transition_key(ts, rule_id, seq)),
         value: Bytes::from(transition.encode()),
     }
-}
-
-/// A label set as a map, for JSON.
-pub(super) fn pairs(labels: &Labels) -> BTreeMap<String, String> {
-    let mut map = BTreeMap::new();
-    map.extend(labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
-    map
 }
 
 /// A phase before or after a transition.

@@ -281,7 +281,7 @@ impl Turn<'_, '_> {
             file: self.group.file.clone(),
             group: self.group.name.clone(),
             rule: self.rule.name.clone(),
-            labels: rows::pairs(&change.labels),
+            labels: change.labels.to_map(),
             from: rows::phase_name(change.from).to_owned(),
             to: rows::phase_name(change.to).to_owned(),
             reason: change.reason.to_owned(),

@@ -11,7 +11,7 @@ use super::alert::RESOLVED_RETENTION_MS;
 use super::group::Group;
 use super::manager::Inner;
 use super::moved::{self, Moves};
-use super::rows::{pairs, phase_name, put_transition};
+use super::rows::{phase_name, put_transition};
 use super::seat::Seat;
 use crate::model::alert::{AlertPhase, AlertRow, alert_key_rule};
 use crate::model::history::{self, Transition};
@@ -191,7 +191,7 @@ fn resolve(
         file: row.file.clone(),
         group: row.group.clone(),
         rule: row.rule.clone(),
-        labels: pairs(&row.labels),
+        labels: row.labels.to_map(),
         from: phase_name(Some(AlertPhase::Firing)).to_owned(),
         to: phase_name(Some(AlertPhase::Resolved)).to_owned(),
         reason: "its rule is gone".to_owned(),

@@ -21,6 +21,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::api::v2::scope::Scope;
 use crate::config::{Config, Mistake, Secret};
+use crate::delivery::address::bare;
 use crate::model::matcher;
 
 /// What browsers say about where a request comes from.
@@ -203,8 +204,7 @@ impl Access {
 
     fn is_our_name(&self, host: &str) -> bool {
         let name = host_name(host).to_ascii_lowercase();
-        let literal = name.trim_start_matches('[').trim_end_matches(']');
-        literal.parse::<IpAddr>().is_ok()
+        bare(&name).parse::<IpAddr>().is_ok()
             || name == "localhost"
             || name.ends_with(".localhost")
             || self.hosts.contains(&name)

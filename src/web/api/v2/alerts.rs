@@ -10,7 +10,7 @@ use super::answer::{Error, flag};
 use super::scope::Scope;
 use crate::alerting::AlertStatus;
 use crate::model::matcher::anchored;
-use crate::model::{Labels, Matcher, Timestamp, matchers};
+use crate::model::{Matcher, Timestamp, matchers};
 use crate::web::Context;
 
 type Pairs = Query<Vec<(String, String)>>;
@@ -135,15 +135,9 @@ impl ShownAlert {
             },
             updated_at: alert.updated_at.to_rfc3339(),
             generator_url: alert.generator_url.clone(),
-            labels: owned(&alert.labels),
+            labels: alert.labels.to_map(),
         }
     }
-}
-
-fn owned(labels: &Labels) -> BTreeMap<String, String> {
-    let mut map = BTreeMap::new();
-    map.extend(labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
-    map
 }
 
 /// The firing alerts that are asked for, by fingerprint.
@@ -183,7 +177,7 @@ pub async fn groups(
             .iter()
             .map(|s| ShownAlert::of(s, now))
             .collect(),
-        labels: owned(&group.labels),
+        labels: group.labels.to_map(),
         receiver: Named {
             name: group.receiver.clone(),
         },
