@@ -4,6 +4,7 @@
 //! repeated alert and a stored one become one is Alertmanager's way, so that any
 //! number of Prometheis may send the same alert.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -63,22 +64,30 @@ pub(super) fn changes(
     now: Timestamp,
     resolve_timeout_ms: i64,
 ) -> Result<Vec<StateOp>, store::Error> {
-    let mut ops = Vec::with_capacity(alerts.len());
+    // One that is named twice goes on with itself.
+    let mut taken: HashMap<Vec<u8>, Alert> = HashMap::with_capacity(alerts.len());
     for alert in alerts {
         let new = alert.completed(now, resolve_timeout_ms);
         let key = key(&new.labels);
-        let old = store.get(Table::PostedAlert, &key)?;
-        let alert = match old.and_then(|row| Alert::decode(&row)) {
+        let old = match taken.remove(&key) {
+            Some(old) => Some(old),
+            None => {
+                let row = store.get(Table::PostedAlert, &key)?;
+                row.and_then(|row| Alert::decode(&row))
+            }
+        };
+        let alert = match old {
             Some(old) if overlap(&old, &new) => merged(old, new),
             _ => new,
         };
-        ops.push(StateOp::Put {
-            table: Table::PostedAlert,
-            key: Bytes::from(key),
-            value: alert.encode().into(),
-        });
+        taken.insert(key, alert);
     }
-    Ok(ops)
+    let put = |(key, alert): (Vec<u8>, Alert)| StateOp::Put {
+        table: Table::PostedAlert,
+        key: Bytes::from(key),
+        value: alert.encode().into(),
+    };
+    Ok(taken.into_iter().map(put).collect())
 }
 
 fn key(labels: &Labels) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use tower_http::compression::CompressionLayer;
 
 use super::api::{
@@ -78,7 +78,7 @@ pub(super) fn full(front: Front, context: Context, push: Router) -> Router {
         .route("/federate", get(federate::federate))
         .route("/metrics-custom", get(metrics::custom))
         .nest("/api/v1", api())
-        .nest("/api/v2", alertmanager())
+        .merge(alertmanager())
         .with_state(state)
         .merge(pages::routes(context.config.clone()).with_state(context))
         .merge(push);
@@ -133,18 +133,27 @@ fn api() -> Router<AppState> {
         .route("/local/tsdb", post(admin::tsdb))
 }
 
-/// Alertmanager's API.
+/// Alertmanager's API, each path also with a slash behind it.
 fn alertmanager() -> Router<AppState> {
     let alerts = get(v2::alerts::list).post(v2::posted::post);
     let silences = get(v2::silences::list).post(v2::silences::post);
     let silence = get(v2::silences::get).delete(v2::silences::delete);
-    Router::new()
-        .route("/alerts", alerts)
-        .route("/alerts/groups", get(v2::alerts::groups))
-        .route("/receivers", get(v2::alerts::receivers))
-        .route("/silences", silences)
-        .route("/silence/{id}", silence)
-        .route("/status", get(v2::status::status))
+    let mut routes = Router::new()
+        .route("/api/v2", any(v2::unknown_path))
+        .route("/api/v2/{*rest}", any(v2::unknown_path));
+    for (path, handler) in [
+        ("alerts", alerts),
+        ("alerts/groups", get(v2::alerts::groups)),
+        ("receivers", get(v2::alerts::receivers)),
+        ("silences", silences),
+        ("silence/{id}", silence),
+        ("status", get(v2::status::status)),
+    ] {
+        for end in ["", "/"] {
+            routes = routes.route(&format!("/api/v2/{path}{end}"), handler.clone());
+        }
+    }
+    routes
 }
 
 /// What Prometheus lets its operator do, with POST or PUT.

@@ -20,6 +20,9 @@ const BODIES: &[&str] = &[
     "{L}",
     "[]",
     " [] ",
+    "[] x",
+    "[][]",
+    "[{L}] x",
     "[{}]",
     "[1]",
     "[\"a\"]",
@@ -156,8 +159,6 @@ const TIMES: &[&str] = &[
 /// In these Alertmanager is careless: its code, or 0 when it hangs up, and ours.
 const STRICTER: &[(&str, u16, u16)] = &[
     ("[null]", 0, 400),
-    ("[] x", 200, 400),
-    ("[][]", 200, 400),
     (r#"[{"labels":{"a":"\ud800"}}]"#, 200, 400),
     (
         r#"[{"labels":{"a":"b"},"endsAt":"2020-01-01T00:00:00+25:00"}]"#,
@@ -264,6 +265,33 @@ async fn odd_posts_get_the_code_of_the_real_alertmanager() {
             "{body}: {theirs:?}, we {ours:?}"
         );
     }
+    let silence = |starts: &str, ends: &str, tail: &str| {
+        format!(
+            r#"{{"matchers":[{{"name":"a","value":"b","isRegex":false}}],"createdBy":"me","comment":"c","startsAt":{starts},"endsAt":{ends}}}{tail}"#
+        )
+    };
+    let (today, end) = (format!("{:?}", at(0)), format!("{:?}", at(86_400 * 365)));
+    let mut silences: Vec<String> = [" x", "x", "{}", "]", "\"", "\0", "\n"]
+        .map(|tail| silence(&today, &end, tail))
+        .into();
+    for time in TIMES {
+        let time = format!("{time:?}");
+        silences.push(silence(&time, &end, ""));
+        silences.push(silence(&today, &time, ""));
+        silences.push(silence(&time, &time, ""));
+    }
+    for none in ["null", "\"\""] {
+        silences.push(silence(none, &end, ""));
+        silences.push(silence(&today, none, ""));
+    }
+    let mut kinds = [0; 3];
+    for body in silences {
+        let [theirs, ours] = ask("/api/v2/silences", &body).await;
+        let class = [200, 400, 422].iter().position(|code| *code == theirs.0);
+        kinds[class.unwrap_or_else(|| panic!("{body}: {theirs:?}"))] += 1;
+        assert_eq!(theirs.0, ours.0, "{body}: {theirs:?}, we {ours:?}");
+    }
+    assert!(kinds.iter().all(|count| *count > 1), "{kinds:?}");
     let now = pulse::model::Clock::System.now().as_ms();
     // What was made up, or given as some seconds from now, differs by the time between.
     let instant = |time: &Value| {
@@ -296,4 +324,110 @@ async fn odd_posts_get_the_code_of_the_real_alertmanager() {
         let [(their_code, _), (our_code, _)] = ask("/api/v2/alerts", body).await;
         assert_eq!((their_code, our_code), (*theirs, *ours), "{body}");
     }
+}
+
+/// Paths, some of which are none.
+const PATHS: &[&str] = &[
+    "/api/v2",
+    "/api/v2/",
+    "/api/v2/x",
+    "/api/v2//alerts",
+    "/api/v2/./alerts",
+    "/api/v2/x/../alerts?active=true",
+    "/api/v2/alerts",
+    "/api/v2/alerts/",
+    "/api/v2/alerts//",
+    "/api/v2/alerts/x",
+    "/api/v2/alerts/?active=false",
+    "/api/v2/alerts/groups/",
+    "/api/v2/silences/",
+    "/api/v2/receivers/",
+    "/api/v2/status/",
+    "/api/v2/status/x/",
+    "/api/v2/silence",
+    "/api/v2/silence/",
+    "/api/v2/silence/x/",
+    "/api/v2/silence/00000000-0000-0000-0000-000000000000/",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_paths_lead_where_they_lead_in_the_real_alertmanager() {
+    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    configure(dir.path(), TREE);
+    let ours = Server::start(dir.path(), free_port()).await;
+    let http = Http::new();
+    let ask = async |url: String, method: &str, body: &'static str| {
+        let request = hyper::Request::builder().method(method).uri(url);
+        let request = request.header("content-type", "application/json");
+        let answer = http
+            .try_send(request.body(body.into()).unwrap())
+            .await
+            .unwrap();
+        let place = answer.headers.get("location");
+        (answer.status, place.map(|p| p.to_str().unwrap().to_owned()))
+    };
+    for path in PATHS {
+        for (method, body) in [("GET", ""), ("POST", "[]"), ("PUT", "")] {
+            let [theirs, ours] = [theirs.url(path), ours.url(path)];
+            let theirs = ask(theirs, method, body).await;
+            assert_eq!(theirs, ask(ours, method, body).await, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_alert_twice_in_one_post_is_merged_as_in_the_real_alertmanager() {
+    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    configure(dir.path(), TREE);
+    let ours = Server::start(dir.path(), free_port()).await;
+    let http = Http::new();
+    let now = pulse::model::Clock::System.now().as_ms() / 1_000;
+    // Starts and ends of the two, in minutes from now; no end is one in five minutes.
+    let times = [(-60, 60), (-30, 90), (-30, 30), (-90, 90), (-60, 0)];
+    let mut posts = Vec::new();
+    for (n, first) in times.iter().enumerate() {
+        for (m, second) in times.iter().enumerate() {
+            let one = |(start, end): (i64, i64)| {
+                let end = match end {
+                    0 => String::new(),
+                    end => format!(r#","endsAt":"{}""#, at(end * 60)),
+                };
+                let start = at(start * 60);
+                format!(r#"{{"labels":{{"alertname":"t{n}{m}"}},"startsAt":"{start}"{end}}}"#)
+            };
+            posts.push(format!("[{},{}]", one(*first), one(*second)));
+        }
+    }
+    for url in [theirs.url("/api/v2/alerts"), ours.url("/api/v2/alerts")] {
+        for body in &posts {
+            assert_eq!(answer(&http, &url, body).await.0, 200, "{body}");
+        }
+    }
+    let times = async |url: String| {
+        let body = http.get(&url).await.body;
+        let alerts: Vec<Value> = serde_json::from_slice(&body).unwrap();
+        let minutes = |time: &Value| {
+            let at = time.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+            // What was made up is as old as the post.
+            (at.as_second() - now + 30).div_euclid(60)
+        };
+        let mut all: Vec<_> = alerts
+            .iter()
+            .map(|a| {
+                let name = a["labels"]["alertname"].as_str().unwrap().to_owned();
+                (name, minutes(&a["startsAt"]), minutes(&a["endsAt"]))
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    let theirs = times(theirs.url("/api/v2/alerts")).await;
+    assert_eq!(theirs.len(), 25);
+    assert_eq!(times(ours.url("/api/v2/alerts")).await, theirs);
 }

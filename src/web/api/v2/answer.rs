@@ -1,7 +1,7 @@
 //! Answers and errors in the form of Alertmanager's API.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -82,7 +82,8 @@ impl From<SilenceError> for Error {
     }
 }
 
-/// A body of JSON; `what` names it in errors.
+/// A body of JSON; `what` names it in errors. As in Go's decoder text behind the first
+/// value says nothing.
 ///
 /// # Errors
 /// When there is none, when it is not JSON, or not of the wanted form.
@@ -94,13 +95,46 @@ pub(super) fn parsed<T: serde::de::DeserializeOwned>(
     if body.trim_ascii().is_empty() {
         return Err(Error::Invalid(602, format!("{what} in body is required")));
     }
-    let given = headers.get(axum::http::header::CONTENT_TYPE);
+    let given = headers.get(header::CONTENT_TYPE);
     let given = given.and_then(|value| value.to_str().ok()).unwrap_or("");
     let kind = given.split(';').next().unwrap_or("").trim();
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(Error::MediaType(given.to_owned()));
     }
-    serde_json::from_slice(body).map_err(|err| Error::Unparsed(what, err.to_string()))
+    let mut values = serde_json::Deserializer::from_slice(body);
+    T::deserialize(&mut values).map_err(|err| Error::Unparsed(what, err.to_string()))
+}
+
+/// The answer to a path of no route: as Go's router, where the path that is meant is.
+pub async fn unknown_path(uri: Uri) -> Response {
+    let meant = cleaned(uri.path());
+    if meant == uri.path() {
+        return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
+    }
+    let query = uri
+        .query()
+        .map_or(String::new(), |query| format!("?{query}"));
+    let place = [(header::LOCATION, format!("{meant}{query}"))];
+    (StatusCode::MOVED_PERMANENTLY, place).into_response()
+}
+
+/// A path without empty parts, `.` and `..`. The root of the API ends with a slash.
+fn cleaned(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let ends_open = path.ends_with('/') || parts == ["api", "v2"];
+    let end = if ends_open && !parts.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    format!("/{}{end}", parts.join("/"))
 }
 
 /// A flag of the query string as Alertmanager reads it: what is not yes is no.

@@ -7,26 +7,33 @@
 use super::answer::Error;
 use crate::model::Timestamp;
 
-/// A time; none when it is left out or Go's zero time.
+/// A time that has to be there. An empty text is the beginning of 1970.
 ///
 /// # Errors
 /// When it is no time.
-pub(super) fn time(what: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, Error> {
-    read(text.unwrap_or_default()).map_err(|why| Error::Unparsed(what, why))
+pub(super) fn time(what: &'static str, text: &str) -> Result<Timestamp, Error> {
+    match text {
+        "" => Ok(Timestamp::from_ms(0)),
+        text => parsed(text).map_err(|why| Error::Unparsed(what, why)),
+    }
 }
 
-/// As [`time`], with the bare reason. An empty text is none too; Alertmanager takes it
-/// for the beginning of 1970, so that the alert would have ended long ago.
+/// A time; none when it is left out or Go's zero time. An empty text is none too;
+/// Alertmanager takes it for the beginning of 1970, so that the alert would have ended
+/// long ago.
+///
+/// # Errors
+/// With the bare reason when it is no time.
 pub(super) fn read(text: &str) -> Result<Option<Timestamp>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let zero = Timestamp::of_day(1, 1, 1);
-    match parse(text) {
-        None => Err(format!("parsing time {text:?}: expected RFC 3339")),
-        at if at == zero => Ok(None),
-        at => Ok(at),
-    }
+    let at = parsed(text)?;
+    Ok(Some(at).filter(|_| Timestamp::of_day(1, 1, 1) != Some(at)))
+}
+
+fn parsed(text: &str) -> Result<Timestamp, String> {
+    parse(text).ok_or_else(|| format!("parsing time {text:?}: expected RFC 3339"))
 }
 
 fn parse(text: &str) -> Option<Timestamp> {

@@ -15,3 +15,5 @@ mod request_uri;
 pub mod scope;
 pub mod silences;
 pub mod status;
+
+pub use answer::unknown_path;

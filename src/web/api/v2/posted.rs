@@ -1,9 +1,9 @@
 //! `POST /api/v2/alerts`: read and checked as Alertmanager does it.
 //!
 //! It reads JSON as Go does: `null` is what is left out, wherever it stands, names of
-//! fields may be in any case, and of two that are equal the later one holds. In three
-//! things this is stricter: text after the list and half a surrogate are refused, and
-//! so is `null` for an alert, at which Alertmanager hangs up.
+//! fields may be in any case, and of two that are equal the later one holds. In two
+//! things this is stricter: half a surrogate is refused, and so is `null` for an alert,
+//! at which Alertmanager hangs up.
 
 use std::collections::BTreeMap;
 

@@ -15,6 +15,10 @@ use crate::config::routing::is_label_name;
 use crate::model::{MatchOp, Matcher, Timestamp};
 use crate::web::Context;
 
+/// Five days before the year 10000: Alertmanager keeps a silence for so long after its
+/// end, and can write down no later time.
+const END: Timestamp = Timestamp::from_ms(253_401_868_800_000);
+
 /// A silence with where it stands.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -177,11 +181,11 @@ impl Given {
         let missing = |field: &str| Error::Invalid(602, format!("{field} in body is required"));
         let comment = self.comment.ok_or_else(|| missing("comment"))?;
         let created_by = self.created_by.ok_or_else(|| missing("createdBy"))?;
-        let ends_at = time("silence", self.ends_at.as_deref())?;
-        let ends_at = ends_at.ok_or_else(|| missing("endsAt"))?;
+        let ends_at = self.ends_at.ok_or_else(|| missing("endsAt"))?;
+        let ends_at = time("silence", &ends_at)?;
         let matchers = self.matchers.ok_or_else(|| missing("matchers"))?;
-        let starts_at = time("silence", self.starts_at.as_deref())?;
-        let starts_at = starts_at.ok_or_else(|| missing("startsAt"))?;
+        let starts_at = self.starts_at.ok_or_else(|| missing("startsAt"))?;
+        let starts_at = time("silence", &starts_at)?;
         if matchers.is_empty() {
             let text = "matchers in body should have at least 1 items";
             return Err(Error::Invalid(612, text.to_owned()));
@@ -192,6 +196,10 @@ impl Given {
         }
         if ends_at < now {
             let text = "Failed to create silence: end time can't be in the past";
+            return Err(Error::Bad(text.to_owned()));
+        }
+        if ends_at >= END {
+            let text = "Failed to create silence: it would be kept until after 10000-01-01";
             return Err(Error::Bad(text.to_owned()));
         }
         let matchers = matchers.into_iter().enumerate();
