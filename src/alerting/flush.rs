@@ -13,7 +13,7 @@ use super::payload;
 use super::pending::{Pending, Unsent};
 use super::route::Route;
 use super::telling::{Telling, fingerprints};
-use super::told::{self, Told};
+use super::told::{self, Rhythm, Told};
 use super::verdict::{Decision, Hold, Verdict};
 use crate::config::receivers::Integration;
 use crate::model::Timestamp;
@@ -22,7 +22,6 @@ use crate::store::{self, StateOp, Store, Table};
 /// An evaluation is fresh for this time, however often a dead man's switch is told:
 /// two of the usual longest intervals, and what their commit may take.
 const FRESH: Duration = Duration::from_secs(150);
-const TICK: Duration = Duration::from_millis(1);
 
 /// A group's flush, to be written in one transaction.
 pub(super) struct Flush {
@@ -186,18 +185,18 @@ impl Flusher<'_> {
         let at = newest_at.map_or(now, |at| now.max(at.plus_ms(1)));
         let content = group::content(&shown, route, now, at);
         let resolved_wanted = integration.send_resolved;
-        // Each flush is due when the interval has passed, not after it.
-        let repeat = integration
-            .every
-            .map_or(route.repeat_interval, |every| every.saturating_sub(TICK));
+        let rhythm = Rhythm {
+            repeat: integration.every.unwrap_or(route.repeat_interval),
+            flush: route.group_interval,
+        };
         let is_news = match group.is_digest(route) {
             _ if ends_carried => true,
-            false => told::is_news(last.as_ref(), &content, resolved_wanted, repeat),
+            false => told::is_news(last.as_ref(), &content, resolved_wanted, rhythm),
             true => {
                 let since = last.as_ref().map_or(Timestamp::MIN, |told| told.at);
                 let begins = |alert: &&Alert| alert.fires_at(now) && alert.starts_at > since;
                 shown.iter().any(begins)
-                    || told::is_digest_news(last.as_ref(), &content, resolved_wanted, repeat)
+                    || told::is_digest_news(last.as_ref(), &content, resolved_wanted, rhythm)
             }
         };
         if !is_news {

@@ -190,6 +190,7 @@ mod tests {
             created_at: NOW,
             attempts: 0,
             next_at: NOW,
+            flush_interval_ms: None,
             content_type: "application/json".to_owned(),
             on_success: vec![row],
             body: b"{}".to_vec(),

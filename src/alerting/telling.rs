@@ -6,7 +6,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::alerts::Alert;
-use super::group::Group;
+use super::group::{Group, as_ms};
 use super::hour::Hour;
 use super::payload::{self, About};
 use super::route::Route;
@@ -79,6 +79,7 @@ impl Telling<'_> {
             created_at: now,
             attempts: 0,
             next_at: now,
+            flush_interval_ms: Some(as_ms(self.route.group_interval)),
             content_type: "application/json".to_owned(),
             on_success: vec![StateRow {
                 table: Table::NotifyState.name().to_owned(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::group::as_ms;
 use crate::model::Timestamp;
 use crate::store::{self, Store, Table};
 
@@ -34,10 +35,9 @@ impl Told {
         serde_json::to_vec(self).expect("a notify state is plain data")
     }
 
-    /// Whether something fires that was not known to, or `known` was told too long ago.
-    fn is_new_or_old(&self, known: &Told, repeat_interval: Duration) -> bool {
-        let repeat = i64::try_from(repeat_interval.as_millis()).unwrap_or(i64::MAX);
-        !self.firing.is_subset(&known.firing) || self.at.ms_since(known.known_since()) > repeat
+    /// Whether something fires that was not known to, or `known` is due again.
+    fn is_new_or_old(&self, known: &Told, rhythm: Rhythm) -> bool {
+        !self.firing.is_subset(&known.firing) || rhythm.is_due(known, self.at)
     }
 
     /// Reads a row; `None` when it is damaged.
@@ -51,6 +51,30 @@ impl Told {
     /// Since when the receiver knows; what waits in the outbox counts from its flush on.
     pub(super) fn known_since(&self) -> Timestamp {
         self.sent_at.unwrap_or(self.at)
+    }
+}
+
+/// How often a group is told again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rhythm {
+    /// What still holds is told again after this time.
+    pub(super) repeat: Duration,
+    /// The group is looked at this often.
+    pub(super) flush: Duration,
+}
+
+impl Rhythm {
+    /// Whether what was told is told again by a flush at this time.
+    ///
+    /// A repeat interval passes from flush to flush, so that one of N flush intervals
+    /// repeats with the Nth flush. Alertmanager counts from when the receiver had taken
+    /// the message, a moment after its flush, and so repeats mostly one flush late. Who
+    /// got it late is told again at the flush that is nearest to the interval, never after
+    /// less than half of it.
+    fn is_due(self, known: &Told, at: Timestamp) -> bool {
+        let slack = as_ms(self.flush.min(self.repeat)) / 2;
+        let repeat = as_ms(self.repeat);
+        at.ms_since(known.at) >= repeat && at.ms_since(known.known_since()) >= repeat - slack
     }
 }
 
@@ -90,7 +114,7 @@ pub(super) fn is_news(
     last: Option<&Told>,
     now: &Told,
     send_resolved: bool,
-    repeat_interval: Duration,
+    rhythm: Rhythm,
 ) -> bool {
     let nothing = Told::default();
     let known = last.unwrap_or(&nothing);
@@ -98,7 +122,7 @@ pub(super) fn is_news(
         return !known.firing.is_empty();
     }
     let any_ended = send_resolved && !now.resolved.is_subset(&known.resolved);
-    any_ended || now.is_new_or_old(known, repeat_interval)
+    any_ended || now.is_new_or_old(known, rhythm)
 }
 
 /// As [`is_news`], of what is told once in a while: also of what came and went since,
@@ -107,18 +131,23 @@ pub(super) fn is_digest_news(
     last: Option<&Told>,
     now: &Told,
     send_resolved: bool,
-    repeat_interval: Duration,
+    rhythm: Rhythm,
 ) -> bool {
     let nothing = Told::default();
     let any_ended = send_resolved && !now.resolved.is_empty();
     let is_firing = !now.firing.is_empty();
-    any_ended || (is_firing && now.is_new_or_old(last.unwrap_or(&nothing), repeat_interval))
+    any_ended || (is_firing && now.is_new_or_old(last.unwrap_or(&nothing), rhythm))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::StateRow;
+
+    const HOURLY: Rhythm = Rhythm {
+        repeat: Duration::from_secs(3_600),
+        flush: Duration::from_secs(300),
+    };
 
     fn told(secs: i64, firing: &[u64], resolved: &[u64]) -> Told {
         Told {
@@ -131,8 +160,7 @@ mod tests {
     }
 
     fn check(last: Option<Told>, now: Told, send_resolved: bool, want: bool) {
-        let hour = Duration::from_secs(3_600);
-        let got = is_news(last.as_ref(), &now, send_resolved, hour);
+        let got = is_news(last.as_ref(), &now, send_resolved, HOURLY);
         assert_eq!(got, want, "{last:?} then {now:?}");
     }
 
@@ -154,18 +182,17 @@ mod tests {
         check(Some(told(0, &[], &[1])), told(9, &[], &[2]), true, false);
         check(
             Some(told(0, &[1], &[])),
-            told(3_600, &[1], &[]),
+            told(3_599, &[1], &[]),
             true,
             false,
         );
-        check(Some(told(0, &[1], &[])), told(3_601, &[1], &[]), true, true);
+        check(Some(told(0, &[1], &[])), told(3_600, &[1], &[]), true, true);
     }
 
     #[test]
     fn a_digest_tells_whatever_ended_since() {
         let check = |last: Option<Told>, now: Told, send_resolved: bool, want: bool| {
-            let hour = Duration::from_secs(3_600);
-            let got = is_digest_news(last.as_ref(), &now, send_resolved, hour);
+            let got = is_digest_news(last.as_ref(), &now, send_resolved, HOURLY);
             assert_eq!(got, want, "{last:?} then {now:?}");
         };
         check(None, told(0, &[], &[]), true, false);
@@ -180,22 +207,42 @@ mod tests {
     }
 
     #[test]
-    fn the_repeat_interval_counts_from_the_send_and_not_from_the_flush() {
+    fn a_repeat_comes_with_the_flush_that_is_nearest_to_its_interval() {
         let sent = StateRow {
             table: String::new(),
             key: Vec::new(),
             value: Some(told(0, &[1], &[]).encode()),
         };
-        let row = sent.value_at(Timestamp::from_ms(29_000)).unwrap();
-        let last = Told::decode(&row).unwrap();
+        let late = |ms| Told::decode(&sent.value_at(Timestamp::from_ms(ms)).unwrap()).unwrap();
+        let last = late(29_000);
         assert_eq!(
             last.at,
             Timestamp::from_ms(0),
             "what is newest is as before"
         );
         assert_eq!(last.known_since(), Timestamp::from_ms(29_000));
-        check(Some(last.clone()), told(3_629, &[1], &[]), true, false);
-        check(Some(last), told(3_630, &[1], &[]), true, true);
+        for (sent_ms, flush_secs, want) in [
+            (12, 3_300, false),
+            (12, 3_600, true),
+            (29_000, 3_300, false),
+            (29_000, 3_600, true),
+            (149_000, 3_600, true),
+            (151_000, 3_600, false),
+            (151_000, 3_900, true),
+            (1_800_000, 5_100, false),
+            (1_800_000, 5_400, true),
+        ] {
+            check(Some(late(sent_ms)), told(flush_secs, &[1], &[]), true, want);
+        }
+        // The flushes are further apart than the repeats.
+        let often = Rhythm {
+            repeat: Duration::from_secs(60),
+            ..HOURLY
+        };
+        for (sent_ms, want) in [(12, true), (269_000, true), (271_000, false)] {
+            let at = Timestamp::from_ms(300_000);
+            assert_eq!(often.is_due(&late(sent_ms), at), want, "{sent_ms}");
+        }
         // A row of an older version, and what waits.
         let flushed = Told::decode(&told(7, &[1], &[]).encode()).unwrap();
         assert_eq!(flushed.known_since(), Timestamp::from_ms(7_000));

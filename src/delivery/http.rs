@@ -56,6 +56,8 @@ pub(super) struct Outcome {
     pub(super) answer: String,
     /// Whether the receiver is in trouble, rather than displeased with this one message.
     pub(super) receiver_failed: bool,
+    /// Whether there was nothing to send: a template failed.
+    pub(super) unmade: bool,
 }
 
 /// What is to be sent.
@@ -108,7 +110,7 @@ impl Client {
     pub(super) async fn send(&self, call: Result<Call, String>, now: Timestamp) -> Outcome {
         let request = match call.and_then(Call::into_request) {
             Ok(request) => request,
-            Err(error) => return Outcome::refused(format!("cannot make the request: {error}")),
+            Err(error) => return Outcome::unmade("request", &error),
         };
         let deadline = Instant::now() + self.timeout;
         // Boxed: the client's future is large and lies in a set of many.
@@ -146,6 +148,14 @@ impl Call {
 }
 
 impl Outcome {
+    /// Nothing was sent, because what was to be sent could not be made.
+    pub(super) fn unmade(what: &str, error: &str) -> Outcome {
+        Outcome {
+            unmade: true,
+            ..Outcome::refused(format!("cannot make the {what}: {error}"))
+        }
+    }
+
     /// Nothing was sent, because of this one message.
     pub(super) fn refused(error: String) -> Outcome {
         Outcome {
@@ -166,6 +176,7 @@ impl Outcome {
             error: Some(error),
             answer: String::new(),
             receiver_failed: true,
+            unmade: false,
         }
     }
 }
@@ -210,6 +221,7 @@ fn judged(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Outcome {
         status: Some(code),
         error,
         answer: String::new(),
+        unmade: false,
     }
 }
 

@@ -113,7 +113,7 @@ impl Mqtt {
     pub(super) async fn attempt(&self, delivery: &Delivery, timeout: Duration) -> Outcome {
         let publish = match self.publish(delivery) {
             Ok(publish) => publish,
-            Err(error) => return Outcome::refused(format!("cannot make the message: {error}")),
+            Err(error) => return Outcome::unmade("message", &error),
         };
         let sent = Box::pin(self.send(publish, &delivery.event_id));
         match tokio::time::timeout(timeout, sent).await {

@@ -83,7 +83,7 @@ impl Nats {
     pub(super) async fn attempt(&self, delivery: &Delivery, timeout: Duration) -> Outcome {
         let message = match self.message(delivery) {
             Ok(message) => message,
-            Err(error) => return Outcome::refused(format!("cannot make the message: {error}")),
+            Err(error) => return Outcome::unmade("message", &error),
         };
         match tokio::time::timeout(timeout, Box::pin(self.send(message))).await {
             Ok(Ok(answer)) => Outcome {

@@ -1,7 +1,7 @@
 //! One destination's part of the outbox, read in order and in small pages.
 //!
 //! Rows stay on disk until they are delivered or dead. In memory are: the rows of at
-//! most one page, the numbers and times of rows that wait for another attempt (24
+//! most one page, the numbers and times of rows that wait for another attempt (32
 //! bytes each), and the count of what lies behind the page. Each row is read once to
 //! count it when it appears, and once to send it.
 //!
@@ -61,6 +61,8 @@ impl Counts {
 struct Waiting {
     kind: DeliveryKind,
     attempts: u32,
+    /// It does not wait longer, however the clock was set.
+    longest_ms: i64,
 }
 
 /// The rows of one destination and where each of them stands.
@@ -304,6 +306,7 @@ impl Queue {
         let waiting = Waiting {
             kind: row.delivery.kind,
             attempts: row.delivery.attempts,
+            longest_ms: self.schedule.longest_ms(&row.delivery),
         };
         self.waiting
             .insert((row.delivery.next_at, row.sequence), waiting);
@@ -314,7 +317,7 @@ impl Queue {
         if now < self.last_now {
             let waiting = std::mem::take(&mut self.waiting);
             for ((at, sequence), row) in waiting {
-                let at = at.min(self.schedule.latest(row.kind, row.attempts, now));
+                let at = at.min(now.plus_ms(row.longest_ms));
                 self.waiting.insert((at, sequence), row);
             }
             for mut row in std::mem::take(&mut self.ready) {
@@ -326,7 +329,7 @@ impl Queue {
     }
 
     fn bound(&self, delivery: &mut Delivery, now: Timestamp) {
-        let latest = self.schedule.latest(delivery.kind, delivery.attempts, now);
-        delivery.next_at = delivery.next_at.min(latest);
+        let longest = self.schedule.longest_ms(delivery);
+        delivery.next_at = delivery.next_at.min(now.plus_ms(longest));
     }
 }

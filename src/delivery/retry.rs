@@ -9,9 +9,11 @@
 //! Notifications follow Alertmanager: 0.5 s times 1.5 to the power of the tries,
 //! randomised by half in both directions, at most a minute, until a newer flush of
 //! the same group replaces the row or it passes its maximum age. A status such as
-//! 400 or 404 ends the tries of one flush in Alertmanager, which then tries again at
-//! the next `group_interval`; here the row stays and waits for 5 minutes, which gives
-//! the same rhythm and loses nothing when no further flush comes.
+//! 400 or 404 ends the tries of one flush: as in Alertmanager the next one comes with
+//! the next flush of the group, a `group_interval` after the last one. The row stays until
+//! then. If that flush has other things to say it replaces the row, and otherwise the
+//! same message is sent under the same id, a moment later so that the flush comes first.
+//! Nothing is lost when no further flush comes.
 //!
 //! The jitter is a hash of event id and attempt: no state, no generator, and the
 //! same in a repeated run.
@@ -26,8 +28,12 @@ use crate::model::{Delivery, DeliveryKind, Timestamp};
 const NOTIFICATION_WAIT_MIN: Duration = Duration::from_millis(500);
 /// Its longest wait, before it is randomised.
 const NOTIFICATION_WAIT_MAX: Duration = Duration::from_secs(60);
-/// The wait of a notification that was refused, and the longest that a receiver may ask for.
-const REFUSED_WAIT: Duration = Duration::from_secs(300);
+/// The longest wait that a receiver may ask for.
+const ASKED_MAX: Duration = Duration::from_secs(300);
+/// Alertmanager's `group_interval`, of notifications that do not say theirs.
+const FLUSH_INTERVAL_MS: i64 = 300_000;
+/// A flush has decided after this time, at most a tenth of the interval.
+const FLUSH_TAKES_MS: i64 = 1_000;
 const NOTIFICATION_GROWTH: f64 = 1.5;
 const NOTIFICATION_SPREAD: f64 = 0.5;
 const TELEMETRY_SPREAD: f64 = 0.2;
@@ -69,14 +75,16 @@ impl Schedule {
         wait.map_or(Next::Exhausted, |wait| Next::At(now.plus_ms(as_ms(wait))))
     }
 
-    /// The latest time at which a row that has to wait may be due. A row that claims
-    /// more was written before the clock jumped back.
-    pub(super) fn latest(&self, kind: DeliveryKind, attempts: u32, now: Timestamp) -> Timestamp {
-        let longest = match kind {
-            DeliveryKind::Telemetry => self.step(attempts).unwrap_or_default() * 2,
-            DeliveryKind::Notification => REFUSED_WAIT,
-        };
-        now.plus_ms(as_ms(longest))
+    /// How long a row may have to wait, ms. A row that claims more was written before the
+    /// clock jumped back.
+    pub(super) fn longest_ms(&self, delivery: &Delivery) -> i64 {
+        match delivery.kind {
+            DeliveryKind::Telemetry => as_ms(self.step(delivery.attempts).unwrap_or_default() * 2),
+            DeliveryKind::Notification => {
+                let (interval, takes) = flushes(delivery);
+                as_ms(ASKED_MAX).max(interval.saturating_add(takes))
+            }
+        }
     }
 
     /// The configured wait after this many attempts.
@@ -103,7 +111,7 @@ impl Schedule {
             return None;
         }
         if hint.refused {
-            return Some(REFUSED_WAIT);
+            return Some(until_flushed(delivery, now));
         }
         // 16 doublings and more are far above the cap; a bounded exponent stays finite.
         let power = i32::try_from(delivery.attempts.saturating_sub(1).min(32)).unwrap_or(32);
@@ -112,8 +120,23 @@ impl Schedule {
             .min(NOTIFICATION_WAIT_MAX);
         let wait = spread(step, NOTIFICATION_SPREAD, delivery);
         let asked = hint.retry_after.unwrap_or_default();
-        Some(wait.max(asked.min(REFUSED_WAIT)))
+        Some(wait.max(asked.min(ASKED_MAX)))
     }
+}
+
+/// How far the flushes of a notification's group are apart, and what one takes, ms.
+fn flushes(delivery: &Delivery) -> (i64, i64) {
+    let interval = delivery.flush_interval_ms.unwrap_or(FLUSH_INTERVAL_MS);
+    let interval = interval.max(1);
+    (interval, (interval / 10).min(FLUSH_TAKES_MS))
+}
+
+/// How long until the next flush of a notification's group is over.
+fn until_flushed(delivery: &Delivery, now: Timestamp) -> Duration {
+    let (interval, takes) = flushes(delivery);
+    let since_flush = now.ms_since(delivery.created_at).saturating_sub(takes);
+    let left = interval.saturating_sub(since_flush % interval);
+    Duration::from_millis(left.max(1).unsigned_abs())
 }
 
 /// `wait` moved by up to `share` of itself in either direction.
@@ -207,24 +230,43 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_notification_waits_longest_and_an_old_one_ends() {
+    fn a_refused_notification_waits_for_its_groups_flush_and_an_old_one_ends() {
         let d = delivery(DeliveryKind::Notification, 0, 1);
         let refused = Hint {
             refused: true,
             retry_after: None,
         };
-        assert_eq!(wait_ms(&d, refused, NOW), Some(300_000));
+        for (interval, since_flush, want) in [
+            (None, 20, 300_980),
+            (Some(60_000), 20, 60_980),
+            // The flush at 60 s may still be under way, the next one is at 120 s.
+            (Some(60_000), 60_999, 1),
+            (Some(60_000), 61_000, 60_000),
+            (Some(60_000), 61_020, 59_980),
+            (Some(1_000), 5, 1_095),
+            (Some(86_400_000), 5, 86_400_995),
+        ] {
+            let mut d = d.clone();
+            d.flush_interval_ms = interval;
+            let wait = wait_ms(&d, refused, NOW.plus_ms(since_flush));
+            assert_eq!(wait, Some(want), "{interval:?} {since_flush}");
+        }
         let later = NOW.plus_ms(3_600_000);
         assert_eq!(wait_ms(&d, Hint::default(), later), None);
     }
 
     #[test]
     fn a_wait_from_before_a_clock_jump_is_bounded_by_the_step() {
-        let latest = schedule().latest(DeliveryKind::Telemetry, 1, NOW);
-        assert_eq!(latest.ms_since(NOW), 10_000);
+        let longest = |kind, attempts, interval| {
+            let mut delivery = delivery(kind, 0, attempts);
+            delivery.flush_interval_ms = interval;
+            schedule().longest_ms(&delivery)
+        };
+        assert_eq!(longest(DeliveryKind::Telemetry, 1, None), 10_000);
         // A row without attempts has nothing to wait for.
-        assert_eq!(schedule().latest(DeliveryKind::Telemetry, 0, NOW), NOW);
-        let latest = schedule().latest(DeliveryKind::Notification, 9, NOW);
-        assert_eq!(latest.ms_since(NOW), 300_000);
+        assert_eq!(longest(DeliveryKind::Telemetry, 0, None), 0);
+        assert_eq!(longest(DeliveryKind::Notification, 9, None), 301_000);
+        let daily = Some(86_400_000);
+        assert_eq!(longest(DeliveryKind::Notification, 9, daily), 86_401_000);
     }
 }

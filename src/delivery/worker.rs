@@ -75,6 +75,9 @@ pub(super) struct Worker {
     breaker: Breaker,
     /// Whether it is said in the log that the destination is paused.
     pause_is_told: bool,
+    /// When the log last named a notification that failed, and how many it did not.
+    failure_told: Option<Instant>,
+    failures_untold: u64,
     gauges: Gauges,
     kept: Kept,
     attempts: Attempts,
@@ -119,6 +122,8 @@ impl Worker {
             queue: Queue::new(seat.store.clone(), name, schedule.clone(), *ordered),
             breaker,
             pause_is_told: false,
+            failure_told: None,
+            failures_untold: 0,
             gauges,
             kept,
             attempts: FuturesUnordered::new(),

@@ -92,6 +92,7 @@ impl Route {
             created_at: now,
             attempts: 0,
             next_at: now,
+            flush_interval_ms: None,
             content_type: "application/json".to_owned(),
             on_success: Vec::new(),
             body: body(event),

@@ -57,6 +57,10 @@ pub struct Delivery {
     pub attempts: u32,
     /// Not before this time.
     pub next_at: Timestamp,
+    /// Of a notification: after so many milliseconds its group is flushed again, and one
+    /// that was refused is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flush_interval_ms: Option<i64>,
     /// The media type of the body.
     pub content_type: String,
     /// Written when the delivery succeeds.
@@ -80,6 +84,7 @@ impl Delivery {
             created_at: now,
             attempts,
             next_at: now,
+            flush_interval_ms: None,
             content_type: "application/json".to_owned(),
             on_success: Vec::new(),
             body: Vec::new(),

@@ -91,6 +91,7 @@ fn delivery(destination: &str, body: usize) -> StateOp {
         created_at: Timestamp::from_ms(T0),
         attempts: 0,
         next_at: Timestamp::from_ms(T0),
+        flush_interval_ms: None,
         content_type: "text/plain".to_owned(),
         on_success: Vec::new(),
         body: vec![b'x'; body],

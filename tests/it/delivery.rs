@@ -304,6 +304,7 @@ fn event(destination: &str, id: &str) -> Delivery {
         created_at: Timestamp::from_ms(NOW),
         attempts: 0,
         next_at: Timestamp::from_ms(NOW),
+        flush_interval_ms: None,
         content_type: "application/json".to_owned(),
         on_success: Vec::new(),
         body: format!("{{\"event\":\"{id}\"}}").into_bytes(),

@@ -164,6 +164,18 @@ async fn a23_bombs_in_receivers_and_receivers_that_misbehave_delay_nobody_else()
         })
         .await;
     }
+    // They are counted and in the log: once a minute for each, however many there were.
+    let log = fs::read_to_string(dir.path().join("pulse.log")).unwrap();
+    for ((name, _), words) in BOMBS.iter().zip(WORDS) {
+        let is_told = |line: &&str| line.contains("notification failed") && line.contains(words);
+        let told = log.lines().filter(is_told);
+        let told = told.filter(|line| line.contains(name)).count();
+        assert!((1..=2).contains(&told), "{name}: {told} in\n{log}");
+    }
+    let metrics = server.get("/metrics").await;
+    let unmade = "pulse_delivery_unmade_total{destination_type=\"slack\"} ";
+    let count = metrics.text().lines().find_map(|l| l.strip_prefix(unmade));
+    assert!(count.unwrap().parse::<u32>().unwrap() >= 40, "{count:?}");
     for path in ["/stolen", "/recursion", "/width", "/range", "/doubling"] {
         assert!(sink.to(path).is_empty(), "{path} was reached");
     }

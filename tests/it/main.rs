@@ -47,6 +47,7 @@ mod query_api;
 mod receivers;
 
 mod reference;
+mod refused;
 mod remote_read;
 mod remote_write;
 mod remote_write_kill;

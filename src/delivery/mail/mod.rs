@@ -88,7 +88,7 @@ impl Mail {
         let made = Notice::of(delivery).and_then(|notice| self.written(&notice));
         let (envelope, mail) = match made {
             Ok(made) => made,
-            Err(error) => return Outcome::refused(format!("cannot make the mail: {error}")),
+            Err(error) => return Outcome::unmade("mail", &error),
         };
         let sent = Box::pin(smtp::send(&self.server, &envelope, &mail));
         match tokio::time::timeout(timeout, sent).await {
@@ -231,6 +231,7 @@ fn delivered(answer: String, refused: &[String]) -> Outcome {
         error: None,
         answer,
         receiver_failed: false,
+        unmade: false,
     }
 }
 

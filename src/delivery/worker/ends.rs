@@ -17,6 +17,8 @@ const LINGER: Duration = Duration::from_millis(20);
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(30);
 /// A pause that people should hear of, as that of telemetry is from the first one on.
 const PAUSE_TOLD: Duration = Duration::from_secs(30);
+/// Failed notifications are told of at most so often.
+const FAILURE_TOLD: Duration = Duration::from_secs(60);
 
 impl Worker {
     pub(super) fn ended_attempt(&mut self, row: Row, attempted: Attempted) {
@@ -26,6 +28,10 @@ impl Worker {
             .record(outcome.receiver_failed, began, self.started.elapsed());
         self.tell_pause();
         self.gauges.set_reached(!outcome.receiver_failed);
+        if outcome.unmade {
+            let unmade = &self.seat.metrics.delivery.unmade;
+            unmade.with_label_values(&[self.seat.options.kind]).inc();
+        }
         let now = self.seat.clock.now();
         let done = Done::new(
             row,
@@ -36,6 +42,7 @@ impl Worker {
             now,
         );
         self.count(&done, attempted.duration);
+        self.tell_failure(&done);
         if done.fate == Fate::Disable {
             self.disabled = true;
             let destination = self.seat.options.name.as_str();
@@ -64,6 +71,26 @@ impl Worker {
             let destination = self.seat.options.name.as_str();
             tracing::warn!(destination, "destination keeps failing, pausing it");
         }
+    }
+
+    /// Says that a notification counts as failed: once for each, and once in a while.
+    fn tell_failure(&mut self, done: &Done) {
+        if !done.has_failed || done.row.delivery.kind != DeliveryKind::Notification {
+            return;
+        }
+        let now = Instant::now();
+        if self.failure_told.is_some_and(|at| now < at + FAILURE_TOLD) {
+            self.failures_untold += 1;
+            return;
+        }
+        self.failure_told = Some(now);
+        tracing::warn!(
+            destination = self.seat.options.name.as_str(),
+            event_id = done.row.delivery.event_id,
+            error = done.attempt.error,
+            left_out = std::mem::take(&mut self.failures_untold),
+            "notification failed"
+        );
     }
 
     fn count(&self, done: &Done, duration: Duration) {

@@ -39,6 +39,8 @@ pub struct Delivery {
     pub total: IntCounterVec,
     /// Time of one attempt by `destination_type`.
     pub seconds: HistogramVec,
+    /// Attempts without anything to send, because a template failed, by `destination_type`.
+    pub unmade: IntCounterVec,
     /// Dead letters written by `tenant_id`.
     pub dlq: IntCounterVec,
     /// Dead letters stored by `tenant_id`.
@@ -65,6 +67,12 @@ impl Delivery {
                 "pulse_delivery_seconds",
                 "Time of one delivery attempt.",
                 &PYTHON_BUCKETS,
+                &["destination_type"],
+            ),
+            unmade: counters(
+                r,
+                "pulse_delivery_unmade_total",
+                "Attempts at which the message could not be made, as when a template fails.",
                 &["destination_type"],
             ),
             dlq: counters(
@@ -102,6 +110,7 @@ impl Delivery {
         };
         for kind in DESTINATION_TYPES {
             delivery.seconds.with_label_values(&[kind]);
+            delivery.unmade.with_label_values(&[kind]);
         }
         delivery.add_tenant(DEFAULT_TENANT);
         delivery
