@@ -169,14 +169,20 @@ fn decode_form(bytes: &[u8], n: usize, out: &mut Vec<i64>) -> Result<bool, Malfo
     let inner = reader.byte()?;
     let (mut last, mut falls, mut ahead) = (i64::MIN, 0_usize, 0_i64);
     ints::decode(inner, reader.rest(), n, 0..n, &mut |run| {
-        out.extend(run.iter().map(|residual| {
-            let planned = first.wrapping_add(ahead >> STEP_FRACTION_BITS);
-            ahead = ahead.wrapping_add(step);
-            let time = planned.wrapping_add(*residual);
-            falls += usize::from(time <= last);
-            last = time;
-            time
-        }));
+        let at = out.len();
+        out.extend_from_slice(run);
+        // Numbers of its own stay in registers.
+        let (mut before, mut fell, mut planned) = (last, falls, ahead);
+        for time in &mut out[at..] {
+            let residual = *time;
+            *time = first
+                .wrapping_add(planned >> STEP_FRACTION_BITS)
+                .wrapping_add(residual);
+            planned = planned.wrapping_add(step);
+            fell += usize::from(*time <= before);
+            before = *time;
+        }
+        (last, falls, ahead) = (before, fell, planned);
     })?;
     // The least time there is is not above what it was compared with.
     let least = out.get(start).is_some_and(|first| *first == i64::MIN);
