@@ -8,7 +8,7 @@ use super::super::engine::{histograms, samples};
 use super::super::grid::{Element, Grid, Scalar, Steps, absent};
 use super::super::queryable::{Fold, QueryError};
 use super::super::value::RangeSeries;
-use super::super::window::{self, Mixed, Plan, WindowFunction, Windows};
+use super::super::window::{self, Mixed, Plan, Points, WindowFunction, Windows};
 use super::latest::{latest, latest_mixed};
 use super::read::Wanted;
 use super::reduce;
@@ -143,7 +143,15 @@ impl Evaluator<'_> {
         self.check_windows(windows)?;
         let tally = std::mem::take(&mut self.tally);
         let grid = self.rows(wanted, &|part, labels, samples, native| {
-            let samples = without_stale(samples, &mut part.buffer);
+            let rising = call
+                .function
+                .is_of_counters()
+                .then(|| Points::rising(samples));
+            let points = match rising.flatten() {
+                Some(points) => points,
+                None => Points::of(without_stale(samples, &mut part.buffer)),
+            };
+            let samples = points.samples;
             tally.windows(windows, samples, native);
             if !native.is_empty() && windows.bounds == Bounds::Inside {
                 let series = call.on(samples, native, labels.value(METRIC_NAME));
@@ -153,7 +161,7 @@ impl Evaluator<'_> {
             }
             part.grid.push(Cow::Borrowed(labels), 0, |cells| {
                 let plan = &mut part.plan;
-                window::apply(call.function, call.params, windows, samples, plan, cells);
+                window::apply(call.function, call.params, windows, points, plan, cells);
             });
         });
         self.tally = tally;
@@ -193,8 +201,8 @@ impl Evaluator<'_> {
                 continue;
             }
             grid.push_like(row, 0, |cells| {
-                let plan = &mut plan;
-                window::apply(call.function, call.params, windows, &samples, plan, cells);
+                let (plan, points) = (&mut plan, Points::of(&samples));
+                window::apply(call.function, call.params, windows, points, plan, cells);
             });
         }
         self.held = before;

@@ -63,6 +63,11 @@ impl WindowFunction {
         matches!(self, WindowFunction::First | WindowFunction::Last)
     }
 
+    /// Whether it is told of counters, which rise.
+    pub(super) fn is_of_counters(self) -> bool {
+        matches!(self, WindowFunction::Rate | WindowFunction::Increase)
+    }
+
     /// Whether it depends on nothing but the values in a window and their order.
     pub(super) fn looks_at_values_only(self) -> bool {
         use WindowFunction as W;
@@ -247,23 +252,54 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Appends the value of `function` for each step, missing ones included. The
-/// samples must be free of staleness markers. `plan` may have served other series.
+/// The samples of a series without staleness markers.
+#[derive(Clone, Copy)]
+pub(super) struct Points<'a> {
+    pub(super) samples: &'a [Sample],
+    /// Whether they are known to be numbers of which none is below the one before.
+    pub(super) rises: bool,
+}
+
+impl<'a> Points<'a> {
+    /// Samples among which there are no markers.
+    pub(super) fn of(samples: &'a [Sample]) -> Points<'a> {
+        Points {
+            samples,
+            rises: false,
+        }
+    }
+
+    /// Samples that rise, as those of a counter mostly do: so there are no markers among
+    /// them, and nothing else has to be looked for.
+    pub(super) fn rising(samples: &'a [Sample]) -> Option<Points<'a>> {
+        // Looking at all pairs without a branch is quick.
+        let rises = |all: bool, pair: &[Sample]| all & (pair[0].v <= pair[1].v);
+        let rises = samples.len() > 1 && samples.windows(2).fold(true, rises);
+        rises.then_some(Points {
+            samples,
+            rises: true,
+        })
+    }
+}
+
+/// Appends the value of `function` for each step, missing ones included. `plan` may
+/// have served other series.
 pub(super) fn apply(
     function: WindowFunction,
     params: &[Scalar],
     windows: &Windows,
-    samples: &[Sample],
+    points: Points<'_>,
     plan: &mut Plan,
     out: &mut Vec<f64>,
 ) {
     use WindowFunction as W;
+    let samples = points.samples;
     if windows.bounds != Bounds::Inside {
         return extended::apply(function, windows, samples, out);
     }
     match function {
-        W::Rate => rate::rate(windows, samples, plan, out),
-        W::Increase => rate::increase(windows, samples, plan, out),
+        W::Rate => rate::rate(windows, points, plan, out),
+        W::Increase => rate::increase(windows, points, plan, out),
         W::Delta => rate::delta(windows, samples, out),
         W::Irate => windows.slide(samples, out, rate::irate),
         W::Idelta => windows.slide(samples, out, |w| w.last_two().map(|(a, b)| b.v - a.v)),

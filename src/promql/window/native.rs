@@ -12,7 +12,7 @@ use super::super::annotations::Annotations;
 use super::super::ast::Span as Place;
 use super::super::grid::{Element, Scalar, Steps, absent};
 use super::rate::Span;
-use super::{Plan, WindowFunction, Windows, apply};
+use super::{Plan, Points, WindowFunction, Windows, apply};
 use crate::model::histogram::{Merged, ResetHint};
 use crate::model::{Histogram, HistogramSample, Sample, Timestamp};
 
@@ -67,7 +67,8 @@ pub(in super::super) fn apply_mixed(
             let params: Vec<Scalar> = params.iter().map(|p| Scalar::Same(p.at(step))).collect();
             let mut out = Vec::with_capacity(1);
             let plan = &mut Plan::default();
-            apply(function, &params, &one, series.samples, plan, &mut out);
+            let points = Points::of(series.samples);
+            apply(function, &params, &one, points, plan, &mut out);
             Element::of(out.first().copied().unwrap_or_else(absent))
         };
         elements.push(if seen.native.is_empty() {

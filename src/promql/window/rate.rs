@@ -1,19 +1,19 @@
 //! Rates, increases and deltas, extrapolated to the ends of the window as
 //! Prometheus does since 2.51.
 
-use super::plan::{Extent, Plan};
-use super::{Window, Windows, absent};
+use super::plan::{Plan, Rates};
+use super::{Points, Window, Windows, absent};
 use crate::model::Sample;
 
 /// Per-second increase of a counter.
-pub(super) fn rate(windows: &Windows, samples: &[Sample], plan: &mut Plan, out: &mut Vec<f64>) {
+pub(super) fn rate(windows: &Windows, points: Points<'_>, plan: &mut Plan, out: &mut Vec<f64>) {
     let unit = windows.range_ms as f64 / 1000.0;
-    counter(plan.rates(windows, unit, samples), samples, out, unit);
+    counter(plan.rates(windows, unit, points.samples), points, out, unit);
 }
 
 /// Increase of a counter over the window.
-pub(super) fn increase(windows: &Windows, samples: &[Sample], plan: &mut Plan, out: &mut Vec<f64>) {
-    counter(plan.rates(windows, 1.0, samples), samples, out, 1.0);
+pub(super) fn increase(windows: &Windows, points: Points<'_>, plan: &mut Plan, out: &mut Vec<f64>) {
+    counter(plan.rates(windows, 1.0, points.samples), points, out, 1.0);
 }
 
 /// Difference of a gauge over the window.
@@ -35,9 +35,20 @@ pub(super) fn irate(w: &Window<'_>) -> Option<f64> {
 }
 
 /// The increase for each `unit` of the window.
-fn counter(windows: &[Extent], samples: &[Sample], out: &mut Vec<f64>, unit: f64) {
+fn counter(rates: &Rates, points: Points<'_>, out: &mut Vec<f64>, unit: f64) {
+    let samples = points.samples;
+    if let (true, [first, .., last]) = (points.rises, samples)
+        && rates.begin_above_zero(first.v, last.v - first.v)
+    {
+        return out.extend(rates.extents.iter().map(|w| {
+            if w.last <= w.low {
+                return absent();
+            }
+            (samples[w.last as usize].v - samples[w.low as usize].v) * w.factor
+        }));
+    }
     let resets = Resets::of(samples);
-    out.extend(windows.iter().map(|w| {
+    out.extend(rates.extents.iter().zip(&rates.gaps).map(|(w, gaps)| {
         if w.last <= w.low {
             return absent();
         }
@@ -45,9 +56,9 @@ fn counter(windows: &[Extent], samples: &[Sample], out: &mut Vec<f64>, unit: f64
         let first = samples[low].v;
         let increase = resets.add_within(low, last, samples[last].v - first);
         // The counter did not begin below zero: so far back the window does not go.
-        if increase > 0.0 && first >= 0.0 && w.sampled * first < w.to_start * increase {
-            let to_zero = w.sampled * (first / increase);
-            return increase * ((w.sampled + to_zero + w.to_end) / (w.sampled * unit));
+        if increase > 0.0 && first >= 0.0 && gaps.sampled * first < gaps.to_start * increase {
+            let to_zero = gaps.sampled * (first / increase);
+            return increase * ((gaps.sampled + to_zero + gaps.to_end) / (gaps.sampled * unit));
         }
         increase * w.factor
     }));
