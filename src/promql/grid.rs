@@ -2,8 +2,9 @@
 //!
 //! A query is evaluated for all its steps at once, node by node; an instant
 //! query has one step. A vector is a [`Grid`]: the rows' values lie one after
-//! the other in a single buffer, so a function of floats is one pass over it
-//! and a node costs one allocation, not one for each series. A row covers the
+//! the other in a buffer, one for each thread that made some, so a function of
+//! floats is one pass over it and a node costs few allocations, not one for each
+//! series. A row covers the
 //! steps from its first to its last value only, so that short-lived series
 //! cost what they hold. Inside, a missing value is the staleness marker, which
 //! no computation gives and no selector lets through as a value.
@@ -53,7 +54,8 @@ pub(super) struct Row {
     pending: bool,
     /// The step of the first value.
     pub(super) first: usize,
-    /// Where the row's values begin in the buffer.
+    /// The buffer that has the row's values, and where they begin in it.
+    block: usize,
     start: usize,
     /// How many steps the row covers.
     pub(super) len: usize,
@@ -114,7 +116,8 @@ impl Row {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Grid {
     rows: Vec<Row>,
-    cells: Vec<f64>,
+    /// The buffers; the last one grows.
+    blocks: Vec<Vec<f64>>,
     /// How many numbers its histograms hold.
     native_size: usize,
 }
@@ -130,14 +133,14 @@ impl Grid {
 
     /// How many values are held, missing ones between others included.
     pub(super) fn size(&self) -> usize {
-        self.cells.len() + self.native_size
+        self.blocks.iter().map(Vec::len).sum::<usize>() + self.native_size
     }
 
     /// The values of a row, from its first step on.
     #[inline]
     pub(super) fn cells(&self, row: usize) -> &[f64] {
         let row = &self.rows[row];
-        &self.cells[row.start..row.start + row.len]
+        &self.blocks[row.block][row.start..row.start + row.len]
     }
 
     /// A row's value at a step, possibly a missing one.
@@ -145,9 +148,18 @@ impl Grid {
     pub(super) fn value(&self, row: usize, step: usize) -> f64 {
         let row = &self.rows[row];
         match step.checked_sub(row.first) {
-            Some(at) if at < row.len => self.cells[row.start + at],
+            Some(at) if at < row.len => self.blocks[row.block][row.start + at],
             _ => absent(),
         }
+    }
+
+    /// The buffer that grows, and its number.
+    fn last_block(&mut self) -> (usize, &mut Vec<f64>) {
+        if self.blocks.is_empty() {
+            self.blocks.push(Vec::new());
+        }
+        let last = self.blocks.len() - 1;
+        (last, &mut self.blocks[last])
     }
 
     /// Puts the series in label order.
@@ -163,11 +175,12 @@ impl Grid {
         first: usize,
         fill: impl FnOnce(&mut Vec<f64>),
     ) -> bool {
-        let start = self.cells.len();
-        fill(&mut self.cells);
-        let added = &self.cells[start..];
+        let (block, cells) = self.last_block();
+        let start = cells.len();
+        fill(cells);
+        let added = &cells[start..];
         let Some(leading) = added.iter().position(|v| !is_absent(*v)) else {
-            self.cells.truncate(start);
+            cells.truncate(start);
             return false;
         };
         let trailing = added
@@ -177,15 +190,15 @@ impl Grid {
             .expect("there is a value");
         let len = added.len() - leading - trailing;
         if leading > 0 {
-            self.cells
-                .copy_within(start + leading..start + leading + len, start);
+            cells.copy_within(start + leading..start + leading + len, start);
         }
-        self.cells.truncate(start + len);
+        cells.truncate(start + len);
         self.rows.push(Row {
             labels: labels.into_owned(),
             nameless: false,
             pending: false,
             first: first + leading,
+            block,
             start,
             len,
             native: Column::default(),
@@ -256,11 +269,11 @@ impl Grid {
         let mut parts = parts.into_iter();
         let mut joined = parts.next().unwrap_or_default();
         for part in parts {
-            let start = joined.cells.len();
-            joined.cells.extend_from_slice(&part.cells);
+            let first = joined.blocks.len();
+            joined.blocks.extend(part.blocks);
             joined.native_size += part.native_size;
             joined.rows.extend(part.rows.into_iter().map(|row| Row {
-                start: row.start + start,
+                block: row.block + first,
                 ..row
             }));
         }
@@ -282,7 +295,7 @@ impl Grid {
 
     /// Applies a function to every value.
     pub(super) fn map(&mut self, f: impl Fn(f64) -> f64) {
-        for v in &mut self.cells {
+        for v in self.blocks.iter_mut().flatten() {
             if !is_absent(*v) {
                 *v = f(*v);
             }
@@ -304,7 +317,7 @@ impl Grid {
     /// The same, but rows that lose all their values stay where they are.
     pub(super) fn map_in_place(&mut self, mut f: impl FnMut(usize, usize, f64) -> f64) {
         for (number, row) in self.rows.iter().enumerate() {
-            let cells = &mut self.cells[row.start..row.start + row.len];
+            let cells = &mut self.blocks[row.block][row.start..row.start + row.len];
             for (i, v) in cells.iter_mut().enumerate() {
                 if !is_absent(*v) {
                     *v = f(number, row.first + i, *v);
@@ -315,9 +328,9 @@ impl Grid {
 
     /// Removes rows that have lost all their values.
     fn drop_empty(&mut self) {
-        let cells = &self.cells;
+        let blocks = &self.blocks;
         self.rows.retain(|row| {
-            let mut cells = cells[row.start..row.start + row.len].iter();
+            let mut cells = blocks[row.block][row.start..row.start + row.len].iter();
             cells.any(|v| !is_absent(*v)) || row.has_histograms()
         });
     }

@@ -130,7 +130,8 @@ impl Grid {
                 nameless: false,
                 pending: false,
                 first: 0,
-                start: self.cells.len(),
+                block: 0,
+                start: 0,
                 len: 0,
                 native: None,
             });
