@@ -164,7 +164,10 @@ fn decode_form(bytes: &[u8], n: usize, out: &mut Vec<i64>) -> Result<bool, Malfo
     if tag == EXACT {
         let at = |i: usize| first.wrapping_add(step.wrapping_mul(i as i64));
         out.extend((0..n).map(at));
-        return Ok(out[start..].is_sorted_by(|a, b| a < b));
+        // Mostly one look at the step is enough.
+        let ahead = step.checked_mul(n as i64);
+        let in_order = step > 0 && ahead.is_some_and(|ahead| first.checked_add(ahead).is_some());
+        return Ok(in_order || out[start..].is_sorted_by(|a, b| a < b));
     }
     let inner = reader.byte()?;
     let (mut last, mut falls, mut ahead) = (i64::MIN, 0_usize, 0_i64);
