@@ -115,7 +115,7 @@ impl Rules {
         let moves = Arc::new(inner.moves(&old, &loaded.groups).await);
         let mut states = moved::states(&mut old, &moves);
         // Before groups are read: from here on the rows are where their rules are.
-        inner.settle(moved::ids(&loaded.groups), moves).await;
+        inner.settle(&loaded.groups, moves).await;
         let mut views = Vec::with_capacity(loaded.groups.len());
         for spec in loaded.groups {
             let same = |seat: &Seat| seat.spec.file == spec.file && seat.spec.name == spec.name;

@@ -25,6 +25,7 @@ mod own;
 pub mod packs;
 mod raw;
 mod restore;
+mod roster;
 mod rows;
 mod run;
 mod seat;

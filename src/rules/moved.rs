@@ -5,12 +5,15 @@
 //! rule: its alerts would end, be told so, and begin again after `for`. Such a rule is
 //! known again by kind, name, labels and expression, one to one. In the group where it
 //! was, the expression may be another one, and of several rules those that come first in
-//! the file belong together. Elsewhere it has to be the same: a rule without alerts has
-//! no rows and seems new at a start, and would take those of a rule that it never was.
-//! Whoever stands nearer goes first. Prometheus takes the state over in a group that
-//! stays, by name, labels and order alone, so that two rules which change places change
-//! their alerts as well. Elsewhere it begins anew, but nobody hears of it, because
-//! Alertmanager waits for four intervals before it takes silence for an end.
+//! the file belong together. Elsewhere it has to be the same. Whoever stands nearer goes
+//! first. Prometheus takes the state over in a group that stays, by name, labels and
+//! order alone, so that two rules which change places change their alerts as well.
+//! Elsewhere it begins anew, but nobody hears of it, because Alertmanager waits for four
+//! intervals before it takes silence for an end.
+//!
+//! At a start the rows of alerts tell of former rules. One without alerts has none: that
+//! it was there, and where, is in the [`roster`]; in the directory of an older version it
+//! is missing, and the rule seems new.
 //!
 //! The row of an alert tells the name and the expression of its rule, not the labels.
 //! Those are shown by the number: it is the hash of the old place and what the rule says.
@@ -23,6 +26,7 @@ use bytes::Bytes;
 
 use super::group::{Group, RuleState};
 use super::manager::Inner;
+use super::roster::{self, Listed};
 use super::rows::put_group;
 use super::seat::Seat;
 use super::spec::{GroupSpec, RuleSpec, rule_id};
@@ -45,7 +49,8 @@ pub(super) struct Former {
     file: String,
     group: String,
     name: String,
-    query: String,
+    /// `None` of one without alerts at a start: another one than now, as its number is.
+    query: Option<String>,
 }
 
 /// Where a rule stands now.
@@ -117,8 +122,8 @@ fn take(
     (distance, has_same_query): (Distance, bool),
 ) -> Option<Former> {
     let fitting = named.iter().enumerate().filter_map(|(at, former)| {
-        let is_fitting =
-            former.distance(group) == distance && (former.query == rule.query) == has_same_query;
+        let is_fitting = former.distance(group) == distance
+            && (former.query.as_ref() == Some(&rule.query)) == has_same_query;
         let ordinal = is_fitting.then(|| former.ordinal(rule))??;
         let (file, name) = (&former.file, &former.group);
         // In another file a group of the same name goes first.
@@ -136,7 +141,7 @@ impl Former {
             file: row.file,
             group: row.group,
             name: row.rule,
-            query: row.query,
+            query: Some(row.query),
         }
     }
 
@@ -150,7 +155,10 @@ impl Former {
 
     /// Which of the equal rules of its group it was, when it said what `rule` says.
     fn ordinal(&self, rule: &RuleSpec) -> Option<u64> {
-        let id = |n: u64| rule_id(&self.file, &self.group, rule, &self.query, n);
+        let Some(query) = &self.query else {
+            return Some(0);
+        };
+        let id = |n: u64| rule_id(&self.file, &self.group, rule, query, n);
         (0..ORDINALS_MAX).find(|n| id(*n) == self.id)
     }
 }
@@ -191,7 +199,7 @@ pub(super) fn moves_between(old: &[Arc<GroupSpec>], groups: &[Arc<GroupSpec>]) -
             file: group.file.clone(),
             group: group.name.clone(),
             name: rule.name.clone(),
-            query: rule.query.clone(),
+            query: Some(rule.query.clone()),
         }));
     }
     moves(gone, groups, &known)
@@ -212,6 +220,7 @@ fn moves_since(store: &Store, groups: &[Arc<GroupSpec>]) -> Result<Moves, store:
     if rows.iter().all(|(key, _)| left.contains(&rule_of(key))) {
         return Ok(Moves::new());
     }
+    let listed = roster::read(store)?;
     let mut known = HashSet::new();
     let mut gone: HashMap<u64, (Timestamp, Former)> = HashMap::new();
     for (key, row) in rows {
@@ -229,10 +238,47 @@ fn moves_since(store: &Store, groups: &[Arc<GroupSpec>]) -> Result<Moves, store:
         }
     }
     let gone = gone.into_values().map(|(_, former)| former);
-    let mut gone: Vec<Former> = gone.collect();
-    // The rows do not tell the order of the file.
-    gone.sort_by(|a, b| a.query.cmp(&b.query));
-    Ok(moves(gone, groups, &known))
+    Ok(moves_listed(gone.collect(), &listed, known, groups))
+}
+
+/// The rules of `groups` that stood elsewhere: `gone` are those with alerts, `known` those
+/// with rows, `listed` all that there were.
+fn moves_listed(
+    mut gone: Vec<Former>,
+    listed: &[Listed],
+    mut known: HashSet<u64>,
+    groups: &[Arc<GroupSpec>],
+) -> Moves {
+    let left = ids(groups);
+    let with_alerts: HashSet<u64> = gone.iter().map(|former| former.id).collect();
+    let mut places = HashMap::with_capacity(listed.len());
+    let mut without = HashMap::new();
+    for (at, rule) in listed.iter().enumerate() {
+        places.insert(rule.id, at);
+        known.insert(rule.id);
+        if !left.contains(&rule.id) && !with_alerts.contains(&rule.id) {
+            without
+                .entry(rule.kin)
+                .or_insert_with(Vec::new)
+                .push(rule.id);
+        }
+    }
+    for group in groups {
+        for rule in group.rules.iter().filter(|rule| !known.contains(&rule.id)) {
+            let gone_kin = without.remove(&roster::kin(group, rule));
+            gone.extend(gone_kin.into_iter().flatten().map(|id| Former {
+                id,
+                file: group.file.clone(),
+                group: group.name.clone(),
+                name: rule.name.clone(),
+                query: None,
+            }));
+        }
+    }
+    // In the order of the file, where it is known.
+    let place = |former: &Former| places.get(&former.id).copied();
+    gone.sort_by(|a, b| (place(a), &a.query).cmp(&(place(b), &b.query)));
+    moves(gone, groups, &known)
 }
 
 /// The states of the rules that moved, by the numbers that they have now.
@@ -294,227 +340,4 @@ pub(super) fn last_evaluations(store: &Store, moves: &Moves) -> Result<Vec<State
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::rules::file::{self, Defaults};
-
-    const A: &str = "  - {alert: A, expr: up == 0}\n";
-
-    /// File, group and rules.
-    type Text<'a> = (&'a str, &'a str, &'a str);
-
-    fn groups(all: &[Text<'_>]) -> Vec<Arc<GroupSpec>> {
-        let defaults = Defaults::every(Duration::from_secs(60));
-        let parse = |(file, group, rules): &Text<'_>| {
-            let text = format!("groups:\n- name: {group}\n  rules:\n{rules}");
-            file::parse(file, &text, defaults).unwrap()
-        };
-        all.iter().flat_map(parse).map(Arc::new).collect()
-    }
-
-    /// Group and place in it of the rules that moved, before and after.
-    type Pair = ((usize, usize), (usize, usize));
-
-    fn check(before: &[Text<'_>], after: &[Text<'_>], want: &[Pair]) {
-        let (old, new) = (groups(before), groups(after));
-        let moves = moves_between(&old, &new);
-        check_moves(&moves, &old, &new, want);
-    }
-
-    /// At a start: only the rules at the places of `firing` have rows.
-    fn check_start(
-        before: &[Text<'_>],
-        firing: &[(usize, usize)],
-        after: &[Text<'_>],
-        want: &[Pair],
-    ) {
-        let (old, new) = (groups(before), groups(after));
-        let left = ids(&new);
-        let rows = firing.iter().map(|(g, r)| former(&old[*g], *r));
-        let (stayed, gone): (Vec<_>, Vec<_>) = rows.partition(|rule| left.contains(&rule.id));
-        let known = stayed.iter().chain(&gone).map(|rule| rule.id).collect();
-        check_moves(&moves(gone, &new, &known), &old, &new, want);
-    }
-
-    fn former(group: &GroupSpec, rule: usize) -> Former {
-        let rule = &group.rules[rule];
-        Former {
-            id: rule.id,
-            file: group.file.clone(),
-            group: group.name.clone(),
-            name: rule.name.clone(),
-            query: rule.query.clone(),
-        }
-    }
-
-    fn check_moves(moves: &Moves, old: &[Arc<GroupSpec>], new: &[Arc<GroupSpec>], want: &[Pair]) {
-        let place = |groups: &[Arc<GroupSpec>], id: u64| {
-            let mut all = groups.iter().enumerate();
-            all.find_map(|(g, group)| {
-                let rule = group.rules.iter().position(|rule| rule.id == id);
-                Some((g, rule?))
-            })
-        };
-        let pair = |(from, to): (&u64, &Place)| Some((place(old, *from)?, place(new, to.id)?));
-        let mut got: Vec<Pair> = moves.iter().filter_map(pair).collect();
-        got.sort_unstable();
-        assert_eq!(got, want, "{old:?} {new:?}");
-    }
-
-    #[test]
-    fn a_rule_is_known_again_wherever_it_stands() {
-        let here = [("a", "g", A)];
-        check(&here, &here, &[]);
-        check(&here, &[("a", "h", A)], &[((0, 0), (0, 0))]);
-        check(&here, &[("b", "g", A)], &[((0, 0), (0, 0))]);
-        let second = format!("  - {{record: r, expr: up}}\n{A}");
-        check(&here, &[("b", "h", &second)], &[((0, 0), (0, 1))]);
-        let record = "  - {record: r, expr: up, labels: {x: y}}\n";
-        check(
-            &[("a", "g", record)],
-            &[("b", "g", record)],
-            &[((0, 0), (0, 0))],
-        );
-    }
-
-    #[test]
-    fn another_name_kind_or_label_is_another_rule() {
-        for other in [
-            "  - {alert: B, expr: up == 0}\n",
-            "  - {record: A, expr: up == 0}\n",
-            "  - {alert: A, expr: up == 0, labels: {x: y}}\n",
-            "",
-        ] {
-            check(&[("a", "g", A)], &[("b", "g", other)], &[]);
-        }
-    }
-
-    #[test]
-    fn the_same_expression_goes_before_another_one() {
-        let other = A.replace("== 0", "< 1");
-        let (both, turned) = (format!("{A}{other}"), format!("{other}{A}"));
-        check(
-            &[("a", "g", A)],
-            &[("b", "g", &turned)],
-            &[((0, 0), (0, 1))],
-        );
-        let crossed = [((0, 0), (0, 1)), ((0, 1), (0, 0))];
-        check(&[("a", "g", &both)], &[("b", "g", &turned)], &crossed);
-        // Another expression elsewhere is another rule.
-        check(&[("a", "g", A)], &[("b", "g", &other)], &[]);
-        check(&[("a", "g", A)], &[("a", "h", &other)], &[]);
-    }
-
-    #[test]
-    fn nobody_takes_the_alerts_of_a_rule_that_is_nearer_to_another_one() {
-        let [two, three, four, five] =
-            ["== 2", "== 3", "== 4", "== 5"].map(|c| A.replace("== 0", c));
-        // The first has no alerts and did not change.
-        let before = [("a", "g", two.as_str()), ("b", "g", A)];
-        let after = [("a", "g", two.as_str()), ("b", "g", three.as_str())];
-        let stays = [((1, 0), (1, 0))];
-        check_start(&before, &[(1, 0)], &after, &stays);
-        check(&before, &after, &stays);
-        // All changed.
-        let before = [("a", "g", A), ("b", "g", two.as_str()), ("c", "g", A)];
-        let after = [
-            ("a", "g", three.as_str()),
-            ("b", "g", four.as_str()),
-            ("c", "g", five.as_str()),
-        ];
-        let stay = [((1, 0), (1, 0)), ((2, 0), (2, 0))];
-        check_start(&before, &[(1, 0), (2, 0)], &after, &stay);
-        // Another one comes before it, in another file or in another group; also one
-        // that says now what the changed one said.
-        for first in [A, two.as_str()] {
-            for place in [("a", "g"), ("b", "a")] {
-                let after = [(place.0, place.1, first), ("b", "g", three.as_str())];
-                check(&[("b", "g", A)], &after, &[((0, 0), (1, 0))]);
-            }
-        }
-        // The same expression: the group of the same file goes first.
-        let after = [("a", "g", A), ("b", "h", A)];
-        check(&[("b", "g", A)], &after, &[((0, 0), (1, 0))]);
-        // It is gone; the other one stands where it was, and had no alerts.
-        let before = [("a", "g", two.as_str()), ("b", "g", A)];
-        check_start(&before, &[(1, 0)], &[("a", "g", two.as_str())], &[]);
-    }
-
-    #[test]
-    fn rows_have_the_new_expression_so_that_a_second_change_is_known_too() {
-        let texts = ["== 0", "== 1", "== 2"].map(|c| A.replace("== 0", c));
-        let [first, second, third] = texts.each_ref().map(|rule| groups(&[("a", "g", rule)]));
-        let moved = moves_between(&first, &second);
-        let id = first[0].rules[0].id;
-        let row = AlertRow {
-            file: "a".to_owned(),
-            group: "g".to_owned(),
-            rule: "A".to_owned(),
-            query: first[0].rules[0].query.clone(),
-            labels: crate::model::Labels::from_pairs([("alertname", "A")]),
-            annotations: std::collections::BTreeMap::new(),
-            phase: AlertPhase::Firing,
-            value: 0.0,
-            active_at: Timestamp::from_ms(1),
-            fired_at: Some(Timestamp::from_ms(2)),
-            resolved_at: None,
-            keep_firing_since: None,
-            written_at: Timestamp::from_ms(2),
-        };
-        let mut ops = Vec::new();
-        let key = Bytes::from(alert_key(id, &row.labels));
-        rekey(key, row, &moved[&id], &mut ops);
-        let Some(StateOp::Put { key, value, .. }) = ops.pop() else {
-            panic!("no row: {ops:?}");
-        };
-        let row = AlertRow::decode(&value).unwrap();
-        assert_eq!(row.query, second[0].rules[0].query);
-        let id = alert_key_rule(&key).unwrap();
-        assert_eq!(id, second[0].rules[0].id);
-        let again = moves(vec![Former::of_row(id, row)], &third, &HashSet::from([id]));
-        assert_eq!(again[&id].id, third[0].rules[0].id);
-    }
-
-    #[test]
-    fn in_a_group_that_stays_the_number_follows_the_expression() {
-        let other = A.replace("== 0", "< 1");
-        let (both, turned) = (format!("{A}{other}"), format!("{other}{A}"));
-        check(&[("a", "g", &both)], &[("a", "g", &turned)], &[]);
-        let number = |rules: &str, at: usize| groups(&[("a", "g", rules)])[0].rules[at].id;
-        assert_eq!(number(&both, 0), number(&turned, 1));
-        assert_eq!(number(&both, 1), number(&turned, 0));
-        assert_ne!(number(&both, 0), number(&both, 1));
-        // Only one of them changed, or both: then they belong together in order.
-        let third = A.replace("== 0", "!= 1");
-        let one = format!("{third}{A}");
-        check(
-            &[("a", "g", &both)],
-            &[("a", "g", &one)],
-            &[((0, 1), (0, 0))],
-        );
-        let in_order = [((0, 0), (0, 0)), ((0, 1), (0, 1))];
-        let both_changed = both.replace("up", "down");
-        check(
-            &[("a", "g", &both)],
-            &[("a", "g", &both_changed)],
-            &in_order,
-        );
-    }
-
-    #[test]
-    fn of_equal_rules_each_has_one_former_self_the_nearest_first() {
-        let three = A.repeat(3);
-        let in_order = [((0, 0), (0, 0)), ((0, 1), (0, 1)), ((0, 2), (0, 2))];
-        check(&[("a", "g", &three)], &[("a", "h", &three)], &in_order);
-        check(&[("a", "g", A)], &[("b", "g", &three)], &[((0, 0), (0, 0))]);
-        check(
-            &[("a", "g", A), ("b", "g", A)],
-            &[("b", "h", A), ("a", "h", A)],
-            &[((0, 0), (1, 0)), ((1, 0), (0, 0))],
-        );
-        // One that is still there is nobody's former self.
-        check(&[("a", "g", A)], &[("a", "g", A), ("b", "g", A)], &[]);
-    }
-}
+mod tests;

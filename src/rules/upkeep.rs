@@ -1,6 +1,6 @@
 //! Alerts and series of rules that are gone, and history that is old.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,10 @@ use super::alert::RESOLVED_RETENTION_MS;
 use super::group::Group;
 use super::manager::Inner;
 use super::moved::{self, Moves};
+use super::roster;
 use super::rows::{phase_name, put_transition};
 use super::seat::Seat;
+use super::spec::GroupSpec;
 use crate::model::alert::{AlertPhase, AlertRow, alert_key_rule};
 use crate::model::history::{self, Transition};
 use crate::model::{Labels, Timestamp, stale_nan};
@@ -71,11 +73,12 @@ impl Inner {
     }
 
     /// Resolves the alerts of rules that are gone, moves those of rules that stand
-    /// elsewhere now, and clears away what is old, all in one transaction. `known` are
-    /// the numbers of the rules that there are.
-    pub(super) async fn settle(&self, known: HashSet<u64>, moves: Arc<Moves>) {
+    /// elsewhere now, clears away what is old, and notes which rules there are, all in
+    /// one transaction.
+    pub(super) async fn settle(&self, groups: &[Arc<GroupSpec>], moves: Arc<Moves>) {
         let (store, now) = (self.store.clone(), self.clock.now());
-        let work = move || changes(&store, &known, &moves, now);
+        let groups = groups.to_vec();
+        let work = move || changes(&store, &groups, &moves, now);
         let ops = match tokio::task::spawn_blocking(work).await {
             Ok(Ok(ops)) => ops,
             Ok(Err(err)) => {
@@ -107,7 +110,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         // Held till the end: a reload meanwhile would bring rules that are not known here.
         let seats = inner.seats.lock().await;
         let groups: Vec<_> = seats.iter().map(|seat| Arc::clone(&seat.spec)).collect();
-        inner.settle(moved::ids(&groups), Arc::default()).await;
+        inner.settle(&groups, Arc::default()).await;
     }
 }
 
@@ -118,11 +121,14 @@ pub(super) async fn run(inner: Arc<Inner>) {
 /// When the tables cannot be read.
 fn changes(
     store: &Store,
-    known: &HashSet<u64>,
+    groups: &[Arc<GroupSpec>],
     moves: &Moves,
     now: Timestamp,
 ) -> Result<Vec<StateOp>, store::Error> {
+    let known = moved::ids(groups);
     let mut ops = moved::last_evaluations(store, moves)?;
+    let listed = roster::list(groups.iter().map(|group| &**group));
+    ops.extend(roster::put(store, &listed)?);
     let all = (Bound::Unbounded, Bound::Unbounded);
     let mut seq = 0;
     for (key, row) in store.scan(Table::Alert, all, ALERTS_MAX)? {

@@ -267,3 +267,14 @@ async fn equal_rules_that_all_have_other_thresholds_keep_their_alerts_in_order()
     let changed = both.replace("> 30", "> 31").replace("> 60", "> 61");
     check_goes_on(&text("g", &both), "rules.yml", &text("g", &changed)).await;
 }
+
+#[tokio::test]
+async fn a_rule_without_alerts_takes_none_of_an_equal_one_that_changed() {
+    let idle = HOT.replace("temp > 30", "temp > 90");
+    let changed = HOT.replace("> 30", "> 31");
+    let (before, after) = (format!("{idle}{HOT}"), format!("{idle}{changed}"));
+    check_goes_on(&text("g", &before), "rules.yml", &text("g", &after)).await;
+    // The idle one falls below its threshold at once: had it taken the alert, it would end.
+    let swapped = format!("{changed}{idle}");
+    check_goes_on(&text("g", &before), "rules.yml", &text("g", &swapped)).await;
+}
