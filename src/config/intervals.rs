@@ -109,7 +109,7 @@ impl fmt::Display for Weekdays {
 impl fmt::Display for Months {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |month: i16| {
-            usize::try_from(month - 1)
+            usize::try_from(month.saturating_sub(1))
                 .ok()
                 .and_then(|at| MONTHS.get(at))
         };
@@ -134,7 +134,7 @@ fn named(
     range: &RangeInclusive<i16>,
     name: impl Fn(i16) -> Option<&'static &'static str>,
 ) -> fmt::Result {
-    let name = |at: &i16| name(*at).copied().unwrap_or_default();
+    let name = |at: &i16| name(*at).map_or_else(|| at.to_string(), |&name| name.to_owned());
     write!(f, "{}:{}", name(range.start()), name(range.end()))
 }
 
@@ -192,7 +192,8 @@ impl<'de> Deserialize<'de> for Months {
                 .iter()
                 .position(|month| *month == text.to_lowercase());
             let named = named.and_then(|at| i16::try_from(at + 1).ok());
-            let number = || text.parse().ok().filter(|month| (1..=12).contains(month));
+            // As Alertmanager, any number: that of no month never holds.
+            let number = || text.parse().ok();
             named
                 .or_else(number)
                 .ok_or_else(|| format!("{text} is not a valid month"))
@@ -204,8 +205,10 @@ impl<'de> Deserialize<'de> for Months {
 impl<'de> Deserialize<'de> for Years {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Years, D::Error> {
         range(from, |text| {
-            let year = text.parse().ok().filter(|year| *year > 0);
-            year.ok_or_else(|| format!("{text} is not a valid year"))
+            let year: Option<i64> = text.parse().ok();
+            let year = year.ok_or_else(|| format!("{text} is not a valid year"))?;
+            let far = if year < 0 { i16::MIN } else { i16::MAX };
+            Ok(i16::try_from(year).unwrap_or(far))
         })
         .map(Years)
     }
@@ -215,23 +218,22 @@ impl<'de> Deserialize<'de> for DaysOfMonth {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<DaysOfMonth, D::Error> {
         let text = text_of(from)?;
         let day = |text: &str| {
-            let day: Option<i16> = text.trim().parse().ok();
+            let day: Option<i16> = text.parse().ok();
             day.filter(|day| *day != 0 && (-31..=31).contains(day))
                 .ok_or_else(|| de::Error::custom(format!("{text} is not a valid day of the month")))
         };
         let (first, last) = text.split_once(':').unwrap_or((&text, &text));
         let (first, last) = (day(first)?, day(last)?);
-        if first > 0 && last < 0 && 31 + last + 1 < first {
-            let text = "end day is always before start day";
-            return Err(de::Error::custom(text));
-        }
-        if (first < 0) == (last < 0) && first > last {
-            return Err(de::Error::custom("end day cannot be before start day"));
-        }
         if first < 0 && last > 0 {
             return Err(de::Error::custom(
                 "end day must be negative if start day is negative",
             ));
+        }
+        // As Alertmanager, by the shortest month and one day too strictly: 28:-1 is none.
+        let from_start = |day: i16| if day < 0 { 28 + day } else { day };
+        if from_start(first) > from_start(last) {
+            let text = format!("end day {last} is always before start day {first}");
+            return Err(de::Error::custom(text));
         }
         // Bounds of different signs are no range of numbers, only two ends.
         Ok(DaysOfMonth(RangeInclusive::new(first, last)))
@@ -245,8 +247,8 @@ fn range<'de, D: Deserializer<'de>>(
 ) -> Result<RangeInclusive<i16>, D::Error> {
     let text = text_of(from)?;
     let (first, last) = text.split_once(':').unwrap_or((&text, &text));
-    let first = one(first.trim()).map_err(de::Error::custom)?;
-    let last = one(last.trim()).map_err(de::Error::custom)?;
+    let first = one(first).map_err(de::Error::custom)?;
+    let last = one(last).map_err(de::Error::custom)?;
     if first > last {
         return Err(de::Error::custom(
             "start cannot be before end: the range is empty",
@@ -282,13 +284,17 @@ fn text_of<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
 
 impl<'de> Deserialize<'de> for Location {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Location, D::Error> {
-        let name = String::deserialize(from)?;
-        if name == "Local" {
-            return Ok(Location(jiff::tz::TimeZone::system()));
+        let name = Option::<String>::deserialize(from)?.unwrap_or_default();
+        match name.as_str() {
+            "" => return Ok(Location::default()),
+            "Local" => return Ok(Location(jiff::tz::TimeZone::system())),
+            _ => {}
         }
-        jiff::tz::TimeZone::get(&name)
-            .map(Location)
-            .map_err(|_| de::Error::custom(format!("unknown time zone {name:?}")))
+        // By its very name: Go looks for a file.
+        let zone = jiff::tz::TimeZone::get(&name).ok();
+        let zone = zone.filter(|zone| zone.iana_name() == Some(name.as_str()));
+        let unknown = || de::Error::custom(format!("unknown time zone {name:?}"));
+        zone.map(Location).ok_or_else(unknown)
     }
 }
 
@@ -336,7 +342,6 @@ mod tests {
         check_error("days_of_month = [\"0\"]", "not a valid day");
         check_error("days_of_month = [\"-1:5\"]", "must be negative");
         check_error("days_of_month = [\"5:2\"]", "before start day");
-        check_error("months = [\"13\"]", "13 is not a valid month");
         check_error("location = \"Mars/Olympus\"", "unknown time zone");
     }
 }

@@ -99,8 +99,7 @@ impl<'de> Deserialize<'de> for GroupBy {
         let names = Vec::<String>::deserialize(from)?;
         let mut seen = HashSet::new();
         for name in &names {
-            // Names of any characters, as since Alertmanager 0.27.
-            if name.is_empty() {
+            if name != ALL_LABELS && !is_label_name(name) {
                 let text = format!("invalid label name {name:?} in group_by list");
                 return Err(de::Error::custom(text));
             }
@@ -117,6 +116,21 @@ impl<'de> Deserialize<'de> for GroupBy {
     }
 }
 
+fn not_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(from)?;
+    Ok(name.filter(|name| !name.is_empty()))
+}
+
+fn label_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    match names.iter().find(|name| !is_label_name(name)) {
+        Some(name) => Err(de::Error::custom(format!(
+            "{name:?} is not a valid label name"
+        ))),
+        None => Ok(names),
+    }
+}
+
 /// Whether a text can name a label.
 pub fn is_label_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -127,7 +141,8 @@ pub fn is_label_name(name: &str) -> bool {
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteNode {
-    /// Who is told.
+    /// Who is told; an empty name is none.
+    #[serde(deserialize_with = "not_empty")]
     pub receiver: Option<String>,
     /// Alerts with equal values of these labels share one notification; `...` is all.
     pub group_by: GroupBy,
@@ -198,6 +213,7 @@ pub struct InhibitRule {
     /// What becomes quiet.
     pub target_matchers: Matchers,
     /// Labels whose values both must share; a missing one is the empty text.
+    #[serde(deserialize_with = "label_names")]
     pub equal: Vec<String>,
 }
 

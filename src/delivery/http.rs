@@ -14,10 +14,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::Policy;
@@ -74,6 +75,8 @@ pub(super) struct Way {
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) proxy: Option<Arc<Proxy>>,
     pub(super) policy: Policy,
+    /// By which name the server is known, when not by that in its address.
+    pub(super) server_name: Option<ServerName<'static>>,
 }
 
 /// Sends to one destination.
@@ -92,11 +95,14 @@ impl Client {
             timeout: CONNECT_TIMEOUT.min(timeout),
         };
         let tls = way.tls.as_deref().cloned().unwrap_or_else(no_tls);
-        let connector = HttpsConnectorBuilder::new()
+        let mut builder = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+            .https_or_http();
+        if let Some(name) = &way.server_name {
+            let name = FixedServerNameResolver::new(name.clone());
+            builder = builder.with_server_name_resolver(name);
+        }
+        let connector = builder.enable_http1().wrap_connector(connector);
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

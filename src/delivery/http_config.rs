@@ -9,6 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use rustls::SupportedProtocolVersion;
+use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
 
 use super::address::Policy;
 use super::http::Way;
@@ -55,7 +58,7 @@ impl Reader<'_> {
             let client = self.tls(&config.tls_config);
             Some(Arc::new(client.context("http_config: tls_config")?))
         } else {
-            check_tls(&config.tls_config).context("http_config: tls_config")?;
+            versions(&config.tls_config).context("http_config: tls_config")?;
             if let Some(value) = proxy.as_ref().and_then(|p| p.authorization.as_deref()) {
                 let value = HeaderValue::from_str(value).expect("base64 is a header value");
                 headers.insert(header::PROXY_AUTHORIZATION, value);
@@ -64,12 +67,32 @@ impl Reader<'_> {
         };
         // The one of `global` is not in what is written of the receiver.
         self.note(&format!("{config:?}"));
+        let server_name = server_name(&config.tls_config).context("http_config: tls_config")?;
         let way = Way {
+            server_name,
             tls,
             proxy: proxy.map(Arc::new),
             policy: Policy::Operator,
         };
         Ok(Http { uri, headers, way })
+    }
+
+    /// As [`Reader::http`], of an address that may hold a user and a password: these go
+    /// before those of `http_config`, as in Go.
+    pub(super) fn http_of_secret(
+        &mut self,
+        own: Option<&HttpConfig>,
+        url: &str,
+    ) -> anyhow::Result<Http> {
+        let (url, pair) = split_user(url).context("url")?;
+        let mut http = self.http(own, &url)?;
+        if let Some(pair) = pair {
+            let value = format!("Basic {}", BASE64.encode(pair));
+            let mut value = HeaderValue::from_str(&value).expect("base64 is a header value");
+            value.set_sensitive(true);
+            http.headers.insert(header::AUTHORIZATION, value);
+        }
+        Ok(http)
     }
 
     /// Adds the configured headers.
@@ -114,13 +137,14 @@ impl Reader<'_> {
 
     /// How a server is trusted.
     pub(super) fn tls(&mut self, config: &TlsConfig) -> anyhow::Result<rustls::ClientConfig> {
-        check_tls(config)?;
+        let versions = versions(config)?;
         self.trusts_anybody |= config.insecure_skip_verify;
         tls::client(&Pems {
             ca: self.pem("ca", config.ca.as_ref(), config.ca_file.as_deref())?,
             cert: self.pem("cert", config.cert.as_ref(), config.cert_file.as_deref())?,
             key: self.pem("key", config.key.as_ref(), config.key_file.as_deref())?,
             trusts_anybody: config.insecure_skip_verify,
+            versions,
         })
     }
 
@@ -224,8 +248,14 @@ impl Reader<'_> {
         }
         if let Some(auth) = &config.authorization {
             let file = auth.credentials_file.as_deref();
-            let credentials = self.required("credentials", auth.credentials.as_ref(), file)?;
-            let scheme = auth.scheme.as_deref().unwrap_or("Bearer");
+            let credentials = self.optional("credentials", auth.credentials.as_ref(), file)?;
+            let scheme = auth.scheme.as_deref().unwrap_or_default().trim();
+            ensure!(
+                !scheme.eq_ignore_ascii_case("basic"),
+                "authorization type cannot be set to \"basic\", use \"basic_auth\" instead"
+            );
+            let scheme = if scheme.is_empty() { "Bearer" } else { scheme };
+            let credentials = credentials.unwrap_or_default();
             return Ok(Some(format!("{scheme} {credentials}")));
         }
         let file = config.bearer_token_file.as_deref();
@@ -234,23 +264,56 @@ impl Reader<'_> {
     }
 }
 
-/// What is wrong in whatever protocol.
-fn check_tls(config: &TlsConfig) -> anyhow::Result<()> {
-    ensure!(
-        config.server_name.as_deref().unwrap_or_default().is_empty(),
-        "server_name: not supported, the server is known by the name in its address"
-    );
-    match config.min_version.as_deref() {
-        None | Some("TLS10" | "TLS11" | "TLS12") => {}
-        Some("TLS13") => bail!("min_version: not supported above TLS12"),
+/// A URL without its user and password, and those two.
+fn split_user(url: &str) -> anyhow::Result<(String, Option<Vec<u8>>)> {
+    let none = || Ok((url.to_owned(), None));
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return none();
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some((user, host)) = rest[..end].rsplit_once('@') else {
+        return none();
+    };
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let mut pair = proxy::unescaped(user)?;
+    pair.push(b':');
+    pair.extend(proxy::unescaped(password)?);
+    Ok((format!("{scheme}://{host}{}", &rest[end..]), Some(pair)))
+}
+
+static ONLY_12: &[&SupportedProtocolVersion] = &[&TLS12];
+static ONLY_13: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// Which versions of TLS are spoken: we know 1.2 and 1.3.
+fn versions(config: &TlsConfig) -> anyhow::Result<&'static [&'static SupportedProtocolVersion]> {
+    let is_old = match config.min_version.as_deref() {
+        None | Some("TLS10" | "TLS11" | "TLS12") => true,
+        Some("TLS13") => false,
         Some(other) => bail!("min_version: unknown TLS version: {other}"),
-    }
-    match config.max_version.as_deref() {
-        None | Some("TLS13") => {}
-        Some("TLS10" | "TLS11" | "TLS12") => bail!("max_version: not supported below TLS13"),
+    };
+    let is_new = match config.max_version.as_deref() {
+        None | Some("TLS13") => true,
+        Some("TLS12") => false,
+        Some("TLS10" | "TLS11") => bail!("max_version: not supported below TLS12"),
         Some(other) => bail!("max_version: unknown TLS version: {other}"),
+    };
+    match (is_old, is_new) {
+        (true, true) => Ok(&[]),
+        (true, false) => Ok(ONLY_12),
+        (false, true) => Ok(ONLY_13),
+        (false, false) => bail!("min_version: is not a valid one, max_version is below it"),
     }
-    Ok(())
+}
+
+/// By which name a server is known, when not by that in its address.
+pub(super) fn server_name(config: &TlsConfig) -> anyhow::Result<Option<ServerName<'static>>> {
+    let name = config.server_name.clone().unwrap_or_default();
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let server = ServerName::try_from(name.clone());
+    let server = server.map_err(|_| anyhow!("server_name: {name:?} is not a valid name"))?;
+    Ok(Some(server))
 }
 
 /// Headers for a proxy: here Alertmanager takes lists of secrets, and nothing else.

@@ -195,7 +195,7 @@ fn heartbeat(
     let target = match (has_url, &config.mqtt, &config.nats) {
         (true, None, None) => {
             let url = reader.required("url", config.url.as_ref(), config.url_file.as_deref())?;
-            let http = reader.http(config.http_config.as_ref(), &url)?;
+            let http = reader.http_of_secret(config.http_config.as_ref(), &url)?;
             let maker = Maker::Webhook(Box::new(Webhook {
                 uri: http.uri.clone(),
                 headers: http.headers.clone(),
@@ -232,7 +232,7 @@ fn webhook(
     let url = reader.required("url", config.url.as_ref(), config.url_file.as_deref())?;
     let secret = reader.optional("secret", config.secret.as_ref(), None)?;
     let signer = Signer::new(secret.as_deref()).map_err(|err| anyhow!("secret: {err}"))?;
-    let http = reader.http(config.http_config.as_ref(), &url)?;
+    let http = reader.http_of_secret(config.http_config.as_ref(), &url)?;
     ensure!(
         HeaderValue::from_str(&config.content_type).is_ok(),
         "content_type: holds control characters"

@@ -12,10 +12,12 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::{Error as WireError, QoS, v5};
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::address::{Policy, connect};
 use super::http::{Outcome, Verdict};
+use super::http_config::server_name;
 use super::integration::Reader;
 use super::templates::{Notice, Templates, Text};
 use super::tls::{self, Stream};
@@ -34,6 +36,7 @@ pub(super) struct Mqtt {
     host: String,
     port: u16,
     tls: Option<Arc<ClientConfig>>,
+    server_name: Option<ServerName<'static>>,
     login: Option<(String, String)>,
     client_id: Option<String>,
     topic: Text,
@@ -85,6 +88,7 @@ impl Mqtt {
             host,
             port,
             tls: tls.transpose().context("tls_config")?.map(Arc::new),
+            server_name: server_name(&config.tls_config).context("tls_config")?,
             login: config
                 .username
                 .clone()
@@ -161,7 +165,10 @@ impl Mqtt {
         tcp.set_nodelay(true)?;
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(tcp),
-            Some(config) => tls::encrypt(Box::new(tcp), &self.host, config).await?,
+            Some(config) => {
+                let name = self.server_name.clone();
+                tls::encrypt(Box::new(tcp), &self.host, name, config).await?
+            }
         };
         let mut session = Session {
             stream,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::http::{Outcome, Verdict};
+use super::http_config::server_name;
 use super::integration::Reader;
 use super::templates::{Notice, Templates, Text};
 use super::topic;
@@ -60,6 +61,10 @@ impl Nats {
         let is_encrypted = servers.iter().any(ServerAddr::tls_required);
         ensure!(!config.subject.is_empty(), "missing subject");
         let tls = is_encrypted.then(|| reader.tls(&config.tls_config));
+        ensure!(
+            server_name(&config.tls_config)?.is_none(),
+            "tls_config: server_name: not supported, servers are known by the names in their addresses"
+        );
         let payload = config.payload.as_ref();
         Ok(Nats {
             servers,

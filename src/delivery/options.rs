@@ -138,6 +138,7 @@ impl Options {
                 maker,
                 shown,
                 way: Way {
+                    server_name: None,
                     tls,
                     proxy: None,
                     policy: Policy::Operator,
@@ -200,6 +201,20 @@ pub(super) fn uri(text: &str) -> anyhow::Result<Uri> {
     );
     let host = uri.host().unwrap_or_default();
     ensure!(!host.is_empty(), "url: {expected}, got {text:?}");
+    let port = authority.strip_prefix(host).unwrap_or_default();
+    ensure!(
+        matches!(port, "" | ":") || uri.port_u16().is_some(),
+        "url: invalid port {port:?}, {expected}"
+    );
+    let mut escapes = uri.path().split('%').skip(1);
+    let is_byte = |rest: &str| {
+        rest.get(..2)
+            .is_some_and(|hex| u8::from_str_radix(hex, 16).is_ok())
+    };
+    ensure!(
+        escapes.all(is_byte),
+        "url: a percent sign without two hexadecimal digits in the path"
+    );
     if let Ok(address) = bare(host).parse() {
         Policy::Operator.check(address).context("url")?;
     }

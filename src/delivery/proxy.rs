@@ -177,7 +177,7 @@ pub(super) fn port_of(uri: &Uri) -> u16 {
 }
 
 /// A user and its password with the bytes that percent signs stand for.
-fn unescaped(text: &str) -> anyhow::Result<Vec<u8>> {
+pub(super) fn unescaped(text: &str) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut parts = text.split('%');
     bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());

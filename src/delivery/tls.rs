@@ -9,7 +9,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
@@ -24,6 +24,8 @@ pub(super) struct Pems {
     pub(super) key: Option<Pem>,
     /// Whoever answers is taken for the server.
     pub(super) trusts_anybody: bool,
+    /// The versions that are spoken; none named: 1.2 and 1.3.
+    pub(super) versions: &'static [&'static SupportedProtocolVersion],
 }
 
 /// A PEM text, with the field that says it.
@@ -79,7 +81,7 @@ pub(super) fn files(
         ca: pem("ca_file", &tls.ca_file)?,
         cert: pem("cert_file", &tls.cert_file)?,
         key: pem("key_file", &tls.key_file)?,
-        trusts_anybody: false,
+        ..Pems::default()
     })
 }
 
@@ -105,8 +107,12 @@ pub(super) fn client(pems: &Pems) -> anyhow::Result<ClientConfig> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = match pems.versions {
+        [] => rustls::DEFAULT_VERSIONS,
+        some => some,
+    };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .context("no protocol version")?
         .with_root_certificates(roots);
     let mut client = match (&pems.cert, &pems.key) {
@@ -128,7 +134,8 @@ pub(super) fn client(pems: &Pems) -> anyhow::Result<ClientConfig> {
     Ok(client)
 }
 
-/// Takes any certificate; whoever shows it has to have its key, which says nothing.
+/// Takes any certificate, also of forms that cannot be read, as X.509 version 1. Whether
+/// who shows it has its key says nothing: any other one would be taken as well.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
@@ -146,22 +153,20 @@ impl ServerCertVerifier for Anybody {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -173,17 +178,21 @@ impl ServerCertVerifier for Anybody {
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// Encrypts a connection to a host.
+/// Encrypts a connection to a host, which is known by `name` or else by its own.
 ///
 /// # Errors
 /// When the host is not who it should be.
 pub(super) async fn encrypt(
     stream: Box<dyn Stream>,
     host: &str,
+    name: Option<ServerName<'static>>,
     config: &Arc<ClientConfig>,
 ) -> io::Result<Box<dyn Stream>> {
-    let name = ServerName::try_from(host.to_owned());
-    let name = name.map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
+    let name = match name {
+        Some(name) => name,
+        None => ServerName::try_from(host.to_owned())
+            .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?,
+    };
     let connector = TlsConnector::from(Arc::clone(config));
     Ok(Box::new(connector.connect(name, stream).await?))
 }

@@ -6,6 +6,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use rumqttc::tokio_rustls::TlsAcceptor;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -335,5 +338,85 @@ fn a_detour_that_makes_no_sense_is_refused_at_its_line() {
             "{fields}: {said}"
         );
         assert!(said.contains(want), "{fields}: {said}");
+    }
+}
+
+/// A server with a certificate of X.509 version 1, which holds no names.
+fn old_server_tls(dir: &std::path::Path) -> Arc<rustls::ServerConfig> {
+    let args = "x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial";
+    let made = Command::new("openssl")
+        .args(args.split(' '))
+        .args(["-out", "old.pem"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let told = Command::new("openssl")
+        .args(["x509", "-in", "old.pem", "-noout", "-text"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&told.stdout).contains("Version: 1 (0x0)"));
+    let chain = CertificateDer::pem_file_iter(dir.join("old.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    // Not the usual way, which reads the certificate.
+    let certified = CertifiedKey::new(chain.map(Result::unwrap).collect(), key);
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    Arc::new(config)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_are_known_by_the_name_that_is_configured_or_by_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(()) = certificates(dir.path(), "DNS:localhost") else {
+        return;
+    };
+    let (named, port) = receiver(Some(server_tls(dir.path()))).await;
+    let (old, old_port) = receiver(Some(old_server_tls(dir.path()))).await;
+    let ca = dir.path().join("ca.pem").display().to_string();
+    let tls = |url: String, tls: &str| {
+        format!("  - url: {url}\n    http_config:\n      tls_config: {{{tls}}}\n")
+    };
+    let blind = "insecure_skip_verify: true";
+    let webhooks = [
+        tls(
+            format!("https://u:p%40@127.0.0.1:{port}/named"),
+            &format!("ca_file: '{ca}', server_name: localhost, min_version: TLS13"),
+        ),
+        tls(
+            format!("https://localhost:{port}/other"),
+            &format!("ca_file: '{ca}', server_name: other"),
+        ),
+        tls(format!("https://127.0.0.1:{old_port}/13"), blind),
+        tls(
+            format!("https://127.0.0.1:{old_port}/12"),
+            &format!("{blind}, max_version: TLS12"),
+        ),
+    ];
+    configure(dir.path(), &tree(&webhooks.concat()));
+    let server = Server::start(dir.path(), free_port()).await;
+    fire(server.url("/api/v2/alerts")).await;
+    let head = named.once("POST /named").await;
+    assert_eq!(field(&head, "authorization").unwrap(), "Basic dTpwQA==");
+    assert!(!head.contains("u:p"), "{head}");
+    old.once("POST /13").await;
+    old.once("POST /12").await;
+    eventually("the other name is refused", || async {
+        let page = server.get("/targets").await;
+        page.text()
+            .contains("invalid peer certificate")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(named.of("POST /other"), Vec::<String>::new());
+    for page in ["/targets", "/status", "/api/v2/status"] {
+        let text = server.get(page).await.text().to_owned();
+        assert!(!text.contains("u:p%40"), "{page}: {text}");
     }
 }

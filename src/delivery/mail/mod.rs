@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 
 use super::http::{Outcome, Verdict};
+use super::http_config::server_name;
 use super::integration::Reader;
 use super::retry::Hint;
 use super::templates::{Notice, Templates, Text};
@@ -153,10 +154,12 @@ fn server(config: &EmailConfig, reader: &mut Reader<'_>) -> anyhow::Result<Serve
     let smarthost = config.smarthost.as_ref().or(global.smtp_smarthost.as_ref());
     let smarthost = smarthost.ok_or_else(|| anyhow!("no global SMTP smarthost set"))?;
     let parts = smarthost.rsplit_once(':');
-    let parts = parts.map(|(host, port)| (host.trim_matches(['[', ']']), port.parse()));
-    let Some((host, Ok(port))) = parts.filter(|(host, _)| !host.is_empty()) else {
+    let parts = parts.map(|(host, port)| (host.trim_matches(['[', ']']), port_of(port)));
+    let Some((host, Some(port))) = parts else {
         bail!("smarthost: expected HOST:PORT, got {smarthost:?}");
     };
+    // As in Go, where no host is this one.
+    let host = if host.is_empty() { "localhost" } else { host };
     let hello = config.hello.as_ref().or(global.smtp_hello.as_ref());
     let hello = hello.map_or("localhost", String::as_str);
     ensure!(
@@ -164,10 +167,14 @@ fn server(config: &EmailConfig, reader: &mut Reader<'_>) -> anyhow::Result<Serve
         "hello: expected a host name, got {hello:?}"
     );
     let require_tls = config.require_tls.or(global.smtp_require_tls);
+    let plain = TlsConfig::default();
+    let tls_config = config
+        .tls_config
+        .as_ref()
+        .or(global.smtp_tls_config.as_ref());
+    let tls_config = tls_config.unwrap_or(&plain);
     let tls = |reader: &mut Reader<'_>| {
-        let global = reader.tree.global.smtp_tls_config.as_ref();
-        let plain = TlsConfig::default();
-        let tls = reader.tls(config.tls_config.as_ref().or(global).unwrap_or(&plain));
+        let tls = reader.tls(tls_config);
         tls.context("tls_config").map(Arc::new)
     };
     let security = match (port, require_tls.unwrap_or(true)) {
@@ -180,8 +187,19 @@ fn server(config: &EmailConfig, reader: &mut Reader<'_>) -> anyhow::Result<Serve
         port,
         hello: hello.to_owned(),
         security,
+        server_name: server_name(tls_config).context("tls_config")?,
         login: login(config, reader)?,
     })
+}
+
+/// A port's number, or that of a service of mail by its name.
+fn port_of(text: &str) -> Option<u16> {
+    match text {
+        "smtp" => Some(25),
+        "smtps" | "submissions" => Some(SUBMISSIONS),
+        "submission" => Some(587),
+        number => number.parse().ok(),
+    }
 }
 
 fn login(config: &EmailConfig, reader: &mut Reader<'_>) -> anyhow::Result<Option<Login>> {

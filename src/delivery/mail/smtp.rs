@@ -13,6 +13,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::delivery::address::{Policy, connect};
@@ -34,6 +35,8 @@ pub(super) struct Server {
     /// How we name ourselves.
     pub(super) hello: String,
     pub(super) security: Security,
+    /// By which name it is known, when not by `host`.
+    pub(super) server_name: Option<ServerName<'static>>,
     pub(super) login: Option<Login>,
 }
 
@@ -159,7 +162,8 @@ impl Session {
     }
 
     async fn encrypt(self, server: &Server, tls: &Arc<ClientConfig>) -> Result<Session, Failure> {
-        let stream = tls::encrypt(self.stream, &server.host, tls).await?;
+        let stream =
+            tls::encrypt(self.stream, &server.host, server.server_name.clone(), tls).await?;
         Ok(Session {
             stream,
             encrypted: true,
