@@ -3,12 +3,14 @@
 //! promtool finds a text that is none when it gets there, and says neither file nor
 //! line. Here all are told before anything runs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::file::{AlertTest, ExpSample, ExprTest, InputSeries, Span, TestFile, TestGroup};
 use super::notation;
 use super::report::Point;
 use super::series::{self, Value};
+use crate::config::yaml::Yaml;
 use crate::config::{Placed, position};
 use crate::model::Labels;
 use crate::promql;
@@ -35,17 +37,26 @@ pub(super) struct ExprCase {
     pub(super) want: Vec<Point>,
 }
 
-/// Reads the texts of a file that has the right form; `file` is its name.
+/// Reads the texts of a file, whose tests are taken; `file` is its name.
 ///
 /// # Errors
-/// With every text that is none, in the order of the file.
-pub(super) fn read(file: &str, text: &str, parsed: TestFile) -> Result<Vec<Case>, Vec<String>> {
+/// With every mistake of form and every text that is none, in the order of the file.
+pub(super) fn read(
+    file: &str,
+    text: &str,
+    read: &mut Yaml<TestFile>,
+) -> Result<Vec<Case>, Vec<String>> {
     let mut found = Mistakes {
         file,
         text,
+        damaged: std::mem::take(&mut read.damaged),
         told: Vec::new(),
     };
-    let cases = parsed.tests.into_iter().map(|test| found.case(test));
+    for mistake in &read.mistakes {
+        found.tell_at((mistake.line, mistake.column), &mistake.message);
+    }
+    let tests = std::mem::take(&mut read.value.tests);
+    let cases = tests.into_iter().map(|test| found.case(test));
     let cases = cases.collect();
     if found.told.is_empty() {
         return Ok(cases);
@@ -57,15 +68,21 @@ pub(super) fn read(file: &str, text: &str, parsed: TestFile) -> Result<Vec<Case>
 struct Mistakes<'a> {
     file: &'a str,
     text: &'a str,
-    /// With their places.
-    told: Vec<(usize, String)>,
+    /// Where the tables stand of which a field could not be read: that one is missing may
+    /// only follow from that.
+    damaged: HashSet<usize>,
+    /// With their lines and columns.
+    told: Vec<((usize, usize), String)>,
 }
 
 impl Mistakes<'_> {
     fn tell(&mut self, at: usize, message: &str) {
-        let (line, column) = position(self.text, at);
-        let line = format!("{}:{line}:{column}: {message}", self.file);
-        self.told.push((at, line));
+        self.tell_at(position(self.text, at), message);
+    }
+
+    fn tell_at(&mut self, (line, column): (usize, usize), message: &str) {
+        let text = format!("{}:{line}:{column}: {message}", self.file);
+        self.told.push(((line, column), text));
     }
 
     /// What a text stands for, if it is one.
@@ -96,6 +113,7 @@ impl Mistakes<'_> {
         let (at, input) = (input.at, input.value);
         let labels = match input.series.filter(|text| !text.value.is_empty()) {
             Some(text) => self.take(text.at, "series", series::labels(&text.value)),
+            None if self.damaged.contains(&at) => None,
             None => {
                 self.tell(at, "series is missing, expected one such as up{job=\"a\"}");
                 None
@@ -108,6 +126,9 @@ impl Mistakes<'_> {
 
     fn alert(&mut self, test: Placed<AlertTest>) -> Option<AlertTest> {
         if test.value.alertname.is_empty() {
+            if self.damaged.contains(&test.at) {
+                return None;
+            }
             let text = "alertname is missing in an item of alert_rule_test";
             self.tell(test.at, text);
             return None;
@@ -118,9 +139,14 @@ impl Mistakes<'_> {
     fn expr(&mut self, test: Placed<ExprTest>) -> Option<ExprCase> {
         let (place, test) = (test.at, test.value);
         let (at, text) = unplaced(test.expr, place);
-        let expr = promql::parse(&text);
-        let expr = expr.map_err(|err| format!("could not parse expression: {err}"));
-        let expr = self.take(at, "expr", expr);
+        let expr = match text.is_empty() && self.damaged.contains(&place) {
+            true => None,
+            false => {
+                let expr = promql::parse(&text);
+                let expr = expr.map_err(|err| format!("could not parse expression: {err}"));
+                self.take(at, "expr", expr)
+            }
+        };
         let want = test.exp_samples.into_iter();
         let want = want.filter_map(|sample| self.sample(place, sample));
         let mut want: Vec<Point> = want.collect();
@@ -186,9 +212,9 @@ mod tests {
 - input_series:
   - {series: up, values: 1x9999999}
 "#;
-        let read_ = yaml::read::<TestFile>(text);
+        let mut read_ = yaml::read::<TestFile>(text);
         assert!(read_.mistakes.is_empty());
-        let told = read("t.yml", text, read_.value).err().unwrap();
+        let told = read("t.yml", text, &mut read_).err().unwrap();
         let value = "expected a number, _, stale, 1+2x3 or {{..}}";
         let want = [
             r#"4:13: series: "up{job=~\"a\"}" selects series, expected one label set"#.to_owned(),
@@ -206,5 +232,30 @@ mod tests {
         ];
         let want = want.map(|line| format!("t.yml:{line}"));
         assert_eq!(told, want, "{told:#?}");
+    }
+
+    #[test]
+    fn mistakes_of_form_hide_no_others_and_bring_none_with_them() {
+        let text = r#"evaluation_interval: soon
+tests:
+- interval: 1x
+  input_series:
+  - {series: [up], values: '1 2 x'}
+  - {series: 'up{', values: 3, colour: red}
+  alert_rule_test:
+  - {eval_time: 5m, alertname: [A]}
+  - {eval_time: later}
+  promql_expr_test:
+  - {expr: [up], eval_time: 5m}
+  - {expr: 'sum(', eval_time: 5 m}
+"#;
+        let told = read("t.yml", text, &mut yaml::read(text)).err().unwrap();
+        let places = |told: &String| told.split(' ').next().unwrap().to_owned();
+        let places: Vec<String> = told.iter().map(places).collect();
+        let want = [
+            "1:1", "3:3", "5:6", "5:28", "6:14", "6:32", "8:21", "9:6", "11:6", "12:12", "12:20",
+        ];
+        let want = want.map(|place| format!("t.yml:{place}:"));
+        assert_eq!(places, want, "{told:#?}");
     }
 }

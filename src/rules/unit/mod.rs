@@ -30,7 +30,7 @@ use super::load::{self, Settings};
 use super::memory::Memory;
 use super::spec::GroupSpec;
 use super::{file as rule_file, turn};
-use crate::config::{YamlMistake, glob, position, yaml};
+use crate::config::{glob, position, yaml};
 use crate::model::{HistogramSample, Sample, Timestamp};
 use crate::promql::{Engine, VectorSample, engine};
 
@@ -60,22 +60,12 @@ pub fn run(path: &Path) -> Outcome {
 
 fn run_file(path: &Path, warnings: &mut Vec<String>) -> Result<(), Vec<String>> {
     let text = load::read(path).map_err(|err| vec![format!("{err:#}")])?;
-    let read = yaml::read::<TestFile>(&text);
-    if !read.mistakes.is_empty() {
-        let shown = |mistake: &YamlMistake| {
-            let YamlMistake {
-                line,
-                column,
-                message,
-            } = mistake;
-            format!("{}:{line}:{column}: {message}", path.display())
-        };
-        return Err(read.mistakes.iter().map(shown).collect());
-    }
+    let mut read = yaml::read::<TestFile>(&text);
+    let name = path.display().to_string();
+    let cases = cases::read(&name, &text, &mut read)?;
     let mut file = read.value;
     let folder = path.parent().unwrap_or(Path::new(""));
     let rule_files = rule_files(&file, folder, warnings)?;
-    let name = path.display().to_string();
     let order = order(&name, &text, &mut file)?;
     let interval = match file.evaluation_interval.0 {
         Duration::ZERO => INTERVAL,
@@ -83,7 +73,7 @@ fn run_file(path: &Path, warnings: &mut Vec<String>) -> Result<(), Vec<String>> 
     };
     let fuzzy = file.fuzzy_compare;
     let mut failures = Vec::new();
-    for case in &cases::read(&name, &text, file)? {
+    for case in &cases {
         let test = Test {
             case,
             interval,
