@@ -40,6 +40,7 @@ mod upstream;
 mod verdict;
 mod view;
 
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,8 @@ struct Inner {
     upstream: Upstream,
     /// The groups as the last look left them.
     groups: std::sync::Mutex<Arc<Vec<GroupView>>>,
+    /// How far the clock had been stepped when posted alerts last followed it.
+    stepped_ms: AtomicI64,
     /// One change of silences or posted alerts at a time: each reads before it writes.
     changing: Mutex<()>,
     wake: Notify,
@@ -130,7 +133,7 @@ pub fn start(
     stop: CancellationToken,
 ) -> anyhow::Result<Alerting> {
     check(config)?;
-    let is_manual = clock.is_manual();
+    let (is_manual, stepped_ms) = (clock.is_manual(), clock.stepped_ms());
     let alerting = Alerting(Arc::new(Inner {
         store,
         metrics,
@@ -140,6 +143,7 @@ pub fn start(
         settings: std::sync::Mutex::new(Arc::new(Settings::from_config(config))),
         upstream: Upstream::new(config)?,
         groups: std::sync::Mutex::default(),
+        stepped_ms: AtomicI64::new(stepped_ms),
         changing: Mutex::default(),
         wake: Notify::new(),
     }));
@@ -345,6 +349,10 @@ impl Inner {
     /// One look at all alerts; gives how long to wait for the next one.
     async fn pass(&self) -> Duration {
         let started = Instant::now();
+        if let Err(err) = self.follow_clock().await {
+            tracing::error!(error = %err, "cannot move posted alerts with the clock");
+            return RETRY;
+        }
         let mut held = self.dispatcher.lock().await;
         let now = self.clock.now();
         let wait = match self.off_the_runtime(held.take(), now).await {

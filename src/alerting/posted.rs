@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::Inner;
 use super::alerts::{Alert, ROWS_MAX};
 use crate::model::{Labels, Timestamp};
-use crate::store::{self, StateOp, Store, Table};
+use crate::store::{self, StateOp, Store, Table, WriteBatch};
 
 /// How long an alert that ended is kept, for groups that still have to tell of it.
 const KEEP_MS: i64 = 15 * 60_000;
@@ -88,6 +90,63 @@ pub(super) fn changes(
         value: alert.encode().into(),
     };
     Ok(taken.into_iter().map(put).collect())
+}
+
+impl Inner {
+    /// A step of the clock is no time that passed: alerts that came before it fire on for
+    /// as long as they would have without it.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written; then the next call tries again.
+    pub(super) async fn follow_clock(&self) -> Result<(), store::Error> {
+        let stepped = self.clock.stepped_ms();
+        let by = stepped - self.stepped_ms.load(Ordering::Relaxed);
+        if by == 0 {
+            return Ok(());
+        }
+        let _one_at_a_time = self.changing.lock().await;
+        let now = self.clock.now();
+        let ops = self.blocking(move |store| shifted(store, by, now)).await?;
+        if !ops.is_empty() {
+            let batch = WriteBatch::of_state(ops).even_unsaved();
+            self.store.write(batch).await?;
+        }
+        self.stepped_ms.store(stepped, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The changes that move the ends of alerts which fired before a step of the clock.
+fn shifted(store: &Store, by_ms: i64, now: Timestamp) -> Result<Vec<StateOp>, store::Error> {
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let mut ops = Vec::new();
+    for (key, row) in store.scan(Table::PostedAlert, all, ROWS_MAX)? {
+        let alert = Alert::decode(&row);
+        if let Some(alert) = alert.and_then(|alert| moved(alert, by_ms, now)) {
+            ops.push(StateOp::Put {
+                table: Table::PostedAlert,
+                key,
+                value: alert.encode().into(),
+            });
+        }
+    }
+    Ok(ops)
+}
+
+/// An alert as it is after a step of the clock, if that concerns it. What came after the
+/// step has its time by the new clock.
+fn moved(alert: Alert, by_ms: i64, now: Timestamp) -> Option<Alert> {
+    let before = now.minus_ms(by_ms);
+    let came_before = match by_ms > 0 {
+        true => alert.updated_at <= before,
+        false => alert.updated_at > now,
+    };
+    let ends_at = alert.ends_at.filter(|end| *end > before && came_before)?;
+    Some(Alert {
+        ends_at: Some(ends_at.plus_ms(by_ms)),
+        updated_at: alert.updated_at.plus_ms(by_ms),
+        ..alert
+    })
 }
 
 fn key(labels: &Labels) -> Vec<u8> {
@@ -199,6 +258,36 @@ mod tests {
         );
         // Another time: nothing of the old one stays.
         check(alert(-60, -30, false), alert(-10, 300, false), None);
+    }
+
+    #[test]
+    fn a_step_of_the_clock_moves_the_ends_of_what_fired_before_it() {
+        const HOUR: i64 = 3_600_000;
+        let posted = |at: i64, end: i64| Alert {
+            updated_at: NOW.plus_ms(at),
+            ..alert(at, end, false)
+        };
+        let end_after = |by_ms, at, end| {
+            let moved = moved(posted(at, end), by_ms, NOW)?;
+            Some(moved.ends_at.unwrap().ms_since(NOW))
+        };
+        // It came a minute before the step of an hour, for four minutes.
+        let minute = 60_000;
+        let before = -HOUR - minute;
+        assert_eq!(
+            end_after(HOUR, before, 4 * minute + before),
+            Some(3 * minute)
+        );
+        // It had ended; it came after the step.
+        assert_eq!(end_after(HOUR, before, -HOUR - 1), None);
+        assert_eq!(end_after(HOUR, -5, 4 * minute), None);
+        // The clock was set back.
+        let before = HOUR - minute;
+        assert_eq!(
+            end_after(-HOUR, before, 4 * minute + before),
+            Some(3 * minute)
+        );
+        assert_eq!(end_after(-HOUR, -5, 4 * minute), None);
     }
 
     #[test]

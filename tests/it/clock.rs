@@ -183,3 +183,37 @@ async fn control_a_clock_that_is_ahead_for_seconds_and_always_believed_resolves_
     let harm = harm_of_a_clock_that_is_ahead_for_seconds(false, false).await;
     assert!(harm.changes > 0, "{harm:?}");
 }
+
+/// Whether an alert that was posted with four minutes to go fires two minutes later,
+/// when the clock has been stepped forward by an hour meanwhile; and six minutes later.
+async fn fires_after_a_step(is_guarded: bool) -> [bool; 2] {
+    let mut machine = Machine::new(&group("  - {record: hot, expr: vector(1)}\n"));
+    machine.is_guarded = is_guarded;
+    let process = machine.boot().await;
+    process.step(60).await;
+    let labels = Labels::from_pairs([("alertname", "Posted")]);
+    let now = Timestamp::from_ms(process.now());
+    process.post(&labels, now, now.plus_ms(4 * 60_000)).await;
+    process.step(60).await;
+    assert_eq!(process.deliver().await.len(), 1);
+    machine.clock.set_synchronised(true);
+    machine.clock.set(Timestamp::from_ms(process.now() + HOUR));
+    let mut fires = [false; 2];
+    for (at, minutes) in [1, 4].into_iter().enumerate() {
+        process.step(minutes * 60).await;
+        fires[at] = process.deliver().await.is_empty() && fires[..at].iter().all(|f| *f);
+    }
+    process.kill().await;
+    fires
+}
+
+#[tokio::test]
+async fn a_step_of_the_clock_ends_no_alert_that_others_sent() {
+    // It ends when its four minutes are over.
+    assert_eq!(fires_after_a_step(true).await, [true, false]);
+}
+
+#[tokio::test]
+async fn control_with_a_clock_that_is_always_believed_a_step_ends_what_others_sent() {
+    assert_eq!(fires_after_a_step(false).await, [false, false]);
+}

@@ -233,6 +233,19 @@ impl Process {
         self.own.now().as_ms()
     }
 
+    /// Takes an alert in that somebody sent, and tells what is to be told.
+    pub(crate) async fn post(&self, labels: &Labels, starts_at: Timestamp, ends_at: Timestamp) {
+        let posted = pulse::alerting::PostedAlert {
+            labels: labels.clone(),
+            annotations: std::collections::BTreeMap::new(),
+            generator_url: String::new(),
+            starts_at: Some(starts_at),
+            ends_at: Some(ends_at),
+        };
+        self.alerting.post(vec![posted]).await.unwrap();
+        self.alerting.tick().await;
+    }
+
     /// Lets time pass, evaluates what is due, and tells what is to be told.
     pub(crate) async fn step(&self, secs: u64) {
         self.clock.advance(Duration::from_secs(secs));
