@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gotmpl::prometheus::link;
 use crate::model::alert::{AlertPhase, AlertRow};
-use crate::model::{Labels, Timestamp};
+use crate::model::{Labels, Timestamp, label_map};
 
 /// Rows of each table that are looked at.
 pub(super) const ROWS_MAX: usize = 1_000_000;
@@ -98,29 +98,5 @@ impl Outside {
             }
         }
         builder.build()
-    }
-}
-
-/// Labels as a JSON object.
-pub(super) mod label_map {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::model::Labels;
-
-    pub(in crate::alerting) fn serialize<S: Serializer>(
-        labels: &Labels,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_map(labels.iter())
-    }
-
-    pub(in crate::alerting) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Labels, D::Error> {
-        Ok(Labels::from_pairs(
-            &BTreeMap::<String, String>::deserialize(from)?,
-        ))
     }
 }

@@ -5,7 +5,7 @@
 //! times join up, and it ends when the last of them ends. Alertmanager lets the word of
 //! the one that spoke last count, so there an alert flaps when one of two ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Bound;
 
 use super::alerts::{Alert, Outside, ROWS_MAX};
@@ -13,10 +13,13 @@ use crate::model::alert::{AlertRow, RuleGroupRow, rule_group_key};
 use crate::model::{Labels, Timestamp};
 use crate::store::{self, Store, Table};
 
+/// Posted alerts that are read at once.
+const PAGE: usize = 1_024;
+
 /// The alerts at one moment.
 #[derive(Default)]
 pub(super) struct Current {
-    pub(super) firing: BTreeMap<Labels, Firing>,
+    pub(super) firing: HashMap<Labels, Firing>,
     /// What those said of it that say now that it ended.
     ended: HashMap<Labels, Vec<Alert>>,
 }
@@ -41,16 +44,30 @@ impl Current {
         now: Timestamp,
     ) -> Result<Current, store::Error> {
         let mut current = Current::own_rows(store, outside, now)?;
-        let all = (Bound::Unbounded, Bound::Unbounded);
         // After our own, whose word counts more.
-        for (_, row) in store.scan(Table::PostedAlert, all, ROWS_MAX)? {
-            match Alert::decode(&row) {
-                Some(alert) => current.take(alert, now),
-                None => tracing::error!("a posted alert cannot be read"),
-            }
-        }
+        current.take_posted(store, now)?;
         current.join();
         Ok(current)
+    }
+
+    /// Alerts that were sent to us, page by page: they never change their keys, so none is
+    /// missed between two pages.
+    fn take_posted(&mut self, store: &Store, now: Timestamp) -> Result<(), store::Error> {
+        let mut from = Bound::Unbounded;
+        loop {
+            let range = (from.as_ref().map(Vec::as_slice), Bound::Unbounded);
+            let page = store.scan(Table::PostedAlert, range, PAGE)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            from = Bound::Excluded(last.to_vec());
+            for (_, row) in page {
+                match Alert::decode(&row) {
+                    Some(alert) => self.take(alert, now),
+                    None => tracing::error!("a posted alert cannot be read"),
+                }
+            }
+        }
     }
 
     /// What our own rules say: what fires, and what ended lately.
@@ -169,6 +186,8 @@ fn joined(mut start: Timestamp, said: &[Alert]) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_ms(1_000_000);

@@ -35,14 +35,13 @@ impl AlertStatus {
 }
 
 /// Alerts that are told together.
-#[derive(Clone, PartialEq, Debug)]
-pub struct AlertGroup {
+pub struct AlertGroup<'a> {
     /// What they share.
     pub labels: Labels,
     /// Who is told.
-    pub receiver: String,
+    pub receiver: &'a str,
     /// The alerts, by fingerprint.
-    pub alerts: Vec<AlertStatus>,
+    pub alerts: Vec<&'a AlertStatus>,
 }
 
 /// The firing alerts at one moment.
@@ -90,13 +89,13 @@ impl Picture {
     /// labels, then by receiver.
     pub fn groups(
         &self,
-        wanted: impl Fn(&AlertStatus) -> bool,
-        receiver: impl Fn(&str) -> bool,
-    ) -> Vec<AlertGroup> {
+        wanted: &dyn Fn(&AlertStatus) -> bool,
+        receiver: &dyn Fn(&str) -> bool,
+    ) -> Vec<AlertGroup<'_>> {
         let Some(tree) = &self.settings.tree else {
             return Vec::new();
         };
-        let mut groups: BTreeMap<(Labels, String, String), Vec<AlertStatus>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Labels, &str, &str), Vec<&AlertStatus>> = BTreeMap::new();
         for status in self.alerts.iter().filter(|status| wanted(status)) {
             for at in tree.matching(&status.alert.labels) {
                 let route = &tree.routes[at];
@@ -104,9 +103,7 @@ impl Picture {
                     continue;
                 }
                 let labels = route.group_labels(&status.alert.labels);
-                let key = (labels, route.receiver.clone(), route.id.clone());
-                let mut status = status.clone();
-                status.receivers.retain(|name| receiver(name));
+                let key = (labels, route.receiver.as_str(), route.id.as_str());
                 groups.entry(key).or_default().push(status);
             }
         }
@@ -115,9 +112,9 @@ impl Picture {
             receiver,
             alerts,
         };
-        let mut groups: Vec<AlertGroup> = groups.into_iter().map(group).collect();
+        let mut groups: Vec<AlertGroup<'_>> = groups.into_iter().map(group).collect();
         groups
-            .sort_by(|a, b| before(&a.labels, &b.labels).then_with(|| a.receiver.cmp(&b.receiver)));
+            .sort_by(|a, b| before(&a.labels, &b.labels).then_with(|| a.receiver.cmp(b.receiver)));
         groups
     }
 }

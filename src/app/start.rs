@@ -91,7 +91,7 @@ impl App {
             clock: base.clock.clone(),
             metrics: Arc::clone(&base.metrics),
             board: board.clone(),
-            groups: Arc::new(move || groups.view().to_vec()),
+            groups: Arc::new(move || groups.view()),
             alerting: alerting.clone(),
             delivery: delivery.clone(),
             local: web::Local::new(control.token),

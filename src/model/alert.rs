@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, Timestamp};
+use super::{Labels, Timestamp, label_map};
 
 /// Where a stored alert stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -134,25 +134,6 @@ pub fn rule_group_key(file: &str, group: &str) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(group.as_bytes());
     key
-}
-
-/// Labels as a JSON object.
-mod label_map {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::model::Labels;
-
-    pub(super) fn serialize<S: Serializer>(labels: &Labels, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(labels.iter())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Labels, D::Error> {
-        let map = BTreeMap::<String, String>::deserialize(from)?;
-        let pairs = map.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-        Ok(Labels::from_pairs(pairs))
-    }
 }
 
 /// A float as text, because JSON has neither NaN nor infinities.

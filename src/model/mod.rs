@@ -12,6 +12,7 @@ pub mod duration;
 pub mod go_float;
 pub mod histogram;
 pub mod history;
+pub mod label_map;
 pub mod labels;
 pub mod matcher;
 pub mod matchers;

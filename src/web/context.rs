@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ServiceName;
 
 /// Gives the rule groups as they stand now.
-pub type RuleGroups = Arc<dyn Fn() -> Vec<GroupView> + Send + Sync>;
+pub type RuleGroups = Arc<dyn Fn() -> Arc<Vec<GroupView>> + Send + Sync>;
 
 /// The parts that handlers use. Made once by the process that is served.
 pub struct Parts {

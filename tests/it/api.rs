@@ -96,7 +96,7 @@ impl Server {
             clock,
             metrics: Arc::clone(&metrics),
             board: Board::default(),
-            groups: Arc::new(Vec::new),
+            groups: Arc::new(Arc::default),
             alerting,
             delivery,
             local: pulse::web::Local::new("secret".into()),

@@ -87,7 +87,7 @@ impl World {
             clock,
             metrics,
             board,
-            groups: Arc::new(groups),
+            groups: Arc::new(|| Arc::new(groups())),
             alerting,
             delivery,
             local: pulse::web::Local::new("secret".into()),

@@ -24,20 +24,27 @@ struct Filter {
     with_alerts: bool,
 }
 
+/// A group with those of its rules that are asked for.
+struct Wanted<'a> {
+    group: &'a GroupView,
+    rules: Vec<&'a RuleView>,
+}
+
 /// All groups that have a rule that is asked for.
 pub async fn rules(State(context): State<Context>, params: Params) -> Result<Response, ApiError> {
     let filter = Filter::new(&params)?;
     let page = Page::new(&params)?;
-    let mut groups: Vec<GroupView> = (context.groups)()
-        .into_iter()
-        .filter_map(|group| filter.apply(group))
-        .collect();
-    groups.sort_unstable_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
+    let all = (context.groups)();
+    let mut groups: Vec<Wanted<'_>> = all.iter().filter_map(|g| filter.apply(g)).collect();
+    groups.sort_unstable_by(|a, b| {
+        let (a, b) = (a.group, b.group);
+        (&a.file, &a.name).cmp(&(&b.file, &b.name))
+    });
     let (groups, next) = page.cut(groups)?;
     Ok(json::respond(json::success(&[], &[], |out| {
         let mut data = Object::new(out);
-        json::array(data.field("groups"), &groups, |out, group| {
-            write_group(out, group, filter.with_alerts);
+        json::array(data.field("groups"), groups, |out, group| {
+            write_group(out, &group, filter.with_alerts);
         });
         if let Some(next) = next {
             data.text("groupNextToken", &next);
@@ -113,21 +120,22 @@ impl Filter {
         })
     }
 
-    /// The group with the rules that are asked for; none when it has none.
-    fn apply(&self, mut group: GroupView) -> Option<GroupView> {
+    /// The rules of a group that are asked for; none when it has none.
+    fn apply<'a>(&self, group: &'a GroupView) -> Option<Wanted<'a>> {
         let is_wanted =
             |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
         if !is_wanted(&self.groups, &group.name) || !is_wanted(&self.files, &group.file) {
             return None;
         }
-        group.rules.retain(|rule| {
+        let is_asked_for = |rule: &&RuleView| {
             let kind = match rule.kind {
                 RuleKind::Recording => self.recording,
                 RuleKind::Alerting { .. } => self.alerting,
             };
             kind && is_wanted(&self.names, &rule.name) && self.selects(rule)
-        });
-        (!group.rules.is_empty()).then_some(group)
+        };
+        let rules: Vec<&RuleView> = group.rules.iter().filter(is_asked_for).collect();
+        (!rules.is_empty()).then_some(Wanted { group, rules })
     }
 
     fn selects(&self, rule: &RuleView) -> bool {
@@ -165,19 +173,19 @@ impl Page {
     }
 
     /// The groups of this page and the token of the next.
-    fn cut(
+    fn cut<'a>(
         &self,
-        mut groups: Vec<GroupView>,
-    ) -> Result<(Vec<GroupView>, Option<String>), ApiError> {
+        mut groups: Vec<Wanted<'a>>,
+    ) -> Result<(Vec<Wanted<'a>>, Option<String>), ApiError> {
         if !self.token.is_empty() {
-            let at = groups.iter().position(|group| token(group) == self.token);
+            let at = groups.iter().position(|g| token(g.group) == self.token);
             let at = at.ok_or_else(|| {
                 let message = format!("invalid group_next_token {:?}", self.token);
                 ApiError::bad_data(message)
             })?;
             groups.drain(..at);
         }
-        let next = groups.get(self.limit).map(token);
+        let next = groups.get(self.limit).map(|g| token(g.group));
         groups.truncate(self.limit);
         Ok((groups, next))
     }
@@ -189,10 +197,11 @@ fn token(group: &GroupView) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(key.as_bytes()))
 }
 
-fn write_group(out: &mut Vec<u8>, group: &GroupView, with_alerts: bool) {
+fn write_group(out: &mut Vec<u8>, wanted: &Wanted<'_>, with_alerts: bool) {
+    let group = wanted.group;
     let mut object = Object::new(out);
     object.text("name", &group.name).text("file", &group.file);
-    json::array(object.field("rules"), &group.rules, |out, rule| {
+    json::array(object.field("rules"), &wanted.rules, |out, rule| {
         write_rule(out, rule, with_alerts);
     });
     object
@@ -330,9 +339,16 @@ mod tests {
         }
     }
 
+    fn whole(group: &GroupView) -> Wanted<'_> {
+        Wanted {
+            group,
+            rules: group.rules.iter().collect(),
+        }
+    }
+
     fn written(group: &GroupView, with_alerts: bool) -> String {
         let mut out = Vec::new();
-        write_group(&mut out, group, with_alerts);
+        write_group(&mut out, &whole(group), with_alerts);
         String::from_utf8(out).unwrap()
     }
 
@@ -381,29 +397,30 @@ mod tests {
             with_alerts: true,
         };
         let group = group("g", vec![rule("rec", RuleKind::Recording)]);
-        assert!(filter(true, true, &[]).apply(group.clone()).is_some());
-        assert!(filter(true, false, &[]).apply(group.clone()).is_none());
-        assert!(filter(true, true, &["rec"]).apply(group.clone()).is_some());
+        assert!(filter(true, true, &[]).apply(&group).is_some());
+        assert!(filter(true, false, &[]).apply(&group).is_none());
+        assert!(filter(true, true, &["rec"]).apply(&group).is_some());
         let mut severe = filter(true, true, &[]);
         severe.selectors = vec![vec![Matcher::equal("severity", "page")]];
-        assert!(severe.apply(group.clone()).is_some());
+        assert!(severe.apply(&group).is_some());
         severe.selectors = vec![vec![Matcher::equal("severity", "info")]];
-        assert!(severe.apply(group.clone()).is_none());
-        assert!(filter(true, true, &["other"]).apply(group).is_none());
+        assert!(severe.apply(&group).is_none());
+        assert!(filter(true, true, &["other"]).apply(&group).is_none());
     }
 
     #[test]
     fn pages_of_groups_follow_their_tokens() {
-        let groups: Vec<GroupView> = ["a", "b", "c"].map(|name| group(name, Vec::new())).into();
+        let groups = ["a", "b", "c"].map(|name| group(name, Vec::new()));
+        let all = || groups.iter().map(whole).collect();
         let page = |limit, token: &str| Page {
             limit,
             token: token.to_owned(),
         };
-        let (first, next) = page(2, "").cut(groups.clone()).unwrap();
+        let (first, next) = page(2, "").cut(all()).unwrap();
         assert_eq!(first.len(), 2);
-        let (second, end) = page(2, &next.unwrap()).cut(groups.clone()).unwrap();
-        assert_eq!(second[0].name, "c");
+        let (second, end) = page(2, &next.unwrap()).cut(all()).unwrap();
+        assert_eq!(second[0].group.name, "c");
         assert_eq!(end, None);
-        assert!(page(2, "nonsense").cut(groups).is_err());
+        assert!(page(2, "nonsense").cut(all()).is_err());
     }
 }

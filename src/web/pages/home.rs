@@ -260,7 +260,7 @@ fn store_issues(figures: &[Figure]) -> Vec<Issue> {
 
 fn alert_issues(context: &Context, now: Timestamp) -> Vec<Issue> {
     let mut issues = Vec::new();
-    for group in (context.groups)() {
+    for group in (context.groups)().iter() {
         for rule in &group.rules {
             if rule.healthy == Some(false) {
                 issues.push(Issue {

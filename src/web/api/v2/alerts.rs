@@ -1,19 +1,24 @@
 //! `GET /api/v2/alerts`, `/alerts/groups` and `/receivers`.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
 use super::answer::{Error, flag};
 use super::scope::Scope;
-use crate::alerting::AlertStatus;
+use crate::alerting::{AlertStatus, hex};
 use crate::model::matcher::anchored;
 use crate::model::{Matcher, Timestamp, matchers};
 use crate::web::Context;
+use crate::web::api::json::{self, Object};
 
 type Pairs = Query<Vec<(String, String)>>;
+
+/// A long list is sent in pieces of about this size.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// What `GET /alerts` and `GET /alerts/groups` may be asked.
 struct Wanted {
@@ -72,90 +77,100 @@ pub(super) fn filters(pairs: &[(String, String)]) -> Result<Vec<Matcher>, Error>
         .collect()
 }
 
-/// An alert with what is made of it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ShownAlert {
-    annotations: BTreeMap<String, String>,
-    ends_at: String,
-    fingerprint: String,
-    receivers: Vec<Named>,
-    starts_at: String,
-    status: ShownStatus,
-    updated_at: String,
-    #[serde(rename = "generatorURL", skip_serializing_if = "String::is_empty")]
-    generator_url: String,
-    labels: BTreeMap<String, String>,
-}
-
 /// A receiver.
 #[derive(Serialize)]
 pub struct Named {
     name: String,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ShownStatus {
-    inhibited_by: Vec<String>,
-    silenced_by: Vec<String>,
-    state: &'static str,
+/// Writes alerts as Alertmanager shows them.
+struct Writer {
+    wanted: Wanted,
+    now: Timestamp,
 }
 
-/// Alerts that are told together.
-#[derive(Serialize)]
-pub struct ShownGroup {
-    alerts: Vec<ShownAlert>,
-    labels: BTreeMap<String, String>,
-    receiver: Named,
-}
-
-impl ShownAlert {
+impl Writer {
     /// An alert of our own rules ends when they say so: until then its end is shown
     /// as far away as that of an alert without one.
-    fn of(status: &AlertStatus, now: Timestamp) -> ShownAlert {
+    fn write(&self, out: &mut Vec<u8>, status: &AlertStatus, receivers: &[&str]) {
         const OPEN_END_MS: i64 = 300_000;
         let alert = &status.alert;
-        let ends_at = alert.ends_at.unwrap_or(now.plus_ms(OPEN_END_MS));
-        let named = |name: &String| Named { name: name.clone() };
-        ShownAlert {
-            annotations: alert.annotations.clone(),
-            ends_at: ends_at.to_rfc3339(),
-            fingerprint: format!("{:016x}", alert.labels.fingerprint()),
-            receivers: status.receivers.iter().map(named).collect(),
-            starts_at: alert.starts_at.to_rfc3339(),
-            status: ShownStatus {
-                inhibited_by: status.inhibited_by.iter().cloned().collect(),
-                silenced_by: status.silenced_by.clone(),
-                state: if status.is_suppressed() {
-                    "suppressed"
-                } else {
-                    "active"
-                },
-            },
-            updated_at: alert.updated_at.to_rfc3339(),
-            generator_url: alert.generator_url.clone(),
-            labels: alert.labels.to_map(),
+        let ends_at = alert.ends_at.unwrap_or(self.now.plus_ms(OPEN_END_MS));
+        let mut object = Object::new(out);
+        object
+            .pairs("annotations", &alert.annotations)
+            .text("endsAt", &ends_at.to_rfc3339())
+            .text("fingerprint", &hex(alert.labels.fingerprint()));
+        json::array(object.field("receivers"), receivers, |out, name| {
+            named(out, name);
+        });
+        object.text("startsAt", &alert.starts_at.to_rfc3339());
+        let mut of_status = Object::new(object.field("status"));
+        let texts = |out: &mut Vec<u8>, text: &String| json::html_safe_string(out, text);
+        json::array(of_status.field("inhibitedBy"), &status.inhibited_by, texts);
+        json::array(of_status.field("silencedBy"), &status.silenced_by, texts);
+        let state = match status.is_suppressed() {
+            true => "suppressed",
+            false => "active",
+        };
+        of_status.text("state", state).end();
+        object.text("updatedAt", &alert.updated_at.to_rfc3339());
+        if !alert.generator_url.is_empty() {
+            json::string(object.field("generatorURL"), &alert.generator_url);
         }
+        json::labels(object.field("labels"), &alert.labels);
+        object.end();
+    }
+
+    /// Writes an alert of the list, if it is asked for; says whether it was.
+    fn listed(&self, out: &mut Vec<u8>, status: &AlertStatus, is_first: bool) -> bool {
+        let receivers: Vec<&str> = status.receivers.iter().map(String::as_str).collect();
+        let is_theirs = self.wanted.receiver.is_none()
+            || receivers
+                .iter()
+                .any(|name| self.wanted.wants_receiver(name));
+        if !self.wanted.wants(status) || !is_theirs {
+            return false;
+        }
+        out.push(if is_first { b'[' } else { b',' });
+        self.write(out, status, &receivers);
+        true
     }
 }
 
-/// The firing alerts that are asked for, by fingerprint.
+fn named(out: &mut Vec<u8>, name: &str) {
+    Object::new(out).text("name", name).end();
+}
+
+/// The firing alerts that are asked for, by fingerprint. They are written while they are
+/// sent: of tens of thousands there is never the whole text.
 pub async fn list(
     State(context): State<Context>,
     scope: Scope,
     Query(pairs): Pairs,
-) -> Result<Json<Vec<ShownAlert>>, Error> {
-    let wanted = Wanted::new(&pairs, scope)?;
-    let picture = context.alerting.picture().await?;
-    let now = context.clock.now();
-    let is_theirs = |status: &AlertStatus| {
-        let mut receivers = status.receivers.iter();
-        wanted.receiver.is_none() || receivers.any(|name| wanted.wants_receiver(name))
+) -> Result<Response, Error> {
+    let writer = Writer {
+        wanted: Wanted::new(&pairs, scope)?,
+        now: context.clock.now(),
     };
-    let shown = picture.alerts.iter();
-    let shown = shown.filter(|status| wanted.wants(status) && is_theirs(status));
-    Ok(Json(shown.map(|s| ShownAlert::of(s, now)).collect()))
+    let mut alerts = context.alerting.picture().await?.alerts.into_iter();
+    let (mut is_first, mut is_over) = (true, false);
+    let pieces = std::iter::from_fn(move || {
+        let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
+        while piece.len() < PIECE_BYTES && !is_over {
+            match alerts.next() {
+                Some(status) => is_first &= !writer.listed(&mut piece, &status, is_first),
+                None => {
+                    piece.extend_from_slice(if is_first { b"[]\n" } else { b"]\n" });
+                    is_over = true;
+                }
+            }
+        }
+        (!piece.is_empty()).then(|| Ok::<_, std::convert::Infallible>(Bytes::from(piece)))
+    });
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    Ok((headers, body).into_response())
 }
 
 /// The same in their groups.
@@ -163,26 +178,29 @@ pub async fn groups(
     State(context): State<Context>,
     scope: Scope,
     Query(pairs): Pairs,
-) -> Result<Json<Vec<ShownGroup>>, Error> {
-    let wanted = Wanted::new(&pairs, scope)?;
+) -> Result<Response, Error> {
+    let writer = Writer {
+        wanted: Wanted::new(&pairs, scope)?,
+        now: context.clock.now(),
+    };
+    let wanted = &writer.wanted;
     let picture = context.alerting.picture().await?;
-    let now = context.clock.now();
-    let groups = picture.groups(
-        |status| wanted.wants(status),
-        |name| wanted.wants_receiver(name),
-    );
-    let shown = groups.iter().map(|group| ShownGroup {
-        alerts: group
-            .alerts
-            .iter()
-            .map(|s| ShownAlert::of(s, now))
-            .collect(),
-        labels: group.labels.to_map(),
-        receiver: Named {
-            name: group.receiver.clone(),
-        },
+    let groups = picture.groups(&|status| wanted.wants(status), &|name| {
+        wanted.wants_receiver(name)
     });
-    Ok(Json(shown.collect()))
+    let mut out = Vec::new();
+    json::array(&mut out, groups, |out, group| {
+        let mut object = Object::new(out);
+        json::array(object.field("alerts"), group.alerts, |out, status| {
+            let names = status.receivers.iter().map(String::as_str);
+            let names: Vec<&str> = names.filter(|name| wanted.wants_receiver(name)).collect();
+            writer.write(out, status, &names);
+        });
+        json::labels(object.field("labels"), &group.labels);
+        named(object.field("receiver"), group.receiver);
+        object.end();
+    });
+    Ok(json::respond(out))
 }
 
 /// The names of all receivers.
