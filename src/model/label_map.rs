@@ -1,9 +1,10 @@
 //! Labels as a JSON object: for `#[serde(with = "label_map")]`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
-use serde::{Deserializer, Serializer};
+use serde::{Deserialize, Deserializer, Serializer};
 
 use super::Labels;
 
@@ -33,18 +34,46 @@ impl<'de> Visitor<'de> for Pairs {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut texts: Vec<(Text<'de>, Text<'de>)> = Vec::new();
         while let Some(pair) = map.next_entry()? {
-            pairs.push(pair);
+            texts.push(pair);
         }
+        let pairs = || texts.iter().map(|(n, v)| (&*n.0, &*v.0));
         // As they were written: nothing has to be sorted.
-        let is_sorted = pairs.is_sorted_by(|a, b| a.0 < b.0);
+        let is_sorted = pairs().is_sorted_by(|a, b| a.0 < b.0);
         Ok(
-            match is_sorted && pairs.iter().all(|(_, value)| !value.is_empty()) {
-                true => Labels::from_sorted(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
-                false => Labels::from_pairs(pairs),
+            match is_sorted && pairs().all(|(_, value)| !value.is_empty()) {
+                true => Labels::from_sorted(pairs()),
+                false => Labels::from_pairs(pairs()),
             },
         )
+    }
+}
+
+/// A text that is not copied where it stands in what is read as it is.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text<'de>, D::Error> {
+        from.deserialize_str(Borrow)
+    }
+}
+
+struct Borrow;
+
+impl<'de> Visitor<'de> for Borrow {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
     }
 }
 
@@ -76,6 +105,7 @@ mod tests {
             r#"{"b":"2","a":"1"}"#,
             r#"{"a":"0","b":"2","a":"1"}"#,
             r#"{"a":"1","b":"2","c":""}"#,
+            r#"{"\u0061":"\u0031","b":"2"}"#,
         ] {
             assert_eq!(read(text).unwrap(), want, "{text}");
         }
