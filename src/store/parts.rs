@@ -130,6 +130,13 @@ impl Parts {
         self.all().map(|part| part.first_seq).min()
     }
 
+    /// How many samples wait in other windows than these, not taken yet.
+    pub(super) fn backlog(&self, leave: &RangeInclusive<u32>) -> u64 {
+        let waiting = self.open.iter();
+        let over = waiting.filter(|part| !leave.contains(&part.window));
+        over.map(|part| part.samples).sum()
+    }
+
     /// The parts that nobody has sealed yet, taken ones included.
     pub(super) fn all(&self) -> impl Iterator<Item = &Part> {
         self.taken.iter().chain(&self.open)

@@ -49,9 +49,17 @@ use crate::model::Labels;
 /// How often the sealer looks at the clock and at the memory.
 const TICK: Duration = Duration::from_secs(5);
 
+/// How often it looks whether a backlog came in.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A window is sealed this long after its end, so that what is on its way when
 /// the hour turns needs no generation of its own.
 const GRACE_MS: i64 = 180_000;
+
+/// So many samples of windows that are over are sealed at once, not when the hour turns:
+/// a backlog that comes in would else be read by every start, 0.1 s for so many. The open
+/// window is sealed with it, as the log can only be cut before what is not sealed.
+const BACKLOG_MAX: u64 = 4_000_000;
 
 /// Installations differ by up to this much, so that a rack does not seal at once.
 const STAGGER_MS: u64 = 120_000;
@@ -89,8 +97,11 @@ pub(super) struct Sealer {
     /// When each day's hours were last written, by this process.
     sealed_at: HashMap<u32, Instant>,
     begun: Instant,
+    ticked: Instant,
     /// A day is left alone for this long after something was sealed into it.
     quiet: Duration,
+    /// [`BACKLOG_MAX`]
+    backlog_max: u64,
     /// When the process' memory made the open hour be sealed.
     sealed_for_memory: Option<Instant>,
     /// Days with samples that their tenant does not keep any more.
@@ -114,7 +125,9 @@ impl Sealer {
             expired_at_day: i64::MIN,
             sealed_at: HashMap::new(),
             begun: Instant::now(),
+            ticked: Instant::now(),
             quiet: rewrite::QUIET,
+            backlog_max: BACKLOG_MAX,
             sealed_for_memory: None,
             to_trim: BTreeSet::new(),
             rolls_to_trim: BTreeSet::new(),
@@ -128,8 +141,9 @@ impl Sealer {
         loop {
             let command = match self.waiting.pop() {
                 Some(command) => Some(command),
-                None => match commands.recv_timeout(TICK) {
+                None => match commands.recv_timeout(LOOK) {
                     Ok(command) => Some(command),
+                    Err(RecvTimeoutError::Timeout) if !self.is_due() => continue,
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => return,
                 },
@@ -152,8 +166,17 @@ impl Sealer {
         }
     }
 
+    fn is_due(&self) -> bool {
+        self.ticked.elapsed() >= TICK || self.has_backlog(&self.open_windows())
+    }
+
+    fn has_backlog(&self, open: &RangeInclusive<u32>) -> bool {
+        self.shared.parts().backlog(open) > self.backlog_max
+    }
+
     /// What is done when nobody wants anything.
     fn idle(&mut self, commands: &Receiver<Command>) -> Result<(), Gone> {
+        self.ticked = Instant::now();
         self.tick()?;
         self.rewrite_due(commands)?;
         self.roll_due(commands)?;
@@ -177,7 +200,7 @@ impl Sealer {
         let is_large = self.measure();
         self.witness.look(&self.shared.clock);
         let open = self.open_windows();
-        if is_large && self.parts.is_empty() {
+        if is_large && self.parts.is_empty() || self.has_backlog(&open) {
             self.take(NO_WINDOW)?;
         } else if self.taken_before != Some(*open.start()) {
             // Also when the clock went back.

@@ -192,6 +192,34 @@ async fn the_clock_seals_finished_windows_only() {
 }
 
 #[tokio::test]
+async fn a_backlog_is_sealed_before_the_hour_turns() {
+    let setup = Setup::new();
+    let store = setup.open();
+    let mut sealer = Setup::sealer(&store);
+    sealer.backlog_max = 600;
+    let tick = |mut sealer: Sealer| {
+        tokio::task::spawn_blocking(move || {
+            assert!(sealer.tick().is_ok());
+            sealer
+        })
+    };
+    let sealer = tick(sealer).await.unwrap();
+    added(&store, rows(T0 - 3 * HOUR, 200)).await;
+    added(&store, rows(T0, 4)).await;
+    let sealer = tick(sealer).await.unwrap();
+    assert_eq!(store.stats().head_samples, 612, "no more than the bound");
+    added(&store, rows(T0 - 2 * HOUR, 1)).await;
+    assert!(sealer.is_due());
+    let sealer = tick(sealer).await.unwrap();
+    assert_eq!(store.stats().head_samples, 0, "so that the log can be cut");
+    assert!(!sealer.is_due());
+    // What else comes in is too little.
+    added(&store, rows(T0 - 2 * HOUR + 15_000, 1)).await;
+    tick(sealer).await.unwrap();
+    assert_eq!(store.stats().head_samples, 3);
+}
+
+#[tokio::test]
 async fn a_full_memory_seals_the_open_window() {
     let setup = Setup::new();
     let mut options = setup.options();
