@@ -99,7 +99,8 @@ impl<'de> Deserialize<'de> for GroupBy {
         let names = Vec::<String>::deserialize(from)?;
         let mut seen = HashSet::new();
         for name in &names {
-            if name != ALL_LABELS && !is_label_name(name) {
+            // Names of any characters, as since Alertmanager 0.27.
+            if name.is_empty() {
                 let text = format!("invalid label name {name:?} in group_by list");
                 return Err(de::Error::custom(text));
             }
@@ -119,16 +120,6 @@ impl<'de> Deserialize<'de> for GroupBy {
 fn not_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let name = Option::<String>::deserialize(from)?;
     Ok(name.filter(|name| !name.is_empty()))
-}
-
-fn label_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let names = Vec::<String>::deserialize(from)?;
-    match names.iter().find(|name| !is_label_name(name)) {
-        Some(name) => Err(de::Error::custom(format!(
-            "{name:?} is not a valid label name"
-        ))),
-        None => Ok(names),
-    }
 }
 
 /// Whether a text can name a label.
@@ -213,7 +204,6 @@ pub struct InhibitRule {
     /// What becomes quiet.
     pub target_matchers: Matchers,
     /// Labels whose values both must share; a missing one is the empty text.
-    #[serde(deserialize_with = "label_names")]
     pub equal: Vec<String>,
 }
 
