@@ -97,7 +97,7 @@ fn shared(port: u16) -> String {
 
 fn tree(receivers: &str) -> String {
     format!(
-        "route:\n  receiver: all\n  group_by: [alertname, job]\n  group_wait: 0s\n  group_interval: 1s\n\
+        "route:\n  receiver: all\n  group_by: [alertname, job]\n  group_wait: 1s\n  group_interval: 1s\n\
          receivers:\n- name: all\n{receivers}"
     )
 }
