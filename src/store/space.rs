@@ -80,21 +80,28 @@ impl Space {
         pressure: &Pressure,
         metrics: &metrics::Store,
     ) -> Level {
-        let Some(free) = self.free().filter(|_| self.free_min > 0) else {
-            return pressure.of(Cause::Disk);
+        let before = pressure.of(Cause::Disk);
+        let Some(free) = self.free() else {
+            return before;
         };
         metrics
             .free_bytes
             .set(i64::try_from(free.bytes).unwrap_or(i64::MAX));
         // What the reserve gave is for state, not for samples.
         let left = free.bytes.saturating_sub(self.missing_reserve(free));
-        let before = pressure.of(Cause::Disk);
-        let mut level = level_of(left, self.free_min(free), before);
-        if left < 2 * planned + COMMIT_BYTES {
-            level = Level::Withhold;
-        }
+        let level = match left < 2 * planned + COMMIT_BYTES {
+            // What the disk refuses is seen when it does.
+            true if self.free_min == 0 => before,
+            true => Level::Withhold,
+            false => level_of(left, self.free_min(free), before),
+        };
         pressure.set(Cause::Disk, level, metrics);
         level
+    }
+
+    /// Whether sealed data may go before its time for the sake of free space.
+    pub(super) fn sheds(&self) -> bool {
+        self.free_min > 0
     }
 
     /// How much has to be free until nothing is missed.

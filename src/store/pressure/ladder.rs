@@ -189,6 +189,25 @@ async fn control_without_a_bound_a_full_disk_is_not_seen_coming() {
 }
 
 #[tokio::test]
+async fn without_a_bound_no_day_goes_and_samples_are_taken_again_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.store.free_min = Size::bytes(0);
+    let mut machine = Machine::on_told_disk(options);
+    with_days(&machine).await;
+    machine.set_free(0);
+    // As after a commit that the disk refused.
+    let shared = Arc::clone(&machine.store.shared);
+    let pressure = &shared.pressure;
+    pressure.set(Cause::Disk, Level::Withhold, &shared.metrics.store);
+    for (free, want) in [(0, Level::Withhold), (1 << 30, Level::Calm)] {
+        machine.set_free(free);
+        machine.tick().await;
+        assert_eq!((machine.days(), pressure.of(Cause::Disk)), (4, want));
+    }
+}
+
+#[tokio::test]
 async fn samples_wait_while_sealing_fails_and_go_on_when_it_works_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());

@@ -94,12 +94,14 @@ impl Sealer {
     }
 }
 
-/// Removes the sealed file that leaves first; says what it was, if there was one.
+/// Removes the sealed file that leaves first; says what it was, if there was one and it
+/// may go.
 ///
 /// # Errors
 /// When it cannot be removed.
 pub(in crate::store) fn shed_one(shared: &Shared) -> Result<Option<Kind>, Error> {
-    let Some(oldest) = shared.days.first_to_leave() else {
+    let first = shared.days.first_to_leave();
+    let Some(oldest) = first.filter(|_| shared.space.sheds()) else {
         return Ok(None);
     };
     shared.days.remove(&oldest)?;
