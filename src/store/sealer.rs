@@ -104,6 +104,10 @@ pub(super) struct Sealer {
     backlog_max: u64,
     /// When the process' memory made the open hour be sealed.
     sealed_for_memory: Option<Instant>,
+    /// When `hot.redb` was made smaller for the budget.
+    pub(super) compacted: Option<Instant>,
+    /// When the log said that the budget cannot be kept.
+    over_told: Option<Instant>,
     /// Days with samples that their tenant does not keep any more.
     to_trim: BTreeSet<u32>,
     /// Roll-ups with some.
@@ -129,6 +133,8 @@ impl Sealer {
             quiet: rewrite::QUIET,
             backlog_max: BACKLOG_MAX,
             sealed_for_memory: None,
+            compacted: None,
+            over_told: None,
             to_trim: BTreeSet::new(),
             rolls_to_trim: BTreeSet::new(),
             no_rolls_until: None,

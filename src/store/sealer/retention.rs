@@ -8,12 +8,12 @@
 //! older than that tenant's retention.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 
 use super::super::days::{DayFile, store_error};
-use super::super::disk::disk_bytes;
+use super::super::disk::{causes, disk_bytes};
 use super::super::writer::Job;
 use super::super::{Error, sealed};
 use super::{DAY_S, Gone, Sealer};
@@ -29,6 +29,15 @@ pub(super) struct Limit {
     pub(super) series: RoaringBitmap,
     pub(super) oldest_ms: i64,
 }
+
+/// From this size on it may pay to give free pages of `hot.redb` back.
+const HOT_LARGE: u64 = 2 << 20;
+
+/// It is done at most so often: commits wait for it.
+const COMPACT_PAUSE: Duration = Duration::from_secs(600);
+
+/// How often the log says that the budget cannot be kept.
+const OVER_TOLD: Duration = Duration::from_secs(3_600);
 
 impl Sealer {
     /// Removes days that are older than the retention, once a day, and then the
@@ -91,9 +100,13 @@ impl Sealer {
         if budget == 0 || shared.days.is_pinned() {
             return Ok(Ok(()));
         }
+        if disk_bytes(&shared.dir) + bytes > budget {
+            self.compact_hot()?;
+        }
         let mut removed = 0;
         while disk_bytes(&shared.dir) + bytes > budget {
             let Some(oldest) = shared.days.first_to_leave() else {
+                self.tell_over_budget(budget);
                 break;
             };
             if oldest.kind.is_roll() {
@@ -112,6 +125,29 @@ impl Sealer {
         shared.metrics.store.expired_files.inc_by(removed);
         shared.measure_rolls();
         self.forget_unheld()
+    }
+
+    /// What `hot.redb` needs no more goes before a day does.
+    fn compact_hot(&mut self) -> Result<(), Gone> {
+        let bytes = std::fs::metadata(self.shared.hot.path()).map_or(0, |file| file.len());
+        if bytes < HOT_LARGE || !is_due(&mut self.compacted, COMPACT_PAUSE) {
+            return Ok(());
+        }
+        if let Err(err) = self.ask(Job::Compact)? {
+            tracing::warn!(error = %causes(&err), "cannot make hot.redb smaller");
+        }
+        Ok(())
+    }
+
+    fn tell_over_budget(&mut self, budget: u64) {
+        let bytes = disk_bytes(&self.shared.dir);
+        if bytes > budget && is_due(&mut self.over_told, OVER_TOLD) {
+            tracing::warn!(
+                bytes,
+                size_max = budget,
+                "the data directory is larger than it may be, and nothing more can go"
+            );
+        }
     }
 
     /// Notes the days of which a tenant's samples are all too old.
@@ -183,6 +219,15 @@ impl Sealer {
         });
         Ok(unheld)
     }
+}
+
+/// Whether it is time for what is done at most so often; then it is noted as done.
+fn is_due(last: &mut Option<Instant>, pause: Duration) -> bool {
+    let is_due = last.is_none_or(|at| at.elapsed() >= pause);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Seals, rewrites, crashes between their steps, late samples, retention.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::config;
 use crate::model::clock::ManualClock;
 use crate::model::{MatchOp, Matcher, Sample, Timestamp};
 use crate::promql::{QueryError, Queryable as _, SelectHints};
-use crate::store::batch::{Refusal, Row, SeriesKey};
+use crate::store::batch::{Refusal, Row, SeriesKey, StateOp, WriteBatch};
+use crate::store::disk::disk_bytes;
 use crate::store::tests::{T0, batch, labels, manual, options, row, samples};
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, Table};
 use crate::telemetry::Metrics;
 
 pub(super) const HOUR: i64 = WINDOW_MS;
@@ -217,6 +220,48 @@ async fn a_backlog_is_sealed_before_the_hour_turns() {
     added(&store, rows(T0 - 2 * HOUR + 15_000, 1)).await;
     tick(sealer).await.unwrap();
     assert_eq!(store.stats().head_samples, 3);
+}
+
+#[tokio::test]
+async fn free_pages_of_the_hot_file_go_before_a_day_does() {
+    for has_compacted in [false, true] {
+        let setup = Setup::new();
+        let mut options = setup.options();
+        options.store.reserve = config::Size::bytes(0);
+        let store = setup.open_with(options.clone());
+        for day in [2, 1, 0] {
+            added(&store, rows(T0 - day * 24 * HOUR, 4)).await;
+        }
+        store.seal_now().await.unwrap();
+        store.close().await;
+        drop(store);
+        let before = disk_bytes(setup.dir.path());
+        options.store.size_max = config::Size::bytes(before + (1 << 20));
+        let store = setup.open_with(options);
+        let write = async |value: Option<Bytes>| {
+            let key = |i: u32| Bytes::copy_from_slice(&i.to_be_bytes());
+            let op = |i| {
+                let (table, key) = (Table::Kv, key(i));
+                match value.clone() {
+                    Some(value) => StateOp::Put { table, key, value },
+                    None => StateOp::Delete { table, key },
+                }
+            };
+            let ops = (0..60).map(op).collect();
+            store.write(WriteBatch::of_state(ops)).await.unwrap();
+        };
+        write(Some(Bytes::from(vec![7; 100_000]))).await;
+        write(None).await;
+        let after = disk_bytes(setup.dir.path());
+        assert!(after > before + (4 << 20), "{before} {after}");
+        let mut sealer = Setup::sealer(&store);
+        // The control: just before it was as small as it gets.
+        sealer.compacted = has_compacted.then(Instant::now);
+        let tick = tokio::task::spawn_blocking(move || assert!(sealer.tick().is_ok()));
+        tick.await.unwrap();
+        assert_eq!(names(&setup).len(), if has_compacted { 1 } else { 3 });
+        store.close().await;
+    }
 }
 
 #[tokio::test]
