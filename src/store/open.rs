@@ -41,9 +41,14 @@ impl Store {
         let newest = newest.unwrap_or(i64::MIN).max(files.coverage.max_t);
         let (ledger, last_key) = files.resume(&clock, newest)?;
         if let Some(path) = files.log.lost() {
-            let lost = Lost::file(path, replayed.seq, newest);
-            lost.tell(&metrics);
-            replayed.lost.push(lost);
+            let mut told = replayed.lost.iter_mut();
+            if let Some(end) = told.find(|lost| lost.first > replayed.seq) {
+                end.places.push((path.to_owned(), 0));
+            } else {
+                let lost = Lost::file(path, replayed.seq, newest);
+                lost.tell(&metrics);
+                replayed.lost.push(lost);
+            }
         }
         let newest = newest.max(clock.now().as_ms());
         files.note_lost(&replayed.lost, newest, options.store.read_only);
@@ -223,7 +228,7 @@ impl Files {
 fn refuse_days_alone(dir: &Path, days: &Days) -> Result<(), Error> {
     let hot = dir.join(tables::HOT_FILE);
     let text = if days.span().is_some() {
-        "it is missing beside sealed days: restore it, or move the l0-*.redb files away"
+        "it is missing beside sealed days: restore it, or move the l0-*.redb and day-*.redb files away"
     } else if appended::is_in(dir)? {
         "it is missing beside a log: restore it, or move the hot-*.log files away"
     } else {

@@ -83,9 +83,11 @@ pub(super) fn replay(
         let mut watch = Watch::new(sealed.max_t);
         let log = replayed.read_logs(db, &mut appended, &mut watch, &mut shares, metrics);
         let broken = appended.take_broken();
-        if let Some(torn) = broken.iter().map(|broken| broken.seq).max() {
-            // Each commit begins when the one before it is durable.
-            watch.missing(replayed.seq + 1, torn);
+        // Each commit begins when the one before it is durable.
+        let torn = broken.iter().map(|broken| broken.seq).max();
+        let next = torn.unwrap_or_default().max(meta.end + 1);
+        if next > replayed.seq + 1 {
+            watch.missing(replayed.seq + 1, next);
         }
         replayed.lost = watch.finish(&broken);
         let taken = shares.finish();

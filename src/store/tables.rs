@@ -57,6 +57,10 @@ const STORE_ROW: &str = "store";
 /// It is not in backups: what is restored has one log.
 pub(super) const LOG_ROW: &str = "log";
 
+/// The row of `meta` with the last commit in the appended log, as of the last clean
+/// stop. Nor is this in backups.
+pub(super) const END_ROW: &str = "log_end";
+
 /// The redb table of a state table.
 pub(super) fn state_table(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.name())
@@ -79,6 +83,8 @@ pub(super) struct Meta {
     pub(super) store: u64,
     /// The file in which the log goes on, see [`put_log`]. Nor is this.
     pub(super) log: Option<(u64, u64)>,
+    /// The log reached to this commit at least, see [`put_end`]. Nor is this.
+    pub(super) end: u64,
 }
 
 impl Meta {
@@ -140,6 +146,7 @@ impl Meta {
             return Err(redb::Error::Corrupted(what));
         }
         meta.log = row(&table, LOG_ROW)?.map(|[number, life]| (number, life));
+        meta.end = row(&table, END_ROW)?.map_or(0, |[end]| end);
         Ok(meta)
     }
 }
@@ -180,6 +187,11 @@ pub(super) fn put_log(txn: &WriteTransaction, log: Option<(u64, u64)>) -> Result
             Ok(())
         }
     }
+}
+
+/// Says how far the log reaches when it is closed.
+pub(super) fn put_end(txn: &WriteTransaction, end: u64) -> Result<(), redb::Error> {
+    put_row(txn, END_ROW, &[end])
 }
 
 /// Gives the store a number that no other has.

@@ -166,7 +166,8 @@ impl Checked {
     ) -> Result<(), Error> {
         let fail = |err: redb::Error| io_error("read", path, err);
         let mut there = self.log(path, read).map_err(fail)?;
-        let sealed = Meta::read_in(read).map_err(fail)?.wal_sealed_seq;
+        let meta = Meta::read_in(read).map_err(fail)?;
+        let sealed = meta.wal_sealed_seq;
         let last = there.max().unwrap_or(sealed).max(before.last);
         let mut records = appended.reader(sealed + 1);
         while let Some((seq, record)) = records.next_up_to(last)? {
@@ -177,7 +178,7 @@ impl Checked {
         // Behind the last whole record one may be cut off: with its number all before it
         // were there.
         let torn = broken.iter().map(|broken| broken.seq).max();
-        let last = torn.map_or(last, |torn| last.max(torn - 1));
+        let last = torn.map_or(last, |torn| last.max(torn - 1)).max(meta.end);
         let mut missing = RoaringTreemap::from_iter(sealed + 1..=last);
         missing -= there;
         broken.retain(|broken| missing.contains(broken.seq));

@@ -20,7 +20,8 @@
 //! gaps over both logs: then replay says so, keeps a copy of the file in quarantine, and
 //! leaves samples out up to the next record that leans on none, as with a damaged record
 //! in redb. A last record that is damaged while nothing follows it looks like one that
-//! was cut off; of two, the first one was there, as the next commit began behind it.
+//! was cut off, but for a clean stop, which notes in `hot.redb` how far the log reaches; of
+//! two, the first one was there, as the next commit began behind it.
 //!
 //! Owns the files `hot-NN.log`; only the writer thread writes them. It must never
 //! say that a record is there before its sync came back, or write over a record
@@ -60,8 +61,9 @@ const GROW_BYTES: u64 = 32 << 10;
 /// How many files there are at most.
 const FILES_MAX: u64 = 64;
 
-/// All of them together take at most this part of `[store] size_max`.
-const BUDGET_PART: u64 = 16;
+/// All of them together take at most this part of `[store] size_max`. What finds no
+/// place in them takes twice as much in `hot.redb`.
+const BUDGET_PART: u64 = 4;
 
 /// So many files that nobody needs are kept to be used again.
 const SPARES_MAX: usize = 2;
@@ -206,6 +208,11 @@ impl Appended {
     /// lost.
     pub(super) fn lost(&self) -> Option<&Path> {
         self.lost.as_deref()
+    }
+
+    /// The last commit that is in here; 0 when none is.
+    pub(super) fn end(&self) -> u64 {
+        self.state().files.last().map_or(0, |file| file.last)
     }
 
     fn set_aside(&self, slot: &Slot, is_writable: bool) -> Result<(), Error> {

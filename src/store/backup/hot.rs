@@ -8,7 +8,9 @@ use redb::{
 
 use super::archive::{PIECE, Rows};
 use super::copy::Frozen;
-use crate::store::tables::{LOG_ROW, META, Meta, RETIRED, SERIES, SYMBOLS, WAL, state_table};
+use crate::store::tables::{
+    END_ROW, LOG_ROW, META, Meta, RETIRED, SERIES, SYMBOLS, WAL, state_table,
+};
 use crate::store::transaction::pieces;
 use crate::store::{Error, Table};
 
@@ -86,7 +88,10 @@ fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(
         let (key, value) = row.map_err(|err| fail(err.into()))?;
         let (key, value) = (key.value(), value.value());
         let key = K::as_bytes(&key);
-        if key.as_ref() == LOG_ROW.as_bytes() && definition.name() == META.name() {
+        let is_of_the_log = [LOG_ROW, END_ROW]
+            .map(str::as_bytes)
+            .contains(&key.as_ref());
+        if is_of_the_log && definition.name() == META.name() {
             continue;
         }
         rows.push(key.as_ref(), V::as_bytes(&value).as_ref());
