@@ -100,7 +100,10 @@ impl Silence {
         if self.matchers.is_empty() {
             return Err(SilenceError::Invalid("at least one matcher required"));
         }
-        if self.matchers.iter().all(|m| m.matches("")) {
+        // A negative matcher counts as one that asks for something, whatever it leaves out.
+        let is_empty =
+            |m: &Matcher| matches!(m.op, MatchOp::Equal | MatchOp::Regex) && m.matches("");
+        if self.matchers.iter().all(is_empty) {
             let text = "at least one matcher must not match the empty string";
             return Err(SilenceError::Invalid(text));
         }
@@ -414,6 +417,35 @@ mod tests {
         let mut all = silence("", 0, 1);
         all.matchers = vec![Matcher::new("a", MatchOp::Regex, ".*").unwrap()];
         assert!(matches!(set(&[], all, NOW), Err(SilenceError::Invalid(_))));
+    }
+
+    /// What amtool 0.25 says of each beside the real Alertmanager.
+    #[test]
+    fn only_equal_and_regex_matchers_are_asked_for_more_than_the_empty_string() {
+        use MatchOp::{Equal, NotEqual, NotRegex, Regex};
+        let check = |matchers: &[(MatchOp, &str)], taken: bool| {
+            let mut one = silence("", 0, 60_000);
+            let matcher = |(op, value): &(MatchOp, &str)| Matcher::new("a", *op, value).unwrap();
+            one.matchers = matchers.iter().map(matcher).collect();
+            assert_eq!(set(&[], one, NOW).is_ok(), taken, "{matchers:?}");
+        };
+        for (op, value, taken) in [
+            (NotEqual, "critical", true),
+            (NotEqual, "", true),
+            (NotRegex, "prod.*", true),
+            (NotRegex, ".*", true),
+            (NotRegex, ".+", true),
+            (Equal, "", false),
+            (Equal, "x", true),
+            (Regex, ".*", false),
+            (Regex, ".+", true),
+            (Regex, "x|", false),
+        ] {
+            check(&[(op, value)], taken);
+        }
+        check(&[(NotEqual, "critical"), (Regex, ".*")], true);
+        check(&[(Equal, ""), (NotRegex, "x")], true);
+        check(&[(Equal, ""), (Regex, ".*")], false);
     }
 
     #[test]

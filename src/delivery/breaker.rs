@@ -11,6 +11,10 @@
 //! second, half as long again each time, up to a minute. Which of the two holds is asked
 //! anew each time: a notification does not wait for a pause that telemetry began.
 //!
+//! Where only notifications wait the worker does not ask: as in Alertmanager each of them
+//! is tried at its own times, so that a group whose messages are refused delays no other.
+//! The breaker then only says whether the receiver fails.
+//!
 //! A restart does not close it: it is what the attempts on record made it, but its probe
 //! may go out at once, because somebody may have restarted us for that.
 

@@ -26,8 +26,11 @@ use crate::config::{Alertmanager, Config, Mistake, Secret, Span};
 const TIMEOUT: Span = Span::secs(15);
 /// How long a notification is tried; a newer one of its group replaces it long before.
 const MAX_AGE: Duration = Duration::from_secs(7 * 86_400);
-/// Attempts at once: notifications of different groups do not wait for each other.
-const CONCURRENCY: usize = 4;
+/// Requests at once: notifications of different groups do not wait for each other. As many
+/// as rows are held in memory; each is small.
+const CONCURRENCY: usize = 64;
+/// Of what opens a connection for each message.
+const CONNECTIONS: usize = 4;
 /// The shortest interval of a dead man's switch.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
@@ -105,14 +108,17 @@ impl Made {
         Options {
             name,
             kind: self.kind,
-            target: self.target,
             schedule: Schedule {
                 waits: Vec::new(),
                 notification_max_age: self.max_age,
             },
             timeout: self.timeout,
-            concurrency: CONCURRENCY,
+            concurrency: match self.target {
+                Target::Http(_) => CONCURRENCY,
+                Target::Mail(_) | Target::Mqtt(_) | Target::Nats(_) => CONNECTIONS,
+            },
             ordered: false,
+            target: self.target,
             identity: self.identity,
         }
     }

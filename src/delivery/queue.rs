@@ -136,14 +136,27 @@ impl Queue {
         self.has_more
     }
 
-    /// Gives out the next row whose time has come, if there is one.
+    /// Gives out the next row whose time has come, if there is one. A notification that
+    /// was never tried goes before those that failed: they may go on failing.
     pub(super) fn take(&mut self, now: Timestamp) -> Result<Option<Row>, store::Error> {
         self.notice_clock(now);
-        if !self.ordered
-            && let Some(row) = self.take_waiting(now)?
-        {
+        let is_new_first = self.ordered || self.holds_only_notifications();
+        if !is_new_first && let Some(row) = self.take_waiting(now)? {
             return Ok(Some(row));
         }
+        match self.take_ready(now)? {
+            None if is_new_first && !self.ordered => self.take_waiting(now),
+            taken => Ok(taken),
+        }
+    }
+
+    /// Whether there is something to send, and no telemetry among it.
+    pub(super) fn holds_only_notifications(&self) -> bool {
+        let depth = self.depth();
+        depth.telemetry == 0 && depth.notifications > 0
+    }
+
+    fn take_ready(&mut self, now: Timestamp) -> Result<Option<Row>, store::Error> {
         for _ in 0..PAGES_AT_ONCE {
             if self.ready.is_empty() && !self.read_page(now)? {
                 return Ok(None);

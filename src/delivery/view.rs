@@ -21,7 +21,7 @@ const WAITING_MAX: usize = 2_000;
 pub enum DestinationState {
     /// It gets what there is for it.
     Working,
-    /// The breaker is open: nothing is sent until then, when one probe goes out.
+    /// It keeps failing: nothing is sent until then. Of telemetry one probe goes out.
     BreakerOpen(Timestamp),
     /// It answered 410: nothing is sent until a reload; the rows stay.
     Disabled,

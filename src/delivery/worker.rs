@@ -175,13 +175,16 @@ impl Worker {
     fn start_attempts(&mut self) -> Result<(), store::Error> {
         while self.has_room() {
             let elapsed = self.started.elapsed();
-            if !self.breaker.try_attempt(elapsed, self.pace()) {
+            let is_free = self.queue.holds_only_notifications();
+            if !is_free && !self.breaker.try_attempt(elapsed, self.pace()) {
                 break;
             }
             match self.queue.take(self.seat.clock.now()) {
                 Ok(Some(row)) => self.start_attempt(row),
                 nothing => {
-                    self.breaker.give_back();
+                    if !is_free {
+                        self.breaker.give_back();
+                    }
                     return nothing.map(|_| ());
                 }
             }
@@ -220,7 +223,8 @@ impl Worker {
             wake = self.commit_at.saturating_duration_since(Instant::now());
         }
         let pause = self.pause();
-        let is_probing = self.breaker.is_open() && pause.is_none();
+        let is_probing =
+            self.breaker.is_open() && pause.is_none() && !self.queue.holds_only_notifications();
         if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
             wake = wake.min(pause);
         } else if let Some(at) = self.queue.next_at()
@@ -244,6 +248,9 @@ impl Worker {
 
     /// How long no attempt is made from now on; none while attempts are made.
     fn pause(&self) -> Option<Duration> {
+        if self.queue.holds_only_notifications() {
+            return None;
+        }
         let until = self.breaker.open_until(self.pace())?;
         Some(until.saturating_sub(self.started.elapsed()))
     }
@@ -268,10 +275,16 @@ impl Worker {
         // Without anything to send there is no probe, and nobody is held up.
         let holds_up = self.breaker.is_open() && backlog > 0;
         self.gauges.set_state(holds_up, self.disabled);
-        let open_until = self
+        let until = self
             .pause()
-            .filter(|_| holds_up)
             .map(|left| now.plus_ms(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)));
+        // Notifications are not paused, each has its own next try.
+        let next_try = || {
+            self.queue
+                .holds_only_notifications()
+                .then(|| self.next_at(now))
+        };
+        let open_until = until.or_else(next_try).filter(|_| holds_up);
         let mut shown = self.seat.shown.lock();
         shown.backlog = backlog;
         shown.notifications = depth.notifications;
@@ -284,8 +297,12 @@ impl Worker {
         shown.next_attempt = match open_until {
             _ if self.disabled || shown.backlog == 0 => None,
             Some(until) => Some(until),
-            None => Some(self.queue.next_at().map_or(now, |at| at.max(now))),
+            None => Some(self.next_at(now)),
         };
+    }
+
+    fn next_at(&self, now: Timestamp) -> Timestamp {
+        self.queue.next_at().map_or(now, |at| at.max(now))
     }
 
     /// Lets attempts under way end, commits what ended, leaves the rest on disk.

@@ -9,6 +9,7 @@
 mod alert_pages;
 mod alertmanager;
 mod alertmanager_config;
+mod apart;
 mod api;
 mod backup;
 mod broker;

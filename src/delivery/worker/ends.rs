@@ -69,7 +69,7 @@ impl Worker {
         } else if !self.pause_is_told && self.breaker.pause(self.pace()) >= PAUSE_TOLD {
             self.pause_is_told = true;
             let destination = self.seat.options.name.as_str();
-            tracing::warn!(destination, "destination keeps failing, pausing it");
+            tracing::warn!(destination, "destination keeps failing");
         }
     }
 

@@ -1,0 +1,112 @@
+//! Groups of one receiver do not wait for each other, as in Alertmanager: neither for
+//! those that it refuses to take, nor for those that it takes slowly.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+
+use crate::alertmanager::{alert, at, configure};
+use crate::broker::free_port;
+use crate::server::{Server, eventually};
+
+/// What a receiver got, with how it answered.
+#[derive(Clone, Default)]
+struct Hook(Arc<Mutex<Vec<(String, StatusCode)>>>);
+
+impl Hook {
+    /// Fails for all that `Bad` is told of, and takes its time for `Slow`.
+    async fn start() -> (Hook, u16) {
+        let hook = Hook::default();
+        let take = async |State(hook): State<Hook>, body: String| {
+            let status = match body.contains("Bad") {
+                true => StatusCode::INTERNAL_SERVER_ERROR,
+                false => StatusCode::OK,
+            };
+            if body.contains("Slow") {
+                tokio::time::sleep(SLOW).await;
+            }
+            hook.0.lock().unwrap().push((body, status));
+            status
+        };
+        let router = Router::new()
+            .route("/", post(take))
+            .with_state(hook.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (hook, port)
+    }
+
+    fn count(&self, name: &str) -> usize {
+        let all = self.0.lock().unwrap();
+        all.iter().filter(|(body, _)| body.contains(name)).count()
+    }
+}
+
+/// How long a slow receiver takes for one message.
+const SLOW: Duration = Duration::from_secs(2);
+
+fn tree(port: u16) -> String {
+    format!(
+        "route: {{receiver: a, group_by: [alertname], group_wait: 0s, group_interval: 1h}}\n\
+         receivers: [{{name: a, webhook_configs: [{{url: 'http://127.0.0.1:{port}/'}}]}}]\n"
+    )
+}
+
+async fn start() -> (tempfile::TempDir, Hook, Server) {
+    let (hook, port) = Hook::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    configure(dir.path(), &tree(port));
+    let server = Server::start(dir.path(), free_port()).await;
+    (dir, hook, server)
+}
+
+async fn tell(server: &Server, names: &[String]) {
+    let one = |name: &String| alert(&[("alertname", name)], &at(-1), &at(3_600));
+    let all: Vec<_> = names.iter().map(one).collect();
+    let url = server.url("/api/v2/alerts");
+    let body = serde_json::to_string(&all).unwrap();
+    let answer = server.http.clone().post_owned(url, body).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_that_a_receiver_never_takes_hold_up_no_other_group() {
+    let (_dir, hook, server) = start().await;
+    let names =
+        |word: &str, n: usize| -> Vec<String> { (0..n).map(|i| format!("{word}{i}x")).collect() };
+    let bad = names("Bad", 3);
+    tell(&server, &bad).await;
+    // Long enough for tries of each that are seconds apart.
+    eventually("each is tried again and again", || async {
+        bad.iter().all(|name| hook.count(name) >= 6).then_some(())
+    })
+    .await;
+    for name in names("Good", 3) {
+        let told = Instant::now();
+        tell(&server, std::slice::from_ref(&name)).await;
+        eventually("a group that is taken", || async {
+            (hook.count(&name) > 0).then_some(())
+        })
+        .await;
+        assert!(told.elapsed() < SLOW, "{name}: {:?}", told.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_groups_of_a_slow_receiver_are_told_at_once() {
+    let (_dir, hook, server) = start().await;
+    let names: Vec<String> = (0..40).map(|i| format!("Slow{i}x")).collect();
+    let told = Instant::now();
+    tell(&server, &names).await;
+    eventually("all of them", || async {
+        names.iter().all(|name| hook.count(name) == 1).then_some(())
+    })
+    .await;
+    // Four at once take 20 s.
+    assert!(told.elapsed() < SLOW * 5, "{:?}", told.elapsed());
+}
