@@ -7,7 +7,7 @@
 
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,9 @@ use tokio::time::{Instant, timeout_at};
 use super::address::Policy;
 use super::connector::Connector;
 use super::proxy::Proxy;
+use super::redirect::Hop;
 use super::retry::Hint;
+use super::tls::{self, Pems};
 use crate::model::Timestamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +34,8 @@ const IDLE_CONNECTIONS_MAX: usize = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
 const ANSWER_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Requests of one attempt, as in Go: the last of them may not lead elsewhere.
+const REQUESTS_MAX: usize = 10;
 /// How much of an answer is kept for people, in bytes.
 pub(super) const ANSWER_KEPT_BYTES: usize = 1024;
 
@@ -75,6 +79,9 @@ pub(super) struct Way {
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) proxy: Option<Arc<Proxy>>,
     pub(super) policy: Policy,
+    /// Whether redirects are followed, and then how a server is trusted to which one of
+    /// `http://` leads.
+    pub(super) redirects: Option<Arc<Pems>>,
     /// By which name the server is known, when not by that in its address.
     pub(super) server_name: Option<ServerName<'static>>,
 }
@@ -83,18 +90,32 @@ pub(super) struct Way {
 #[derive(Clone)]
 pub(super) struct Client {
     timeout: Duration,
-    http: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+    way: Way,
+    http: Connections,
+    /// For `https://` when only a redirect leads there.
+    https: OnceLock<Connections>,
 }
+
+type Connections = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
 
 impl Client {
     /// Opens nothing yet. `timeout` is for one attempt, connection included.
     pub(super) fn new(way: &Way, timeout: Duration) -> Client {
+        let tls = way.tls.as_deref().cloned().unwrap_or_else(no_tls);
+        Client {
+            timeout,
+            way: way.clone(),
+            http: Client::connections(way, tls, timeout),
+            https: OnceLock::new(),
+        }
+    }
+
+    fn connections(way: &Way, tls: ClientConfig, timeout: Duration) -> Connections {
         let connector = Connector {
             policy: way.policy,
             proxy: way.proxy.clone(),
             timeout: CONNECT_TIMEOUT.min(timeout),
         };
-        let tls = way.tls.as_deref().cloned().unwrap_or_else(no_tls);
         let mut builder = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http();
@@ -103,31 +124,39 @@ impl Client {
             builder = builder.with_server_name_resolver(name);
         }
         let connector = builder.enable_http1().wrap_connector(connector);
-        let http = legacy::Client::builder(TokioExecutor::new())
+        legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .http1_max_buf_size(ANSWER_HEAD_BYTES_MAX)
-            .build(connector);
-        Client { timeout, http }
+            .build(connector)
+    }
+
+    /// The connections for a place.
+    fn to(&self, uri: &Uri) -> Result<&Connections, String> {
+        if self.way.tls.is_some() || uri.scheme_str() != Some("https") {
+            return Ok(&self.http);
+        }
+        if let Some(https) = self.https.get() {
+            return Ok(https);
+        }
+        let pems = self.way.redirects.as_deref();
+        let tls = tls::client(pems.unwrap_or(&Pems::default()));
+        let tls = tls.map_err(|err| format!("{err:#}"))?;
+        let made = Client::connections(&self.way, tls, self.timeout);
+        Ok(self.https.get_or_init(|| made))
     }
 
     /// Makes one attempt with a POST, `now` by the wall clock.
     pub(super) async fn send(&self, call: Result<Call, String>, now: Timestamp) -> Outcome {
-        let request = match call.and_then(Call::into_request) {
-            Ok(request) => request,
+        let hop = match call {
+            Ok(call) => call.into_hop(),
             Err(error) => return Outcome::unmade("request", &error),
         };
         let deadline = Instant::now() + self.timeout;
-        // Boxed: the client's future is large and lies in a set of many.
-        let response = Box::pin(timeout_at(deadline, self.http.request(request))).await;
-        let response = match response {
-            Ok(Ok(response)) => response,
-            Ok(Err(err)) => return Outcome::failed(described(&err)),
-            Err(_) => {
-                let ms = self.timeout.as_millis();
-                return Outcome::failed(format!("no answer within {ms} ms"));
-            }
+        let response = match self.followed(hop, deadline).await {
+            Ok(response) => response,
+            Err(outcome) => return outcome,
         };
         let (head, body) = response.into_parts();
         let mut kept = Vec::new();
@@ -138,18 +167,55 @@ impl Client {
             ..judged(head.status, &head.headers, now)
         }
     }
+
+    /// The answer of the place that a request leads to in the end.
+    async fn followed(&self, mut hop: Hop, deadline: Instant) -> Result<Answer, Outcome> {
+        for _ in 0..REQUESTS_MAX {
+            let response = self.asked(&hop, deadline).await?;
+            let goes_on = self.way.redirects.is_some()
+                && hop
+                    .turn(response.status(), response.headers())
+                    .map_err(Outcome::failed)?;
+            if !goes_on {
+                return Ok(response);
+            }
+        }
+        let error = format!("stopped after {REQUESTS_MAX} redirects");
+        Err(Outcome::failed(error))
+    }
+
+    async fn asked(&self, hop: &Hop, deadline: Instant) -> Result<Answer, Outcome> {
+        let mut request = Request::new(Full::new(hop.body.clone()));
+        *request.method_mut() = hop.method.clone();
+        *request.uri_mut() = hop.uri.clone();
+        *request.headers_mut() = hop.headers.clone();
+        let connections = self.to(&hop.uri).map_err(Outcome::failed)?;
+        // Boxed: the client's future is large and lies in a set of many.
+        let response = Box::pin(timeout_at(deadline, connections.request(request))).await;
+        match response {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(err)) => Err(Outcome::failed(described(&err))),
+            Err(_) => {
+                let ms = self.timeout.as_millis();
+                Err(Outcome::failed(format!("no answer within {ms} ms")))
+            }
+        }
+    }
 }
 
+type Answer = hyper::Response<hyper::body::Incoming>;
+
 impl Call {
-    fn into_request(self) -> Result<Request<Full<Bytes>>, String> {
-        let request = Request::builder().method(Method::POST).uri(self.uri);
-        let mut request = request
-            .body(Full::new(Bytes::from(self.body)))
-            .map_err(|err| err.to_string())?;
-        let headers = request.headers_mut();
+    fn into_hop(self) -> Hop {
+        let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, user_agent());
         headers.extend(self.headers);
-        Ok(request)
+        Hop {
+            method: Method::POST,
+            uri: self.uri,
+            headers,
+            body: Bytes::from(self.body),
+        }
     }
 }
 
@@ -201,8 +267,8 @@ fn no_tls() -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// What a status means. Redirects are not followed: they are a failure, because the
-/// place that was checked and configured is the one that has to take the message.
+/// What a status means. A redirect that is not followed is a failure: of telemetry, because
+/// the place that is configured has to take it, and where the operator wants none.
 fn judged(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Outcome {
     let code = status.as_u16();
     let retried = matches!(code, 408 | 425 | 429);

@@ -54,11 +54,13 @@ impl Reader<'_> {
             "http_config: oauth2: not supported, expected authorization or basic_auth"
         );
         let proxy = self.proxy(config, &uri).context("http_config")?;
+        let pems = self.pems(&config.tls_config);
+        let pems = pems.context("http_config: tls_config")?;
         let tls = if uri.scheme_str() == Some("https") {
-            let client = self.tls(&config.tls_config);
+            self.trusts_anybody |= config.tls_config.insecure_skip_verify;
+            let client = tls::client(&pems);
             Some(Arc::new(client.context("http_config: tls_config")?))
         } else {
-            versions(&config.tls_config).context("http_config: tls_config")?;
             if let Some(value) = proxy.as_ref().and_then(|p| p.authorization.as_deref()) {
                 let value = HeaderValue::from_str(value).expect("base64 is a header value");
                 headers.insert(header::PROXY_AUTHORIZATION, value);
@@ -72,6 +74,10 @@ impl Reader<'_> {
             server_name,
             tls,
             proxy: proxy.map(Arc::new),
+            redirects: config
+                .follow_redirects
+                .unwrap_or(true)
+                .then(|| Arc::new(pems)),
             policy: Policy::Operator,
         };
         Ok(Http { uri, headers, way })
@@ -137,9 +143,13 @@ impl Reader<'_> {
 
     /// How a server is trusted.
     pub(super) fn tls(&mut self, config: &TlsConfig) -> anyhow::Result<rustls::ClientConfig> {
-        let versions = versions(config)?;
         self.trusts_anybody |= config.insecure_skip_verify;
-        tls::client(&Pems {
+        tls::client(&self.pems(config)?)
+    }
+
+    fn pems(&mut self, config: &TlsConfig) -> anyhow::Result<Pems> {
+        let versions = versions(config)?;
+        Ok(Pems {
             ca: self.pem("ca", config.ca.as_ref(), config.ca_file.as_deref())?,
             cert: self.pem("cert", config.cert.as_ref(), config.cert_file.as_deref())?,
             key: self.pem("key", config.key.as_ref(), config.key_file.as_deref())?,

@@ -6,7 +6,7 @@
 //! change, so that a receiver that knows the id takes each event once.
 //!
 //! It must never send before the commit that made the row (a notification: while the disk
-//! refuses transactions, before the row is readable), follow a redirect, use up
+//! refuses transactions, before the row is readable), follow a redirect of telemetry, use up
 //! attempts while a receiver is known to be down, or drop a row without a dead letter.
 
 pub mod address;
@@ -28,6 +28,7 @@ mod poster;
 mod proxy;
 mod queue;
 mod receivers;
+mod redirect;
 mod retry;
 mod sign;
 mod target;

@@ -141,6 +141,7 @@ impl Options {
                     server_name: None,
                     tls,
                     proxy: None,
+                    redirects: None,
                     policy: Policy::Operator,
                 },
             })),

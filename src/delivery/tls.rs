@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
@@ -90,11 +95,14 @@ pub(super) fn files(
 /// # Errors
 /// With the field that is wrong.
 pub(super) fn client(pems: &Pems) -> anyhow::Result<ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
+    let mut roots = RootCertStore::empty();
+    let mut named = Vec::new();
     match &pems.ca {
         Some(pem) => {
-            for certificate in pem.certificates()? {
-                roots.add(certificate).with_context(|| pem.field.clone())?;
+            named = pem.certificates()?;
+            for certificate in &named {
+                let added = roots.add(certificate.clone());
+                added.with_context(|| pem.field.clone())?;
             }
         }
         None if pems.trusts_anybody => {}
@@ -111,10 +119,11 @@ pub(super) fn client(pems: &Pems) -> anyhow::Result<ClientConfig> {
         [] => rustls::DEFAULT_VERSIONS,
         some => some,
     };
+    let roots = Arc::new(roots);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .context("no protocol version")?
-        .with_root_certificates(roots);
+        .with_root_certificates(Arc::clone(&roots));
     let mut client = match (&pems.cert, &pems.key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(cert), Some(key)) => {
@@ -130,8 +139,90 @@ pub(super) fn client(pems: &Pems) -> anyhow::Result<ClientConfig> {
     if pems.trusts_anybody {
         let anybody = Arc::new(Anybody(provider));
         client.dangerous().set_certificate_verifier(anybody);
+    } else if !named.is_empty() {
+        let verifier = Arc::new(Named::new(named, roots, provider)?);
+        client.dangerous().set_certificate_verifier(verifier);
     }
     Ok(client)
+}
+
+/// Trusts also a server whose own certificate is named in `ca_file`, as Go does: webpki
+/// takes none that may sign others, as a self-signed one mostly says of itself, and none
+/// whose issuer is not named too.
+#[derive(Debug)]
+struct Named {
+    named: Vec<CertificateDer<'static>>,
+    by_issuer: Arc<WebPkiServerVerifier>,
+}
+
+impl Named {
+    fn new(
+        named: Vec<CertificateDer<'static>>,
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+    ) -> anyhow::Result<Named> {
+        let by_issuer = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        Ok(Named {
+            named,
+            by_issuer: by_issuer.context("ca_file")?,
+        })
+    }
+
+    /// webpki looks at the time before either of these, and at the name only at the end.
+    fn is_about_issuer(error: &rustls::Error) -> bool {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+            rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+                other.to_string() == "CaUsedAsEndEntity"
+            }
+            _ => false,
+        }
+    }
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let by_issuer = &self.by_issuer;
+        match by_issuer.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+            Err(error) if Self::is_about_issuer(&error) && self.named.contains(end_entity) => {
+                let certificate = ParsedCertificate::try_from(end_entity)?;
+                rustls::client::verify_server_name(&certificate, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            judged => judged,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let by_issuer = &self.by_issuer;
+        by_issuer.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let by_issuer = &self.by_issuer;
+        by_issuer.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_issuer.supported_verify_schemes()
+    }
 }
 
 /// Takes any certificate, also of forms that cannot be read, as X.509 version 1. Whether
@@ -195,4 +286,68 @@ pub(super) async fn encrypt(
     };
     let connector = TlsConnector::from(Arc::clone(config));
     Ok(Box::new(connector.connect(name, stream).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Self-signed, a CA by its own words, for localhost, from 2026-11-21 for ten years.
+    const OURS: &str = "-----BEGIN CERTIFICATE-----
+MIIBlDCCATmgAwIBAgIUadtaXimbarv2T+fTLocdjSIYE/0wCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MB4XDTI2MTEyMTIwNDY1N1oXDTM2MTExODIw
+NDY1N1owFDESMBAGA1UEAwwJbG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0D
+AQcDQgAEzM4dtIAnU5Z39MOxO96DLGNXH4p8LG5yw+QdkkKVZTnOnWOWHWhypm6J
+pHytnN5QYTtDqEB2lsXd31wW/ilCu6NpMGcwHQYDVR0OBBYEFCN2X3bK+gcHCLNO
+3aFi05ibzYCsMB8GA1UdIwQYMBaAFCN2X3bK+gcHCLNO3aFi05ibzYCsMA8GA1Ud
+EwEB/wQFMAMBAf8wFAYDVR0RBA0wC4IJbG9jYWxob3N0MAoGCCqGSM49BAMCA0kA
+MEYCIQCMO0DFGHgFWEYIZKvcMqsXAskroGtJV/fEpXWetGP7PQIhALI3XXubxPXQ
+ImVX5EANDMRSe+ZDeJpWDixflWZLXDz1
+-----END CERTIFICATE-----
+";
+    /// The same of another key.
+    const OTHER: &str = "-----BEGIN CERTIFICATE-----
+MIIBkzCCATmgAwIBAgIUBP6bpZVLEKY9OphVgYhTI/b/mFMwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MB4XDTI2MTEyMTIwNDY1N1oXDTM2MTExODIw
+NDY1N1owFDESMBAGA1UEAwwJbG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0D
+AQcDQgAEbFaP3OBBzgrAwQtDjR8Ox/zjyWuDafzWU6N2asRuxMBbHR56iAjir69m
+SS+WF5d9KDFwLvyQk+Z0h/WgZJ4bcaNpMGcwHQYDVR0OBBYEFGdo8N0YgDeScI3l
+zfjiasgVRjCvMB8GA1UdIwQYMBaAFGdo8N0YgDeScI3lzfjiasgVRjCvMA8GA1Ud
+EwEB/wQFMAMBAf8wFAYDVR0RBA0wC4IJbG9jYWxob3N0MAoGCCqGSM49BAMCA0gA
+MEUCIC61UxlKGDwR7sfZQg1yc6Z1qeoYR5TrHhmVekDkvgGSAiEA9kPYPBco3WA2
+NIP8b3vQLpJagT1vgmvHzjmDnEWp2HU=
+-----END CERTIFICATE-----
+";
+
+    fn certificate(pem: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+    }
+
+    /// What is said of a server that shows `shown` at a time, while `OURS` is named.
+    fn check(shown: &str, name: &'static str, at_secs: u64, want: Result<(), &str>) {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(OURS)).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let named = Named::new(vec![certificate(OURS)], Arc::new(roots), provider).unwrap();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at_secs));
+        let name = ServerName::try_from(name).unwrap();
+        let judged = named.verify_server_cert(&certificate(shown), &[], &name, &[], at);
+        match (judged, want) {
+            (Ok(_), Ok(())) => {}
+            (Err(err), Err(want)) => assert!(err.to_string().contains(want), "{err}"),
+            (judged, want) => panic!("{judged:?}, not {want:?}"),
+        }
+    }
+
+    #[test]
+    fn a_self_signed_certificate_that_is_named_is_trusted_for_its_name_and_time() {
+        const WITHIN: u64 = 1_800_000_000;
+        check(OURS, "localhost", WITHIN, Ok(()));
+        check(OURS, "other", WITHIN, Err("not valid for name"));
+        check(OURS, "localhost", 1_700_000_000, Err("not valid yet"));
+        check(OURS, "localhost", 2_200_000_000, Err("expired"));
+        check(OTHER, "localhost", WITHIN, Err("CaUsedAsEndEntity"));
+    }
 }

@@ -102,7 +102,10 @@ fn tree(good: u16, others: &[(&str, u16)]) -> String {
     text += &format!("- name: good\n  webhook_configs: [{{url: '{base}/good'}}]\n");
     for (name, port) in others {
         let url = format!("http://127.0.0.1:{port}/hook");
-        text += &format!("- name: {name}\n  webhook_configs: [{{url: '{url}'}}]\n");
+        let http = "{follow_redirects: false}";
+        text += &format!(
+            "- name: {name}\n  webhook_configs: [{{url: '{url}', http_config: {http}}}]\n"
+        );
     }
     for (name, bomb) in BOMBS {
         text += &format!(

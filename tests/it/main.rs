@@ -47,6 +47,7 @@ mod promtool;
 mod query_api;
 mod receivers;
 
+mod redirects;
 mod reference;
 mod refused;
 mod remote_read;

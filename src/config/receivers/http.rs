@@ -62,7 +62,7 @@ pub struct HttpConfig {
     pub bearer_token_file: Option<PathBuf>,
     /// For `https://`.
     pub tls_config: TlsConfig,
-    /// Taken, but redirects are never followed.
+    /// Whether redirects are followed; default: yes.
     pub follow_redirects: Option<bool>,
     /// Taken; requests are HTTP/1.1.
     pub enable_http2: Option<bool>,
