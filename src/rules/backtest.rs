@@ -16,9 +16,10 @@ use super::group::{Group, Moved, World};
 use super::load::Settings;
 use super::memory::Memory;
 use super::merge;
+pub use super::notices::Notice;
 use super::notices::{self, Turning};
-pub use super::notices::{Notice, Plan};
 use super::spec::{GroupSpec, Kind};
+use crate::alerting::Plans;
 use crate::model::alert::AlertPhase;
 use crate::model::{Labels, Matcher, Timestamp};
 use crate::promql::{HistogramSeries, QueryError, Queryable, SelectHints, Series};
@@ -128,7 +129,7 @@ pub fn run(
     data: &dyn Queryable,
     groups: Vec<Arc<GroupSpec>>,
     settings: &Settings,
-    plan: &Plan,
+    plans: &Plans,
     (start, end): (Timestamp, Timestamp),
     cancel: &Arc<AtomicBool>,
 ) -> Result<Report, BacktestError> {
@@ -146,7 +147,7 @@ pub fn run(
         evaluations: replay.evaluated,
         failures: replay.failed,
         rules,
-        notifications: notices::notices(replay.turnings, plan, end),
+        notifications: notices::notices(replay.turnings, plans, end),
     })
 }
 

@@ -1,30 +1,16 @@
 //! What people would have been told of alerts that fired and resolved: grouping,
-//! waiting and repeating as Alertmanager does it, for one receiver. Pure.
+//! waiting and repeating as Alertmanager does it, by the routes that alerts take. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::alerting::{Plan, Plans};
 use crate::model::{Labels, Timestamp};
 
 /// Notifications that are told.
 const NOTICES_MAX: usize = 10_000;
-
-/// How alerts become notifications, in Alertmanager's words.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Alerts with equal values of these labels share one notification; `...`: of all.
-    pub group_by: Vec<String>,
-    /// How long a new group waits for more alerts.
-    pub group_wait: Duration,
-    /// How long a group waits before it tells of changes.
-    pub group_interval: Duration,
-    /// How long until an unchanged group is told again.
-    pub repeat_interval: Duration,
-    /// Whether resolved alerts are told.
-    pub send_resolved: bool,
-}
 
 /// A notification that would have been sent.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -50,16 +36,21 @@ pub(super) struct Turning {
 }
 
 /// The notifications up to `end`, in the order of time.
-pub(super) fn notices(mut turnings: Vec<Turning>, plan: &Plan, end: Timestamp) -> Vec<Notice> {
+pub(super) fn notices(mut turnings: Vec<Turning>, plans: &Plans, end: Timestamp) -> Vec<Notice> {
     turnings.sort_by_key(|turning| turning.at);
-    let mut groups: BTreeMap<BTreeMap<String, String>, Vec<Turning>> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, BTreeMap<String, String>), Vec<Turning>> = BTreeMap::new();
     for turning in turnings {
-        let key = group_labels(&turning.labels, plan);
-        groups.entry(key).or_default().push(turning);
+        for at in plans.matching(&turning.labels) {
+            let plan = &plans.all[at];
+            if plan.is_told {
+                let key = (at, group_labels(&turning.labels, plan));
+                groups.entry(key).or_default().push(turning.clone());
+            }
+        }
     }
     let mut all = Vec::new();
-    for (labels, turnings) in groups {
-        all.extend(of_group(&labels, &turnings, plan, end));
+    for ((at, labels), turnings) in groups {
+        all.extend(of_group(&labels, &turnings, &plans.all[at], end));
     }
     all.sort_by(|a, b| a.at.total_cmp(&b.at));
     all.truncate(NOTICES_MAX);
@@ -167,6 +158,7 @@ fn as_ms(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn turning(secs: i64, name: &str, fires: bool) -> Turning {
         Turning {
@@ -233,13 +225,15 @@ mod tests {
     }
 
     fn notices_of(turnings: &[Turning], by: &[&str], end_ms: i64) -> Vec<Notice> {
-        let plan = Plan {
+        let mut plans = Plans::of(&Config::default());
+        plans.all[0] = Plan {
             group_by: by.iter().map(|&name| name.to_owned()).collect(),
             group_wait: Duration::from_secs(30),
             group_interval: Duration::from_secs(300),
             repeat_interval: Duration::from_secs(3_600),
             send_resolved: true,
+            is_told: true,
         };
-        notices(turnings.to_vec(), &plan, Timestamp::from_ms(end_ms))
+        notices(turnings.to_vec(), &plans, Timestamp::from_ms(end_ms))
     }
 }

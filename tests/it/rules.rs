@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pulse::alerting::{self, Alerting};
+use pulse::alerting::{self, Alerting, Plan, Plans};
 use pulse::config::Config;
 use pulse::model::clock::ManualClock;
 use pulse::model::history::{self, Transition};
@@ -948,12 +948,14 @@ async fn a21_a_backtest_does_what_the_live_engine_did_on_the_same_data() {
     }
     let end = Timestamp::from_ms(p.now());
     let loaded = rules::load(&machine.config).unwrap();
-    let plan = rules::backtest::Plan {
+    let mut plans = Plans::of(&Config::default());
+    plans.all[0] = Plan {
         group_by: vec!["alertname".to_owned()],
         group_wait: Duration::ZERO,
         group_interval: Duration::from_secs(60),
         repeat_interval: Duration::from_secs(3_600),
         send_resolved: true,
+        is_told: true,
     };
     let store = p.store.clone();
     let settings = Arc::clone(&loaded.settings);
@@ -963,7 +965,7 @@ async fn a21_a_backtest_does_what_the_live_engine_did_on_the_same_data() {
             &store,
             loaded.groups,
             &settings,
-            &plan,
+            &plans,
             span,
             &Arc::default(),
         )
@@ -1021,12 +1023,14 @@ async fn a_backtest_is_not_fed_with_what_the_old_rules_recorded() {
         "  - {record: 'r', expr: 'temp - 20'}\n  - {alert: Hot, expr: 'r > 30'}\n",
     ));
     let loaded = rules::load(&machine.config).unwrap();
-    let plan = rules::backtest::Plan {
+    let mut plans = Plans::of(&Config::default());
+    plans.all[0] = Plan {
         group_by: Vec::new(),
         group_wait: Duration::ZERO,
         group_interval: Duration::from_secs(60),
         repeat_interval: Duration::from_secs(3_600),
         send_resolved: true,
+        is_told: true,
     };
     let run = |groups, end| {
         let span = (start, end);
@@ -1034,7 +1038,7 @@ async fn a_backtest_is_not_fed_with_what_the_old_rules_recorded() {
             &p.store,
             groups,
             &loaded.settings,
-            &plan,
+            &plans,
             span,
             &Arc::default(),
         )

@@ -8,9 +8,10 @@ use axum::response::Response;
 
 use super::json;
 use super::params::Params;
+use crate::alerting::Plans;
 use crate::config::Config;
 use crate::model::Timestamp;
-use crate::rules::backtest::{self, Plan};
+use crate::rules::backtest;
 use crate::rules::{self, file};
 use crate::web::Context;
 use crate::web::error::ApiError;
@@ -19,8 +20,8 @@ use crate::web::error::ApiError;
 const FILE: &str = "backtest.yml";
 
 /// Takes the text of a rule file as `rules`, its path as `file` (groups run at
-/// slots that hang on it), `start` and `end`; and, to change what notifications
-/// are counted by, `group_by[]`, `group_wait`, `group_interval`, `repeat_interval`.
+/// slots that hang on it), `start` and `end`; and, to change by what the configured
+/// routes tell, `group_by[]`, `group_wait`, `group_interval`, `repeat_interval`.
 pub async fn backtest(
     State(context): State<Context>,
     params: Params,
@@ -38,10 +39,10 @@ pub async fn backtest(
     })?;
     let groups = parsed.groups.into_iter().map(Arc::new).collect();
     let settings = rules::settings(&config);
-    let plan = plan(&config, &params)?;
+    let plans = plans(&config, &params)?;
     let store = context.store.clone();
     let run = context.gate.run(config.query.timeout.get(), move |cancel| {
-        backtest::run(&store, groups, &settings, &plan, (start, end), cancel)
+        backtest::run(&store, groups, &settings, &plans, (start, end), cancel)
     });
     let report = run
         .await?
@@ -61,24 +62,24 @@ fn span(params: &Params) -> Result<(Timestamp, Timestamp), ApiError> {
     Ok((start, end))
 }
 
-/// The times of `[alerting]`, or those that are asked for.
-fn plan(config: &Config, params: &Params) -> Result<Plan, ApiError> {
-    let times = &config.alerting;
-    let time = |name: &str, default: Duration| match params.duration_ms(name) {
-        Ok(None) => Ok(default),
-        Ok(Some(ms)) => Ok(Duration::from_millis(ms.max(0).unsigned_abs())),
+/// The times of the routes, or those that are asked for.
+fn plans(config: &Config, params: &Params) -> Result<Plans, ApiError> {
+    let time = |name: &str| match params.duration_ms(name) {
+        Ok(asked) => Ok(asked.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()))),
         Err(err) => Err(ApiError::parameter(name, err)),
     };
     let by: Vec<String> = params.all("group_by[]").map(str::to_owned).collect();
-    Ok(Plan {
-        group_by: if by.is_empty() {
-            times.group_by.clone()
-        } else {
-            by
-        },
-        group_wait: time("group_wait", times.group_wait.get())?,
-        group_interval: time("group_interval", times.group_interval.get())?,
-        repeat_interval: time("repeat_interval", times.repeat_interval.get())?,
-        send_resolved: times.send_resolved,
-    })
+    let wait = time("group_wait")?;
+    let interval = time("group_interval")?;
+    let repeat = time("repeat_interval")?;
+    let mut plans = Plans::of(config);
+    for plan in &mut plans.all {
+        if !by.is_empty() {
+            plan.group_by.clone_from(&by);
+        }
+        plan.group_wait = wait.unwrap_or(plan.group_wait);
+        plan.group_interval = interval.unwrap_or(plan.group_interval);
+        plan.repeat_interval = repeat.unwrap_or(plan.repeat_interval);
+    }
+    Ok(plans)
 }
