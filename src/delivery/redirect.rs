@@ -101,7 +101,7 @@ fn resolved(from: &Uri, place: &HeaderValue) -> Result<Uri, String> {
         };
         format!("{scheme}://{authority}{path}{query}")
     };
-    options::uri(&text).map_err(|err| err.to_string())
+    options::uri(&text).map_err(|err| format!("{err:#}"))
 }
 
 /// A path without `.` and `..`.

@@ -80,7 +80,7 @@ fn ways(who: &str) -> Vec<(String, Got)> {
         way("/308/WHO/b", "POST", "/b", true, true),
         way("/301/WHO/c", "GET", "/c", false, true),
         way("/302/WHO/d", "GET", "/d", false, true),
-        way("/303/307/WHO/e", "GET", "/e", false, true),
+        way("/303/302/WHO/e", "GET", "/e", false, true),
         way(
             "/307/307/307/307/307/307/307/307/307/WHO/f",
             "POST",
