@@ -2,7 +2,8 @@
 //!
 //! Each round kills at another moment: right after the answer, once the notification
 //! waits or has left, and once the receiver has it but its success may not be on
-//! record. The control tells before it commits, and is found out.
+//! record. The control, which tells before it commits, is
+//! `rules::a16_telling_before_the_commit_would_give_a_second_id`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
