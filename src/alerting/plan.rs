@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::route::Tree;
+use super::route::{Route, Tree};
 use crate::config::Config;
 use crate::model::Labels;
 
@@ -35,7 +35,7 @@ impl Plans {
     /// if somebody were.
     pub fn of(config: &Config) -> Plans {
         let tree = Tree::from_config(config);
-        let plan = |route: &super::route::Route, tree: &Tree| {
+        let plan = |route: &Route, tree: &Tree| {
             let told = tree.integrations(&route.receiver);
             Plan {
                 group_by: route.group_by.clone(),

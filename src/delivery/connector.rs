@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::address::{Policy, bare, connect};
-use super::proxy::{Proxy, port_of};
+use super::proxy::{Proxy, is_https, port_of};
 
 /// Connects to where a request goes, or to its proxy.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Connector {
 impl Connector {
     async fn open(&self, uri: &Uri) -> io::Result<Link> {
         let host = uri.host().unwrap_or_default();
-        let is_https = uri.scheme_str() == Some("https");
+        let is_https = is_https(uri);
         let port = port_of(uri);
         let Some(proxy) = &self.proxy else {
             let stream = connect(self.policy, bare(host), port, self.timeout).await?;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::Policy;
 use super::connector::Connector;
-use super::proxy::Proxy;
+use super::proxy::{Proxy, is_https};
 use super::redirect::Hop;
 use super::retry::Hint;
 use super::tls::{self, Pems};
@@ -134,7 +134,7 @@ impl Client {
 
     /// The connections for a place.
     fn to(&self, uri: &Uri) -> Result<&Connections, String> {
-        if self.way.tls.is_some() || uri.scheme_str() != Some("https") {
+        if self.way.tls.is_some() || !is_https(uri) {
             return Ok(&self.http);
         }
         if let Some(https) = self.https.get() {

@@ -56,7 +56,7 @@ impl Reader<'_> {
         let proxy = self.proxy(config, &uri).context("http_config")?;
         let pems = self.pems(&config.tls_config);
         let pems = pems.context("http_config: tls_config")?;
-        let tls = if uri.scheme_str() == Some("https") {
+        let tls = if proxy::is_https(&uri) {
             self.trusts_anybody |= config.tls_config.insecure_skip_verify;
             let client = tls::client(&pems);
             Some(Arc::new(client.context("http_config: tls_config")?))

@@ -10,6 +10,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::address::{Policy, bare};
 use super::http::Way;
 use super::integration;
+use super::proxy::is_https;
 use super::retry::Schedule;
 use super::sign::Signer;
 use super::target::{HttpTarget, Maker, Target};
@@ -109,7 +110,7 @@ impl Options {
         let timeout = timeout(webhook.timeout)?;
         let mut read = Vec::new();
         let uri = uri(&webhook.url)?;
-        let tls = if uri.scheme_str() == Some("https") {
+        let tls = if is_https(&uri) {
             let files = tls::files(&webhook.tls, &config.base_dir, &mut read);
             let client = files.and_then(|pems| tls::client(&pems));
             Some(Arc::new(client.context("tls")?))

@@ -167,12 +167,14 @@ fn within(ip: IpAddr, range: IpAddr, bits: u32) -> bool {
     width == of_range && bits <= width && differing >= bits
 }
 
+/// Whether requests go there by TLS.
+pub(super) fn is_https(uri: &Uri) -> bool {
+    uri.scheme_str() == Some("https")
+}
+
 /// The port that requests go to: the URI's own, or its scheme's.
 pub(super) fn port_of(uri: &Uri) -> u16 {
-    let of_scheme = match uri.scheme_str() {
-        Some("https") => 443,
-        _ => 80,
-    };
+    let of_scheme = if is_https(uri) { 443 } else { 80 };
     uri.port_u16().unwrap_or(of_scheme)
 }
 

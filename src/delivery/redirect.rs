@@ -9,6 +9,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 use super::options;
+use super::proxy::is_https;
 
 /// A request, which may be made anew elsewhere.
 #[derive(Clone, Debug)]
@@ -49,10 +50,6 @@ impl Hop {
         self.uri = uri;
         Ok(true)
     }
-}
-
-fn is_https(uri: &Uri) -> bool {
-    uri.scheme_str() == Some("https")
 }
 
 fn without_credentials(headers: &HeaderMap) -> HeaderMap {

@@ -4,10 +4,9 @@
 //! query has one step. A vector is a [`Grid`]: the rows' values lie one after
 //! the other in a buffer, one for each thread that made some, so a function of
 //! floats is one pass over it and a node costs few allocations, not one for each
-//! series. A row covers the
-//! steps from its first to its last value only, so that short-lived series
-//! cost what they hold. Inside, a missing value is the staleness marker, which
-//! no computation gives and no selector lets through as a value.
+//! series. A row covers the steps from its first to its last value only, so that
+//! short-lived series cost what they hold. Inside, a missing value is the staleness
+//! marker, which no computation gives and no selector lets through as a value.
 //!
 //! Rows are independent of each other: a grid can be made in parts on several
 //! cores and joined. Native histograms are a second, sparse column of a row

@@ -86,9 +86,7 @@ pub(super) fn replay(
         // Each commit begins when the one before it is durable.
         let torn = broken.iter().map(|broken| broken.seq).max();
         let next = torn.unwrap_or_default().max(meta.end + 1);
-        if next > replayed.seq + 1 {
-            watch.missing(replayed.seq + 1, next);
-        }
+        watch.missing(replayed.seq + 1, next);
         replayed.lost = watch.finish(&broken);
         let taken = shares.finish();
         (catalog.join(), log, taken)

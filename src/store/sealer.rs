@@ -368,6 +368,15 @@ impl Sealer {
     }
 }
 
+/// Whether it is time for what is done at most so often; then it is noted as done.
+fn is_time_again(last: &mut Option<Instant>, pause: Duration) -> bool {
+    let is_time = last.is_none_or(|at| at.elapsed() >= pause);
+    if is_time {
+        *last = Some(Instant::now());
+    }
+    is_time
+}
+
 fn gauge(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

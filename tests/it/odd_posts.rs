@@ -200,6 +200,15 @@ fn all() -> Vec<String> {
     bodies
 }
 
+/// The real one and ours, with the directory of ours.
+async fn both() -> Option<(Alertmanager, Server, tempfile::TempDir)> {
+    let theirs = Alertmanager::start(TREE, URL).await?;
+    let dir = tempfile::tempdir().unwrap();
+    configure(dir.path(), TREE);
+    let ours = Server::start(dir.path(), free_port()).await;
+    Some((theirs, ours, dir))
+}
+
 /// The code of the answer and, where the body has one, the code in it or its text.
 async fn answer(http: &Http, url: &str, body: &str) -> (u16, Value) {
     let request = hyper::Request::post(url)
@@ -214,12 +223,9 @@ async fn answer(http: &Http, url: &str, body: &str) -> (u16, Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_posts_get_the_code_of_the_real_alertmanager() {
-    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+    let Some((theirs, ours, _dir)) = both().await else {
         return;
     };
-    let dir = tempfile::tempdir().unwrap();
-    configure(dir.path(), TREE);
-    let ours = Server::start(dir.path(), free_port()).await;
     let http = Http::new();
     let ask = async |path: &str, body: &str| {
         let (theirs, ours) = (theirs.url(path), ours.url(path));
@@ -352,12 +358,9 @@ const PATHS: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_paths_lead_where_they_lead_in_the_real_alertmanager() {
-    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+    let Some((theirs, ours, _dir)) = both().await else {
         return;
     };
-    let dir = tempfile::tempdir().unwrap();
-    configure(dir.path(), TREE);
-    let ours = Server::start(dir.path(), free_port()).await;
     let http = Http::new();
     let ask = async |url: String, method: &str, body: &'static str| {
         let request = hyper::Request::builder().method(method).uri(url);
@@ -380,12 +383,9 @@ async fn odd_paths_lead_where_they_lead_in_the_real_alertmanager() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_alert_twice_in_one_post_is_merged_as_in_the_real_alertmanager() {
-    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+    let Some((theirs, ours, _dir)) = both().await else {
         return;
     };
-    let dir = tempfile::tempdir().unwrap();
-    configure(dir.path(), TREE);
-    let ours = Server::start(dir.path(), free_port()).await;
     let http = Http::new();
     let now = pulse::model::Clock::System.now().as_ms() / 1_000;
     // Starts and ends of the two, in minutes from now; no end is one in five minutes.

@@ -93,8 +93,8 @@ impl Step {
         Step { sum, lost, count }
     }
 
-    /// With one more value. As [`super::super::math::Kahan::add`], but what is chosen there is masked here,
-    /// which the processor does for several at a time.
+    /// With one more value. As [`super::super::math::Kahan::add`], but what is chosen
+    /// there is masked here, which the processor does for several at a time.
     #[inline(always)]
     fn with(self, v: f64) -> Step {
         let present = mask(!is_absent(v));

@@ -175,14 +175,20 @@ async fn the_disk_ladder_goes_up_step_by_step_and_down_without_a_restart() {
     assert_eq!(machine.store.shared.metrics.store.shed_files.get(), 3);
 }
 
+/// On a full disk, with days and no bound for free space.
+async fn full_without_a_bound(dir: &Path) -> Machine {
+    let mut options = options(dir);
+    options.store.free_min = Size::bytes(0);
+    let machine = Machine::on_told_disk(options);
+    with_days(&machine).await;
+    machine.set_free(0);
+    machine
+}
+
 #[tokio::test]
 async fn control_without_a_bound_a_full_disk_is_not_seen_coming() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = options(dir.path());
-    options.store.free_min = Size::bytes(0);
-    let mut machine = Machine::on_told_disk(options);
-    with_days(&machine).await;
-    machine.set_free(0);
+    let mut machine = full_without_a_bound(dir.path()).await;
     machine.tick().await;
     assert_eq!(machine.days(), 4);
     assert_eq!(machine.refusal("new", T0).await, None);
@@ -191,11 +197,7 @@ async fn control_without_a_bound_a_full_disk_is_not_seen_coming() {
 #[tokio::test]
 async fn without_a_bound_no_day_goes_and_samples_are_taken_again_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = options(dir.path());
-    options.store.free_min = Size::bytes(0);
-    let mut machine = Machine::on_told_disk(options);
-    with_days(&machine).await;
-    machine.set_free(0);
+    let mut machine = full_without_a_bound(dir.path()).await;
     // As after a commit that the disk refused.
     let shared = Arc::clone(&machine.store.shared);
     let pressure = &shared.pressure;

@@ -16,7 +16,7 @@ use super::super::days::{DayFile, store_error};
 use super::super::disk::{causes, disk_bytes};
 use super::super::writer::Job;
 use super::super::{Error, sealed};
-use super::{DAY_S, Gone, Sealer};
+use super::{DAY_S, Gone, Sealer, is_time_again};
 use crate::model::tenant::TENANT_LABEL;
 use crate::model::{Matcher, Timestamp};
 use crate::telemetry::metrics::ServiceName;
@@ -92,17 +92,18 @@ impl Sealer {
     }
 
     /// Removes roll-ups and then the oldest files until `bytes` more fit into the
-    /// budget of the data directory. The newest day stays: what is above the budget then is not ours
-    /// to remove.
+    /// budget of the data directory. The newest day stays: what is above the budget then
+    /// is not ours to remove.
     pub(super) fn fit_budget(&mut self, bytes: u64) -> Result<Result<(), Error>, Gone> {
         let shared = Arc::clone(&self.shared);
         let budget = shared.options.store.size_max.get();
         if budget == 0 || shared.days.is_pinned() {
             return Ok(Ok(()));
         }
-        if disk_bytes(&shared.dir) + bytes > budget {
-            self.compact_hot()?;
+        if disk_bytes(&shared.dir) + bytes <= budget {
+            return Ok(Ok(()));
         }
+        self.compact_hot()?;
         let mut removed = 0;
         while disk_bytes(&shared.dir) + bytes > budget {
             let Some(oldest) = shared.days.first_to_leave() else {
@@ -130,7 +131,7 @@ impl Sealer {
     /// What `hot.redb` needs no more goes before a day does.
     fn compact_hot(&mut self) -> Result<(), Gone> {
         let bytes = std::fs::metadata(self.shared.hot.path()).map_or(0, |file| file.len());
-        if bytes < HOT_LARGE || !is_due(&mut self.compacted, COMPACT_PAUSE) {
+        if bytes < HOT_LARGE || !is_time_again(&mut self.compacted, COMPACT_PAUSE) {
             return Ok(());
         }
         if let Err(err) = self.ask(Job::Compact)? {
@@ -141,7 +142,7 @@ impl Sealer {
 
     fn tell_over_budget(&mut self, budget: u64) {
         let bytes = disk_bytes(&self.shared.dir);
-        if bytes > budget && is_due(&mut self.over_told, OVER_TOLD) {
+        if bytes > budget && is_time_again(&mut self.over_told, OVER_TOLD) {
             tracing::warn!(
                 bytes,
                 size_max = budget,
@@ -219,15 +220,6 @@ impl Sealer {
         });
         Ok(unheld)
     }
-}
-
-/// Whether it is time for what is done at most so often; then it is noted as done.
-fn is_due(last: &mut Option<Instant>, pause: Duration) -> bool {
-    let is_due = last.is_none_or(|at| at.elapsed() >= pause);
-    if is_due {
-        *last = Some(Instant::now());
-    }
-    is_due
 }
 
 #[cfg(test)]

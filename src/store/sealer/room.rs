@@ -7,14 +7,14 @@
 //! head is a quarter above `[store] head_max`, are samples withheld.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::Error;
 use super::super::disk::causes;
 use super::super::pressure::{Cause, Level};
 use super::super::sealed::Kind;
 use super::super::shared::Shared;
-use super::{Gone, Sealer, gauge};
+use super::{Gone, Sealer, gauge, is_time_again};
 
 /// What a sample takes in memory at most, roughly.
 const SAMPLE_BYTES: u64 = 16;
@@ -56,15 +56,8 @@ impl Sealer {
         let level = shared.memory.level();
         let store = &shared.metrics.store;
         shared.pressure.set(Cause::Memory, level, store);
-        let is_due = self
-            .sealed_for_memory
-            .is_none_or(|at| at.elapsed() >= MEMORY_PAUSE);
         let helps = head_bytes >= shared.memory.limit() / MEMORY_PART;
-        let seals = level >= Level::Shed && is_due && helps;
-        if seals {
-            self.sealed_for_memory = Some(Instant::now());
-        }
-        seals
+        level >= Level::Shed && helps && is_time_again(&mut self.sealed_for_memory, MEMORY_PAUSE)
     }
 
     /// Makes room on a disk that is nearly full, and the reserve on one that is not.

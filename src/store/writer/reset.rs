@@ -69,8 +69,7 @@ impl Writer {
     /// Makes the next record one that the log can be cut at.
     pub(super) fn start_anew(&mut self) {
         self.last_reset = Instant::now();
-        self.leaning.start_anew();
-        self.intake.start_anew();
+        self.start_coders_anew();
         if self.resets.back() != Some(&self.seq) {
             self.resets.push_back(self.seq);
         }
@@ -84,9 +83,13 @@ impl Writer {
         if self.last_reset.elapsed() >= RESET_AFTER {
             self.start_anew();
         } else if is_due {
-            self.leaning.start_anew();
-            self.intake.start_anew();
+            self.start_coders_anew();
         }
+    }
+
+    fn start_coders_anew(&mut self) {
+        self.leaning.start_anew();
+        self.intake.start_anew();
     }
 }
 
