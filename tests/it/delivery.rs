@@ -819,18 +819,28 @@ async fn a_refused_notification_stays_until_it_is_too_old() {
     rig.lead("hook", &sink, "notification_max_age = \"12m\"");
     let running = rig.run();
     rig.enqueue(notification("hook", "n1")).await;
-    rig.until("the dead letter", Duration::from_secs(1), || {
-        !rig.dead().is_empty()
-    })
-    .await;
+    let attempts = || {
+        let history = running.delivery.history("hook", 1).unwrap();
+        history.first().map_or(0, |event| event.attempts.len())
+    };
+    for tried in 1..=3 {
+        rig.until("a refused attempt", STILL, || attempts() == tried)
+            .await;
+        // To when the next flush is over and no further, however slow the machine is.
+        let flushes = i64::try_from(tried).unwrap() * 300_000;
+        rig.clock.set(Timestamp::from_ms(NOW + flushes + 1_000));
+    }
+    rig.until("the dead letter", STILL, || !rig.dead().is_empty())
+        .await;
     assert_eq!(rig.dead()[0].reason, "expired");
     let history = running.delivery.history("hook", 1).unwrap().remove(0);
     assert_eq!(history.end, Some(End::Dead));
-    let times: Vec<i64> = history.attempts.iter().map(|a| a.at.as_ms()).collect();
-    // One attempt after each flush of the group.
-    let flushes: Vec<i64> = times.iter().map(|at| (at - NOW) / 300_000).collect();
-    assert_eq!(flushes, (0..4).collect::<Vec<_>>(), "{times:?}");
-    assert!(times[times.len() - 1] - NOW >= 720_000, "{times:?}");
+    let after: Vec<i64> = history
+        .attempts
+        .iter()
+        .map(|a| a.at.ms_since(Timestamp::from_ms(NOW)))
+        .collect();
+    assert_eq!(after, [0, 301_000, 601_000, 901_000]);
     running.stop().await;
     rig.close().await;
 }
@@ -851,9 +861,10 @@ async fn a_jump_of_the_clock_back_holds_up_nothing() {
     rig.clock.set(Timestamp::from_ms(NOW - 3_600_000));
     rig.until("the delivery", FAST, || rig.outbox().is_empty())
         .await;
-    // The step is 5 s, twice of which is the most that a row waits after a jump.
+    // The step is 5 s, twice of which is the most that a row waits after a jump; the clock runs
+    // on while a slow machine delivers, so that the bound here is far above and far below the hour.
     let late = Clock::Manual(rig.clock.clone()).now().as_ms() - (NOW - 3_600_000);
-    assert!(late < 60_000, "{late} ms after the jump");
+    assert!(late < 600_000, "{late} ms after the jump");
     running.stop().await;
     rig.close().await;
 }
