@@ -48,13 +48,24 @@ pub(super) fn notices(mut turnings: Vec<Turning>, plans: &Plans, end: Timestamp)
             }
         }
     }
-    let mut all = Vec::new();
+    let (mut all, mut end) = (Vec::new(), end);
     for ((at, labels), turnings) in groups {
         all.extend(of_group(&labels, &turnings, &plans.all[at], end));
+        // Held to what is told, however many groups there are.
+        if all.len() >= 2 * NOTICES_MAX {
+            end = first_of(&mut all).unwrap_or(end);
+        }
     }
+    first_of(&mut all);
+    all
+}
+
+/// Leaves the first notifications that are told; gives the time of the last of them.
+fn first_of(all: &mut Vec<Notice>) -> Option<Timestamp> {
     all.sort_by(|a, b| a.at.total_cmp(&b.at));
     all.truncate(NOTICES_MAX);
-    all
+    let last = all.last()?;
+    Some(Timestamp::from_secs_f64(last.at))
 }
 
 fn group_labels(labels: &Labels, plan: &Plan) -> BTreeMap<String, String> {
@@ -116,9 +127,21 @@ fn of_group(
             // What was flushed resolved leaves the group.
             resolved.clear();
             if firing.is_empty() {
+                // Who is not told of the end knows as little as in the beginning.
+                told = None;
                 break;
             }
-            flush = flush.plus_ms(interval);
+            let changes = rest.peek().map_or(end, |turning| turning.at);
+            let repeats = told
+                .as_ref()
+                .map(|told| told.at.plus_ms(as_ms(plan.repeat_interval)));
+            let until = repeats.map_or(changes, |repeats| repeats.min(changes));
+            // The flushes before that have nothing to tell.
+            let idle = until.ms_since(flush).max(1);
+            let flushes = idle
+                .checked_add(interval - 1)
+                .map_or(i64::MAX, |ms| ms / interval);
+            flush = flush.plus_ms(flushes.saturating_mul(interval));
         }
         if flush > end {
             break;
@@ -224,16 +247,63 @@ mod tests {
         );
     }
 
+    #[test]
+    fn who_does_not_hear_of_the_end_hears_of_the_next_beginning() {
+        let turnings = [(0, true), (100, false), (500, true)];
+        let turnings = turnings.map(|(at, fires)| turning(at, "x", fires));
+        let plan = Plan {
+            send_resolved: false,
+            ..plan(&["alertname"])
+        };
+        let told = told_by(&turnings, plan, 1_000_000);
+        let at: Vec<f64> = told.iter().map(|one| one.at).collect();
+        assert_eq!(at, [30.0, 530.0]);
+    }
+
+    #[test]
+    fn flushes_that_tell_nothing_cost_nothing() {
+        let plan = Plan {
+            group_interval: Duration::ZERO,
+            ..plan(&["alertname"])
+        };
+        // Ten thousand million flushes.
+        let told = told_by(&[turning(0, "x", true)], plan, 10_000_000_000);
+        assert_eq!(told.len(), 2_778);
+        assert!(told.iter().skip(1).all(|one| one.repeats));
+    }
+
+    #[test]
+    fn of_more_notifications_than_are_told_the_first_are() {
+        let names = (0..200).map(|i| i.to_string());
+        let turnings: Vec<Turning> = names.map(|name| turning(0, &name, true)).collect();
+        let often = Plan {
+            group_interval: Duration::from_millis(1),
+            repeat_interval: Duration::from_millis(1),
+            ..plan(&["i"])
+        };
+        let told = told_by(&turnings, often, 10_000_000);
+        assert_eq!(told.len(), NOTICES_MAX);
+        assert!(told.iter().all(|one| one.at <= 30.05), "{:?}", told.last());
+    }
+
     fn notices_of(turnings: &[Turning], by: &[&str], end_ms: i64) -> Vec<Notice> {
+        told_by(turnings, plan(by), end_ms)
+    }
+
+    fn told_by(turnings: &[Turning], plan: Plan, end_ms: i64) -> Vec<Notice> {
         let mut plans = Plans::of(&Config::default());
-        plans.all[0] = Plan {
+        plans.all[0] = plan;
+        notices(turnings.to_vec(), &plans, Timestamp::from_ms(end_ms))
+    }
+
+    fn plan(by: &[&str]) -> Plan {
+        Plan {
             group_by: by.iter().map(|&name| name.to_owned()).collect(),
             group_wait: Duration::from_secs(30),
             group_interval: Duration::from_secs(300),
             repeat_interval: Duration::from_secs(3_600),
             send_resolved: true,
             is_told: true,
-        };
-        notices(turnings.to_vec(), &plans, Timestamp::from_ms(end_ms))
+        }
     }
 }
