@@ -8,10 +8,16 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+/// How long after its question the answer of a resolver is taken.
+const NAME_HOLDS: Duration = Duration::from_secs(1);
 
 /// Who named the destination decides where it may lead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,8 +156,16 @@ pub(super) async fn connect(
     timeout: Duration,
 ) -> io::Result<TcpStream> {
     let deadline = Instant::now() + timeout;
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    for address in &addresses {
+    let found = tokio::net::lookup_host((host, port)).await?;
+    connect_to(policy, &found.collect::<Vec<_>>(), deadline).await
+}
+
+async fn connect_to(
+    policy: Policy,
+    addresses: &[SocketAddr],
+    deadline: Instant,
+) -> io::Result<TcpStream> {
+    for address in addresses {
         policy
             .check(address.ip())
             .map_err(|denied| io::Error::new(io::ErrorKind::PermissionDenied, denied))?;
@@ -170,6 +184,69 @@ pub(super) async fn connect(
     Err(error)
 }
 
+type Found = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
+type Lookup = Shared<BoxFuture<'static, Found>>;
+
+/// The names of one destination. A resolver that hangs holds a thread long after whoever
+/// asked it has given up, so one lookup is under way at a time: all who ask meanwhile wait
+/// for that one, and who asks within a moment after it takes what it found.
+#[derive(Clone, Default)]
+pub(super) struct Names(Arc<Mutex<Option<Asked>>>);
+
+struct Asked {
+    host: String,
+    port: u16,
+    at: Instant,
+    lookup: Lookup,
+}
+
+impl Names {
+    /// As [`connect`].
+    pub(super) async fn connect(
+        &self,
+        policy: Policy,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        let deadline = Instant::now() + timeout;
+        let asked = (host.to_owned(), port);
+        let found = self
+            .looked_up(host, port, || Box::pin(look_up(asked)))
+            .await;
+        let addresses = found.map_err(|err| io::Error::new(err.kind(), err.to_string()))?;
+        connect_to(policy, &addresses, deadline).await
+    }
+
+    fn looked_up(
+        &self,
+        host: &str,
+        port: u16,
+        look_up: impl FnOnce() -> BoxFuture<'static, Found>,
+    ) -> Lookup {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = &*last
+            && (asked.host.as_str(), asked.port) == (host, port)
+            && (asked.lookup.peek().is_none() || asked.at.elapsed() < NAME_HOLDS)
+        {
+            return asked.lookup.clone();
+        }
+        let lookup = look_up().shared();
+        *last = Some(Asked {
+            host: host.to_owned(),
+            port,
+            at: Instant::now(),
+            lookup: lookup.clone(),
+        });
+        lookup
+    }
+}
+
+async fn look_up((host, port): (String, u16)) -> Found {
+    let found = tokio::net::lookup_host((host.as_str(), port)).await;
+    found.map(Iterator::collect).map_err(Arc::new)
+}
+
 /// A host without the brackets of an IPv6 address.
 pub fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
@@ -177,7 +254,42 @@ pub fn bare(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_hangs_is_asked_once_by_all_who_wait() {
+        let (names, asked) = (Names::default(), AtomicUsize::new(0));
+        let ask = |host, port, answers: bool| {
+            names.looked_up(host, port, || {
+                asked.fetch_add(1, Ordering::Relaxed);
+                match answers {
+                    false => Box::pin(std::future::pending()),
+                    true => Box::pin(async { Ok(Arc::from([])) }),
+                }
+            })
+        };
+        let count = || asked.swap(0, Ordering::Relaxed);
+        for _ in 0..64 {
+            let wait = Duration::from_secs(5);
+            assert!(
+                tokio::time::timeout(wait, ask("a", 1, false))
+                    .await
+                    .is_err()
+            );
+        }
+        assert_eq!(count(), 1);
+        for (host, port) in [("b", 1), ("b", 2)] {
+            for _ in 0..3 {
+                assert!(ask(host, port, true).await.is_ok());
+            }
+            assert_eq!(count(), 1, "{host} {port}");
+        }
+        tokio::time::advance(NAME_HOLDS).await;
+        assert!(ask("b", 2, true).await.is_ok());
+        assert_eq!(count(), 1, "an answer holds for a moment");
+    }
 
     fn check(address: &str, operator: bool, tenant: bool) {
         let ip: IpAddr = address.parse().unwrap();

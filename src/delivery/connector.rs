@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::address::{Policy, bare, connect};
+use super::address::{Names, Policy, bare};
 use super::proxy::{Proxy, is_https, port_of};
 
 /// Connects to where a request goes, or to its proxy.
@@ -23,6 +23,7 @@ pub(super) struct Connector {
     pub(super) proxy: Option<Arc<Proxy>>,
     /// For resolving and connecting together, the tunnel included.
     pub(super) timeout: Duration,
+    pub(super) names: Names,
 }
 
 impl Connector {
@@ -30,14 +31,16 @@ impl Connector {
         let host = uri.host().unwrap_or_default();
         let is_https = is_https(uri);
         let port = port_of(uri);
+        let (names, policy, timeout) = (&self.names, self.policy, self.timeout);
         let Some(proxy) = &self.proxy else {
-            let stream = connect(self.policy, bare(host), port, self.timeout).await?;
+            let stream = names.connect(policy, bare(host), port, timeout).await?;
             return Ok(Link {
                 stream,
                 is_proxied: false,
             });
         };
-        let mut stream = connect(self.policy, &proxy.host, proxy.port, self.timeout).await?;
+        let connecting = names.connect(policy, &proxy.host, proxy.port, timeout);
+        let mut stream = connecting.await?;
         if is_https {
             proxy.tunnel(&mut stream, host, port).await?;
         }
@@ -138,6 +141,7 @@ mod tests {
                 policy: Policy::Operator,
                 proxy: None,
                 timeout,
+                names: Names::default(),
             };
             let called = tower::Service::call(&mut connector, uri.parse().unwrap());
             let err = called.await.err().unwrap();

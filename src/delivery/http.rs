@@ -21,7 +21,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
-use super::address::Policy;
+use super::address::{Names, Policy};
 use super::connector::Connector;
 use super::proxy::{Proxy, is_https};
 use super::redirect::Hop;
@@ -86,6 +86,16 @@ pub(super) struct Way {
     pub(super) server_name: Option<ServerName<'static>>,
 }
 
+impl Way {
+    /// What the proxy wants to know of who asks it for a whole address; for a tunnel it is
+    /// told when that is made.
+    fn proxy_authorization(&self, uri: &Uri) -> Option<HeaderValue> {
+        let proxy = self.proxy.as_ref().filter(|_| !is_https(uri))?;
+        let value = HeaderValue::from_str(proxy.authorization.as_deref()?);
+        Some(value.expect("base64 is a header value"))
+    }
+}
+
 /// Sends to one destination.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -115,6 +125,7 @@ impl Client {
             policy: way.policy,
             proxy: way.proxy.clone(),
             timeout: CONNECT_TIMEOUT.min(timeout),
+            names: Names::default(),
         };
         let mut builder = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
@@ -189,6 +200,10 @@ impl Client {
         *request.method_mut() = hop.method.clone();
         *request.uri_mut() = hop.uri.clone();
         *request.headers_mut() = hop.headers.clone();
+        if let Some(value) = self.way.proxy_authorization(&hop.uri) {
+            let headers = request.headers_mut();
+            headers.insert(header::PROXY_AUTHORIZATION, value);
+        }
         let connections = self.to(&hop.uri).map_err(Outcome::failed)?;
         // Boxed: the client's future is large and lies in a set of many.
         let response = Box::pin(timeout_at(deadline, connections.request(request))).await;

@@ -61,10 +61,6 @@ impl Reader<'_> {
             let client = tls::client(&pems);
             Some(Arc::new(client.context("http_config: tls_config")?))
         } else {
-            if let Some(value) = proxy.as_ref().and_then(|p| p.authorization.as_deref()) {
-                let value = HeaderValue::from_str(value).expect("base64 is a header value");
-                headers.insert(header::PROXY_AUTHORIZATION, value);
-            }
             None
         };
         // The one of `global` is not in what is written of the receiver.

@@ -41,11 +41,9 @@ impl Hop {
             self.body = Bytes::new();
             self.headers.remove(header::CONTENT_TYPE);
         }
-        let (was_https, is_https) = (is_https(&self.uri), is_https(&uri));
-        if self.uri.host() != uri.host() || (was_https && !is_https) {
+        let is_weaker = is_https(&self.uri) && !is_https(&uri);
+        if self.uri.host() != uri.host() || is_weaker {
             self.headers = without_credentials(&self.headers);
-        } else if is_https {
-            self.headers.remove(header::PROXY_AUTHORIZATION);
         }
         self.uri = uri;
         Ok(true)
@@ -54,12 +52,7 @@ impl Hop {
 
 fn without_credentials(headers: &HeaderMap) -> HeaderMap {
     let is_credential = |name: &HeaderName, value: &HeaderValue| {
-        let by_name = [
-            header::AUTHORIZATION,
-            header::COOKIE,
-            header::PROXY_AUTHORIZATION,
-        ];
-        value.is_sensitive() || by_name.contains(name)
+        value.is_sensitive() || [header::AUTHORIZATION, header::COOKIE].contains(name)
     };
     let mut kept = HeaderMap::new();
     for (name, value) in headers {
@@ -133,7 +126,6 @@ mod tests {
         for (name, value) in [
             (header::AUTHORIZATION, "Basic x"),
             (header::CONTENT_TYPE, "application/json"),
-            (header::PROXY_AUTHORIZATION, "Basic p"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
@@ -200,20 +192,15 @@ mod tests {
 
     #[test]
     fn credentials_stay_with_their_host() {
-        let check = |from: &str, to: &str, want: [bool; 3]| {
+        let check = |from: &str, to: &str, want: [bool; 2]| {
             let hop = turned(from, 307, to).unwrap().unwrap();
             let has = |name: &str| hop.headers.contains_key(name);
-            let got = [
-                has("authorization"),
-                has("x-key"),
-                has("proxy-authorization"),
-            ];
-            assert_eq!(got, want, "{from} {to}");
+            assert_eq!([has("authorization"), has("x-key")], want, "{from} {to}");
             assert!(has("content-type"));
         };
-        check("http://a/", "http://a:2/", [true, true, true]);
-        check("http://a/", "https://a/", [true, true, false]);
-        check("http://a/", "http://b/", [false; 3]);
-        check("https://a/", "http://a/", [false; 3]);
+        check("http://a/", "http://a:2/", [true; 2]);
+        check("http://a/", "https://a/", [true; 2]);
+        check("http://a/", "http://b/", [false; 2]);
+        check("https://a/", "http://a/", [false; 2]);
     }
 }
