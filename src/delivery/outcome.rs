@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::attempts::{self, Attempt, End, Kept};
+use super::attempts::{Attempt, End, Histories, Kept};
 use super::http::{Outcome, Verdict};
 use super::queue::Row;
-use super::retry::{Next, Schedule};
-
+use super::retry::{Hint, Next, Schedule};
 use crate::model::delivery::{DEAD_LETTER_DETAIL_BYTES_MAX, DEAD_LETTER_PAYLOAD_BYTES_MAX};
 use crate::model::{DeadLetter, DeliveryKind, StateRow, Timestamp};
 use crate::store::state::{encode_delivery, outbox_key};
@@ -14,6 +13,8 @@ use crate::store::{self, StateOp, Store, Table, WriteBatch};
 
 /// A transaction is kept below about this size; bodies are what counts.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// The histories of so many events, each of at most about 30 KiB.
+const BATCH_ROWS_MAX: usize = 64;
 
 /// After so many attempts, in about a minute, a notification to a receiver that does not
 /// answer counts as failed, though it is tried on; one that is refused does at once.
@@ -29,7 +30,7 @@ pub(super) enum Fate {
     Retry,
     /// It is given up for this reason.
     Dead(&'static str),
-    /// The receiver wants no more: the row stays, the destination stops.
+    /// The receiver wants no more telemetry: the row stays, the destination stops.
     Disable,
 }
 
@@ -76,12 +77,20 @@ impl Done {
         let delivery = &mut row.delivery;
         delivery.attempts = delivery.attempts.saturating_add(1);
         let attempts = delivery.attempts;
-        let has_failed = match &outcome.verdict {
+        let verdict = match (outcome.verdict, delivery.kind) {
+            // As Alertmanager: who is to hear of alerts is asked again with each flush.
+            (Verdict::Gone, DeliveryKind::Notification) => Verdict::Failed(Hint {
+                refused: true,
+                retry_after: None,
+            }),
+            (verdict, _) => verdict,
+        };
+        let has_failed = match &verdict {
             Verdict::Delivered => false,
             Verdict::Failed(hint) if !hint.refused => attempts == FAILED_ATTEMPTS,
             Verdict::Failed(_) | Verdict::Gone => attempts == 1,
         };
-        let fate = match outcome.verdict {
+        let fate = match verdict {
             Verdict::Delivered => Fate::Delivered,
             Verdict::Gone => Fate::Disable,
             Verdict::Failed(hint) => match schedule.next(delivery, hint, now) {
@@ -110,6 +119,11 @@ impl Done {
         }
     }
 
+    /// Whether nothing has to be durable before the row is tried again.
+    pub(super) fn is_retried_at_once(&self) -> bool {
+        self.fate == Fate::Retry && self.row.delivery.kind == DeliveryKind::Notification
+    }
+
     fn bytes(&self) -> usize {
         let body = self.row.delivery.body.len();
         match self.fate {
@@ -128,18 +142,23 @@ pub(super) fn batch(
     done: &[Done],
 ) -> Result<(WriteBatch, usize), store::Error> {
     let mut ops = Vec::new();
+    let mut histories = Histories::default();
     let mut covered = 0;
     let mut bytes = 0;
     let kind = done.first().map(|one| one.row.delivery.kind);
     for one in done {
         bytes += one.bytes();
-        let fits = bytes <= BATCH_BYTES_MAX && Some(one.row.delivery.kind) == kind;
-        if covered > 0 && !fits {
+        let fits = bytes <= BATCH_BYTES_MAX && histories.len() < BATCH_ROWS_MAX;
+        if covered > 0 && (!fits || Some(one.row.delivery.kind) != kind) {
             break;
         }
         covered += 1;
-        changes(store, kept, one, &mut ops)?;
+        changes(store, one, &mut ops)?;
+        let Row { sequence, delivery } = &one.row;
+        let (attempt, end) = (one.attempt.clone(), one.fate.end());
+        histories.record(store, *sequence, delivery, attempt, end)?;
     }
+    histories.put(kept, &mut ops);
     if let Some(last) = done.last() {
         ops.extend(kept.trim(last.attempt.at));
     }
@@ -148,12 +167,7 @@ pub(super) fn batch(
     Ok((batch, covered))
 }
 
-fn changes(
-    store: &Store,
-    kept: &mut Kept,
-    done: &Done,
-    ops: &mut Vec<StateOp>,
-) -> Result<(), store::Error> {
+fn changes(store: &Store, done: &Done, ops: &mut Vec<StateOp>) -> Result<(), store::Error> {
     let Row { sequence, delivery } = &done.row;
     let key = outbox_key(&delivery.destination, *sequence);
     let delete = StateOp::Delete {
@@ -180,14 +194,6 @@ fn changes(
         }),
         Fate::Retry | Fate::Disable => {}
     }
-    ops.push(attempts::record(
-        store,
-        kept,
-        *sequence,
-        delivery,
-        done.attempt.clone(),
-        done.fate.end(),
-    )?);
     Ok(())
 }
 
@@ -255,5 +261,20 @@ mod tests {
         };
         assert_eq!(failures(Outcome::failed), [FAILED_ATTEMPTS]);
         assert_eq!(failures(Outcome::refused), [1]);
+        assert_eq!(failures(gone), [1]);
+    }
+
+    fn gone(error: String) -> Outcome {
+        Outcome {
+            verdict: Verdict::Gone,
+            ..Outcome::failed(error)
+        }
+    }
+
+    #[test]
+    fn a_receiver_of_notifications_that_is_gone_is_asked_again_with_the_next_flush() {
+        let done = done(0, gone(String::new()));
+        assert_eq!(done.fate, Fate::Retry);
+        assert!(done.row.delivery.next_at > NOW.plus_ms(200_000));
     }
 }

@@ -8,7 +8,8 @@
 //! A failed attempt at telemetry is written into its row. One at a notification is
 //! not: such a row may be replaced at any time by a newer flush, which a late write
 //! would undo; after a restart its tries begin anew, which is what one wants of a
-//! notification.
+//! notification. So its next try waits for no commit either, and what is written of the
+//! failed ones, for people, is gathered for two seconds.
 
 mod ends;
 

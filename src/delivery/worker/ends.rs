@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Attempted, COMMIT_RETRY_MIN, Worker};
+use crate::delivery::attempts;
 use crate::delivery::outcome::{Done, Fate, batch};
 use crate::delivery::queue::Row;
 use crate::model::DeliveryKind;
@@ -14,6 +15,8 @@ use crate::telemetry::metrics::ServiceName;
 
 /// How long an attempt's end waits for others before it is committed.
 const LINGER: Duration = Duration::from_millis(20);
+/// That of a failed try, which is written for people only.
+const LINGER_OF_RETRY: Duration = Duration::from_secs(2);
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(30);
 /// A pause that people should hear of, as that of telemetry is from the first one on.
 const PAUSE_TOLD: Duration = Duration::from_secs(30);
@@ -33,7 +36,7 @@ impl Worker {
             unmade.with_label_values(&[self.seat.options.kind]).inc();
         }
         let now = self.seat.clock.now();
-        let done = Done::new(
+        let mut done = Done::new(
             row,
             attempted.at,
             attempted.duration,
@@ -51,15 +54,29 @@ impl Worker {
                 "destination answered 410, disabled until a reload"
             );
         }
-        if self.done.is_empty() {
-            let linger = if self.seat.options.ordered {
-                Duration::ZERO
-            } else {
-                LINGER
-            };
-            self.commit_at = self.commit_at.max(Instant::now() + linger);
+        if done.is_retried_at_once() {
+            done.row.delivery.body = Vec::new();
+            self.queue.put_back(done.row.clone(), now);
+            if !attempts::is_written(&done.row.delivery) {
+                return;
+            }
         }
+        self.commit_soon(&done);
         self.done.push(done);
+    }
+
+    fn commit_soon(&mut self, done: &Done) {
+        let linger = match done.is_retried_at_once() {
+            true => LINGER_OF_RETRY,
+            false if self.seat.options.ordered => Duration::ZERO,
+            false => LINGER,
+        };
+        let at = Instant::now() + linger;
+        if self.done.is_empty() {
+            self.commit_at = self.commit_at.max(at);
+        } else if self.commit_retry == COMMIT_RETRY_MIN {
+            self.commit_at = self.commit_at.min(at);
+        }
     }
 
     /// Says once that the destination is paused, when that is long enough to notice.
@@ -179,6 +196,9 @@ impl Worker {
 
     /// The end of an attempt is durable.
     fn settle(&mut self, done: Done) {
+        if done.is_retried_at_once() {
+            return;
+        }
         let mut shown = self.seat.shown.lock();
         match done.fate {
             Fate::Delivered => shown.delivered += 1,
