@@ -18,7 +18,7 @@ use super::posted;
 use super::route::{Route, Tree};
 use super::settings::Settings;
 use super::silence::{self, Silence};
-use super::told::Told;
+use super::told::{self, Told};
 use super::verdict::Hold;
 use crate::model::{Labels, Timestamp};
 use crate::store::{self, StateOp, Store, Table};
@@ -282,6 +282,14 @@ impl Dispatcher {
                     group.members.insert(alert.labels.clone(), alert.clone());
                 }
             }
+            if is_same && let Some(group) = self.groups.get_mut(id) {
+                // Who is new hears as of a new group; the others are told nothing twice.
+                if is_news_to_somebody(&self.store, tree, group) {
+                    let first = tree.routes[group.route].first_flush(now);
+                    group.has_flushed = false;
+                    group.next_flush = group.next_flush.min(first);
+                }
+            }
         }
         (!is_same).then(|| StateOp::Delete {
             table: Table::AggGroup,
@@ -347,6 +355,17 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// Whether a receiver of a group was never told of it, as one that a new configuration
+/// added or renamed.
+fn is_news_to_somebody(store: &Store, tree: &Tree, group: &Group) -> bool {
+    let receiver = &tree.routes[group.route].receiver;
+    let mut integrations = tree.integrations(receiver).iter();
+    integrations.any(|integration| {
+        let told = told::delivered(store, &told::prefix(&integration.name, &group.id));
+        matches!(told, Ok(None))
+    })
 }
 
 fn places(tree: &Tree, labels: &Labels) -> Arc<[Place]> {

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use super::matcher::InvalidRegex;
 use super::{MatchOp, Matcher, matchers_utf8};
 
 /// A text that is no matcher.
@@ -19,9 +20,18 @@ pub enum MatcherError {
     /// A quote that is not closed, or one that was not opened.
     #[error("matcher value contains unescaped double quote: {0}")]
     Quote(String),
-    /// The pattern does not compile.
-    #[error("invalid regular expression {0:?} in a matcher")]
+    /// The pattern does not compile, with the reason.
+    #[error("{0}")]
     Regex(String),
+}
+
+/// Why a pattern does not compile, in the words of Alertmanager, which looks at it with
+/// the anchors around it.
+pub fn anchored_reason(err: &InvalidRegex) -> String {
+    match super::re2::translate(&format!("^(?:{})$", err.pattern)) {
+        Err(reason) => format!("error parsing regexp: {reason}"),
+        Ok(_) => err.to_string(),
+    }
 }
 
 /// Parses one matcher.
@@ -30,7 +40,7 @@ pub enum MatcherError {
 /// In Alertmanager's words.
 pub fn parse_one(text: &str) -> Result<Matcher, MatcherError> {
     classic(text).or_else(|err| match matchers_utf8::parse(text) {
-        Ok(mut one) if one.len() == 1 => Ok(one.remove(0)),
+        Ok(mut one) if one.len() == 1 && !text.trim_start().starts_with('{') => Ok(one.remove(0)),
         _ => Err(err),
     })
 }
@@ -47,7 +57,7 @@ fn classic(text: &str) -> Result<Matcher, MatcherError> {
     }
     let (op, raw) = operator(rest.trim_start()).ok_or_else(format)?;
     let value = unescaped(raw.trim())?;
-    Matcher::new(name, op, &value).map_err(|_| MatcherError::Regex(value))
+    Matcher::new(name, op, &value).map_err(|err| MatcherError::Regex(anchored_reason(&err)))
 }
 
 /// The operator that a text begins with, and what is behind it.
@@ -184,7 +194,12 @@ pub(super) mod tests {
             r#"a=b"c"#,
             r#"matcher value contains unescaped double quote: b"c"#,
         );
-        check("a=~(", "invalid regular expression \"(\" in a matcher");
+        check("a=~(", "error parsing regexp: missing closing ): `^(?:()$`");
+        check("a=~[x", "error parsing regexp: missing closing ]: `[x)$`");
+        // One alone has no braces.
+        for (text, is_one) in [("a=b", true), ("\"a b\"=c", true), ("{a=b}", false)] {
+            assert_eq!(parse_one(text).is_ok(), is_one, "{text}");
+        }
     }
 
     proptest! {

@@ -60,7 +60,7 @@ impl Hooks {
 pub(crate) struct Alertmanager {
     child: Child,
     pub(crate) port: u16,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Alertmanager {
@@ -84,11 +84,7 @@ impl Alertmanager {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let started = Alertmanager {
-            child,
-            port,
-            _dir: dir,
-        };
+        let started = Alertmanager { child, port, dir };
         let url = started.url("/-/ready");
         eventually("the real Alertmanager is ready", || async {
             let request = hyper::Request::get(&url).body(http_body_util::Full::default());
@@ -101,6 +97,11 @@ impl Alertmanager {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Writes another configuration, which the next reload reads.
+    pub(crate) fn configure(&self, config: &str) {
+        fs::write(self.dir.path().join("am.yml"), config).unwrap();
     }
 }
 
@@ -149,7 +150,7 @@ struct Pair {
     their_hooks: Hooks,
     our_hooks: Hooks,
     http: Http,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Pair {
@@ -166,7 +167,7 @@ impl Pair {
             their_hooks,
             our_hooks,
             http: Http::new(),
-            _dir: dir,
+            dir,
         })
     }
 

@@ -1,11 +1,14 @@
 //! `GET /api/v2/alerts`, `/alerts/groups` and `/receivers`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::{Error, flag};
 use super::scope::Scope;
@@ -19,6 +22,14 @@ type Pairs = Query<Vec<(String, String)>>;
 
 /// A long list is sent in pieces of about this size.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// Who reads so many alerts holds little memory, however slowly they read.
+const FEW: usize = 2_000;
+/// Readers of more alerts at once: a list of 50,000 is 12 MB until it is sent, which may
+/// take a minute for each piece.
+static PLACES: Semaphore = Semaphore::const_new(4);
+/// How long others wait for one of them to end.
+const PLACE_WAIT: Duration = Duration::from_secs(10);
 
 /// What `GET /alerts` and `GET /alerts/groups` may be asked.
 struct Wanted {
@@ -37,10 +48,10 @@ impl Wanted {
             found.map(|(_, value)| value.as_str())
         };
         let receiver = last("receiver").filter(|text| !text.is_empty());
-        let receiver = receiver
-            .map(anchored)
-            .transpose()
-            .map_err(|err| Error::Bad(format!("failed to parse receiver param: {err}")))?;
+        let receiver = receiver.map(anchored).transpose().map_err(|err| {
+            let why = matchers::anchored_reason(&err);
+            Error::Bad(format!("failed to parse receiver param: {why}"))
+        })?;
         Ok(Wanted {
             matchers: filters(pairs)?,
             receiver,
@@ -153,9 +164,11 @@ pub async fn list(
         wanted: Wanted::new(&pairs, scope)?,
         now: context.clock.now(),
     };
+    let place = place(&context).await?;
     let mut alerts = context.alerting.picture().await?.alerts.into_iter();
     let (mut is_first, mut is_over) = (true, false);
-    let pieces = std::iter::from_fn(move || {
+    Ok(in_pieces(Box::new(move || {
+        let _held_until_all_is_sent = &place;
         let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
         while piece.len() < PIECE_BYTES && !is_over {
             match alerts.next() {
@@ -166,11 +179,30 @@ pub async fn list(
                 }
             }
         }
-        (!piece.is_empty()).then(|| Ok::<_, std::convert::Infallible>(Bytes::from(piece)))
+        Bytes::from(piece)
+    })))
+}
+
+/// A place among those who may read many alerts: none is needed while there are few. It is
+/// taken before the alerts are.
+async fn place(context: &Context) -> Result<Option<SemaphorePermit<'static>>, Error> {
+    let groups = context.alerting.groups();
+    if groups.iter().map(|group| group.alerts.len()).sum::<usize>() <= FEW {
+        return Ok(None);
+    }
+    let place = tokio::time::timeout(PLACE_WAIT, PLACES.acquire()).await;
+    let place = place.ok().and_then(Result::ok);
+    place.map(Some).ok_or(Error::Busy)
+}
+
+/// An answer of pieces, of which an empty one is the end.
+fn in_pieces(mut next: Box<dyn FnMut() -> Bytes + Send>) -> Response {
+    let pieces = std::iter::from_fn(move || {
+        let piece = next();
+        (!piece.is_empty()).then_some(Ok::<_, std::convert::Infallible>(piece))
     });
     let body = Body::from_stream(futures_util::stream::iter(pieces));
-    let headers = [(header::CONTENT_TYPE, "application/json")];
-    Ok((headers, body).into_response())
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// The same in their groups.
@@ -184,6 +216,7 @@ pub async fn groups(
         now: context.clock.now(),
     };
     let wanted = &writer.wanted;
+    let place = place(&context).await?;
     let picture = context.alerting.picture().await?;
     let groups = picture.groups(&|status| wanted.wants(status), &|name| {
         wanted.wants_receiver(name)
@@ -200,7 +233,12 @@ pub async fn groups(
         named(object.field("receiver"), group.receiver);
         object.end();
     });
-    Ok(json::respond(out))
+    out.push(b'\n');
+    let mut out = Bytes::from(out);
+    Ok(in_pieces(Box::new(move || {
+        let _held_until_all_is_sent = &place;
+        out.split_to(out.len().min(PIECE_BYTES))
+    })))
 }
 
 /// The names of all receivers.

@@ -1,5 +1,7 @@
 //! Answers and errors in the form of Alertmanager's API.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -7,6 +9,7 @@ use serde::Serialize;
 
 use crate::alerting::SilenceError;
 use crate::store;
+use crate::web::api::json;
 
 /// An error; semantic ones are a bare text, others carry a code.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +26,8 @@ pub enum Error {
     NotFound(&'static str),
     /// No or a wrong token.
     Auth,
+    /// Too many read as much at once.
+    Busy,
     /// Our fault.
     Internal,
 }
@@ -39,7 +44,7 @@ impl IntoResponse for Error {
             (status, Json(Coded { code, message })).into_response()
         };
         match self {
-            Error::Bad(text) => (StatusCode::BAD_REQUEST, Json(text)).into_response(),
+            Error::Bad(text) => text_line(StatusCode::BAD_REQUEST, &text),
             Error::Unparsed(what, why) => {
                 let text = format!("parsing {what} body from \"\" failed, because {why}");
                 coded(StatusCode::BAD_REQUEST, 400, &text)
@@ -52,17 +57,29 @@ impl IntoResponse for Error {
                 coded(StatusCode::UNSUPPORTED_MEDIA_TYPE, 415, &text)
             }
             Error::NotFound("") => StatusCode::NOT_FOUND.into_response(),
-            Error::NotFound(text) => (StatusCode::NOT_FOUND, Json(text)).into_response(),
+            Error::NotFound(text) => text_line(StatusCode::NOT_FOUND, text),
             Error::Auth => {
                 let text = "a token is needed";
                 coded(StatusCode::UNAUTHORIZED, 401, text)
             }
+            Error::Busy => {
+                let text = "too many read all alerts at once";
+                text_line(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
             Error::Internal => {
                 let text = "the store cannot be read or written";
-                (StatusCode::INTERNAL_SERVER_ERROR, Json(text)).into_response()
+                text_line(StatusCode::INTERNAL_SERVER_ERROR, text)
             }
         }
     }
+}
+
+/// A text of JSON, a line of its own.
+fn text_line(status: StatusCode, text: &str) -> Response {
+    let mut body = Vec::new();
+    json::string(&mut body, text);
+    body.push(b'\n');
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 impl From<store::Error> for Error {
@@ -101,15 +118,32 @@ pub(super) fn parsed<T: serde::de::DeserializeOwned>(
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(Error::MediaType(given.to_owned()));
     }
-    let mut values = serde_json::Deserializer::from_slice(body);
+    let body = whole(body);
+    let mut values = serde_json::Deserializer::from_slice(&body);
     T::deserialize(&mut values).map_err(|err| Error::Unparsed(what, err.to_string()))
+}
+
+/// A body with U+FFFD for each byte that is no UTF-8, as Go's decoder reads it.
+fn whole(body: &[u8]) -> Cow<'_, [u8]> {
+    if std::str::from_utf8(body).is_ok() {
+        return Cow::Borrowed(body);
+    }
+    let mut text = String::with_capacity(body.len() + 64);
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for _ in chunk.invalid() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    Cow::Owned(text.into_bytes())
 }
 
 /// The answer to a path of no route: as Go's router, where the path that is meant is.
 pub async fn unknown_path(uri: Uri) -> Response {
     let meant = cleaned(uri.path());
     if meant == uri.path() {
-        return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
+        let message = &format!("path {meant} was not found");
+        return (StatusCode::NOT_FOUND, Json(Coded { code: 404, message })).into_response();
     }
     let query = uri
         .query()

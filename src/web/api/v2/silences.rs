@@ -241,6 +241,6 @@ impl GivenMatcher {
             (false, true) => MatchOp::NotRegex,
         };
         Matcher::new(&name, op, &value)
-            .map_err(|_| bad(&format!("invalid regular expression {value:?}")))
+            .map_err(|err| bad(&format!("invalid regular expression {value:?}: {err}")))
     }
 }
