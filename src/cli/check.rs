@@ -93,6 +93,9 @@ fn check_file(name: &str) -> Result<String, Vec<String>> {
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
     let mut report = format!("  SUCCESS: {rules} rules found");
+    if let Some(second) = file::second_document(name, &text) {
+        report.push_str(&format!("\n  {second}"));
+    }
     for duplicate in duplicates(&groups) {
         report.push_str(&format!("\n  duplicate rule: {duplicate}"));
     }

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
+pub use super::document::second_document;
 use super::document::{Document, YamlMistake};
 use super::places;
 

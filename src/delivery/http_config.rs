@@ -26,6 +26,9 @@ use crate::config::receivers::{HeaderValues, HttpConfig, TlsConfig};
 pub(super) const TRUSTS_ANYBODY: &str = "insecure_skip_verify: whoever answers is taken for the \
     server and gets the alerts and the credentials; better name its certificate in ca_file";
 
+/// What to say of `min_version: TLS10` and `TLS11`.
+pub(super) const ASKS_OLD_TLS: &str = "min_version: TLS 1.2 is the oldest version that is spoken";
+
 /// Where and how requests go.
 pub(super) struct Http {
     pub(super) uri: Uri,
@@ -145,6 +148,7 @@ impl Reader<'_> {
 
     fn pems(&mut self, config: &TlsConfig) -> anyhow::Result<Pems> {
         let versions = versions(config)?;
+        self.asks_old_tls |= matches!(config.min_version.as_deref(), Some("TLS10" | "TLS11"));
         Ok(Pems {
             ca: self.pem("ca", config.ca.as_ref(), config.ca_file.as_deref())?,
             cert: self.pem("cert", config.cert.as_ref(), config.cert_file.as_deref())?,

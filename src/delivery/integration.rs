@@ -80,9 +80,14 @@ pub(super) fn warnings(config: &Config) -> Vec<Mistake> {
     for (at, receiver) in tree.receivers.iter().enumerate() {
         let mut reader = Reader::new(&tree);
         targets(receiver, &mut reader, &templates);
-        if reader.trusts_anybody {
-            let path = config.tree_path(&format!("receivers[{at}]"));
-            found.push(Mistake::new(path, http_config::TRUSTS_ANYBODY));
+        for (holds, text) in [
+            (reader.trusts_anybody, http_config::TRUSTS_ANYBODY),
+            (reader.asks_old_tls, http_config::ASKS_OLD_TLS),
+        ] {
+            if holds {
+                let path = config.tree_path(&format!("receivers[{at}]"));
+                found.push(Mistake::new(path, text));
+            }
         }
     }
     for (at, entry) in config.alerting.alertmanagers.iter().enumerate() {
@@ -272,6 +277,8 @@ pub(super) struct Reader<'a> {
     pub(super) read: Vec<Vec<u8>>,
     /// Whether anybody may say to be one of the servers.
     pub(super) trusts_anybody: bool,
+    /// Whether some server may speak a version of TLS that we do not.
+    pub(super) asks_old_tls: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -281,6 +288,7 @@ impl<'a> Reader<'a> {
             tree,
             read: Vec::new(),
             trusts_anybody: false,
+            asks_old_tls: false,
         }
     }
 

@@ -106,6 +106,16 @@ pub fn parse_lenient(file: &str, text: &str, defaults: Defaults) -> Result<Parse
     }
 }
 
+/// That a text holds a second document, of which nobody reads anything, as by Prometheus.
+pub fn second_document(file: &str, text: &str) -> Option<FileError> {
+    Some(FileError {
+        file: file.to_owned(),
+        line: yaml::second_document(text)?,
+        column: 1,
+        message: "a second document, which is not read".to_owned(),
+    })
+}
+
 /// Rules that say the same thing twice, as promtool's lint finds them: the same
 /// name with the same labels, over all groups of a file.
 pub fn duplicates(groups: &[GroupSpec]) -> Vec<String> {
@@ -436,10 +446,26 @@ mod tests {
             "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up\n    labels:\n    \tteam: x\n",
             "r.yml:7:5: a tab in the indentation, expected spaces",
         );
-        check(
-            "# all\n---\ngroups:\n- name: g\n---\ngroups:\n- name: h\n",
-            "r.yml:5:1: a second document, expected one",
-        );
+    }
+
+    #[test]
+    fn of_several_documents_the_first_is_read() {
+        let check = |text: &str, groups: usize, told: Option<usize>| {
+            let read = parse("r.yml", text, Defaults::every(Duration::from_secs(15)));
+            assert_eq!(read.map(|all| all.len()), Ok(groups), "{text:?}");
+            let second = second_document("r.yml", text);
+            assert_eq!(second.map(|at| at.line), told, "{text:?}");
+        };
+        let group = "groups:\n- name: g\n";
+        check(&format!("# all\n---\n{group}---\n{group}"), 1, Some(5));
+        check(&format!("{group}---\nfoo: [\n"), 1, Some(3));
+        check(&format!("{group}--- # end\n"), 1, None);
+        check(&format!("{group}...\n# end\n---\n"), 1, None);
+        check(&format!("{group}...\r\n}}{{\n"), 1, Some(3));
+        check(&format!("--- {{groups: []}}\n---\n{group}"), 0, Some(2));
+        check(&format!("---\n---\n{group}"), 0, Some(2));
+        let text = "groups:\n- name: g\n  rules:\n  - {alert: A, expr: |-\n      up}\n";
+        assert!(second_document("r.yml", text).is_none());
     }
 
     #[test]

@@ -69,6 +69,7 @@ fn load_all(config: &Config) -> Result<Loaded, Vec<Mistake>> {
         Ok(found) => {
             groups.extend(found.groups.into_iter().map(Arc::new));
             warnings.extend(found.extras);
+            warnings.extend(file::second_document(file, text));
         }
         Err(errors) => in_files.extend(errors),
     };

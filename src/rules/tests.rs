@@ -158,7 +158,6 @@ fn a_mistake_is_told_with_its_place() {
     check_error("groups:\n- interval: 1m\n", "missing field `name`");
     check_error("groups: 5\n", "r.yml:1:1: groups: invalid type: integer");
     check_error("- a\n", "r.yml:1:1:");
-    check_error("groups: []\n---\ngroups: []\n", "r.yml:");
 }
 
 #[test]

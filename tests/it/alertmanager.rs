@@ -150,7 +150,7 @@ struct Pair {
     their_hooks: Hooks,
     our_hooks: Hooks,
     http: Http,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl Pair {
@@ -167,7 +167,7 @@ impl Pair {
             their_hooks,
             our_hooks,
             http: Http::new(),
-            dir,
+            _dir: dir,
         })
     }
 

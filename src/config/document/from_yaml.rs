@@ -22,8 +22,9 @@ pub struct YamlMistake {
     pub message: String,
 }
 
-/// The tree of a text.
+/// The tree of a text's first document: as by Go's decoder nobody reads what is behind it.
 pub(super) fn parse(text: &str) -> Result<Node, YamlMistake> {
+    let text = first_document(text).0;
     serde_saphyr::from_str(text).map_err(|err| {
         let said = mistake(&err);
         bad_layout(text, &said).unwrap_or(said)
@@ -47,11 +48,44 @@ fn mistake(err: &serde_saphyr::Error) -> YamlMistake {
     }
 }
 
-/// What the parser's message does not help to find: the first tab in an indentation
-/// or second document up to a little behind the place at which it gave up. A tab may
-/// also stand in a text of several lines, where it does no harm.
+/// The first document, and the line at which another one begins. The marks stand at the
+/// beginning of a line, where no text of several lines can have them.
+pub(super) fn first_document(text: &str) -> (&str, Option<usize>) {
+    let mark = |line: &str, mark: &str| {
+        let rest = line.strip_prefix(mark)?;
+        let is_mark = rest.is_empty() || rest.starts_with([' ', '\t']);
+        is_mark.then_some(has_content(rest))
+    };
+    let (mut at, mut has_begun) = (0, false);
+    for (line, number) in text.split_inclusive('\n').zip(1..) {
+        let bare = line.trim_end();
+        let begins = mark(bare, "---");
+        if has_begun && (begins.is_some() || mark(bare, "...").is_some()) {
+            let is_followed = text[at..].lines().any(|line| {
+                let is_mark = [mark(line.trim_end(), "---"), mark(line.trim_end(), "...")];
+                match is_mark.into_iter().flatten().next() {
+                    Some(has_content) => has_content,
+                    None => has_content(line),
+                }
+            });
+            return (&text[..at], is_followed.then_some(number));
+        }
+        has_begun |= begins.is_some() || has_content(bare);
+        at += line.len();
+    }
+    (text, None)
+}
+
+/// Whether a line says something: no comment, no directive.
+fn has_content(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with(['#', '%'])
+}
+
+/// What the parser's message does not help to find: the first tab in an indentation up to
+/// a little behind the place at which it gave up. A tab may also stand in a text of
+/// several lines, where it does no harm.
 fn bad_layout(text: &str, said: &YamlMistake) -> Option<YamlMistake> {
-    let mut has_content = false;
     let mut tried = 0;
     for (line, number) in text.lines().zip(1..=said.line + 1) {
         let indent = line.len() - line.trim_start().len();
@@ -67,16 +101,6 @@ fn bad_layout(text: &str, said: &YamlMistake) -> Option<YamlMistake> {
                 message: "a tab in the indentation, expected spaces".to_owned(),
             });
         }
-        let is_separator = line == "---" || line.starts_with("--- ");
-        if is_separator && has_content {
-            return Some(YamlMistake {
-                line: number,
-                column: 1,
-                message: "a second document, expected one".to_owned(),
-            });
-        }
-        let is_empty = indent == line.len() || line.trim_start().starts_with(['#', '%']);
-        has_content |= !is_separator && !is_empty;
     }
     None
 }

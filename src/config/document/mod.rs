@@ -34,6 +34,11 @@ pub(super) struct Document<'t> {
     rules: Rules<'t>,
 }
 
+/// The line at which a second document of a YAML text begins.
+pub fn second_document(text: &str) -> Option<usize> {
+    from_yaml::first_document(text).1
+}
+
 /// Whose rules hold for values without quotes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Rules<'t> {
