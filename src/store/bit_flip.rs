@@ -41,13 +41,13 @@ const COMMITS: i64 = 40;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A series' labels or a state row's key, and what it has: times and the bits of values.
-type Whole = Vec<(String, Vec<(i64, u64)>)>;
+pub(super) type Whole = Vec<(String, Vec<(i64, u64)>)>;
 
 fn is_long() -> bool {
     std::env::var_os("PULSE_TEST_LONG").is_some_and(|value| value == "1")
 }
 
-fn open(dir: &Path, read_only: bool) -> Result<(Store, Arc<Metrics>), Error> {
+pub(super) fn open(dir: &Path, read_only: bool) -> Result<(Store, Arc<Metrics>), Error> {
     let metrics = Metrics::new();
     let mut options = options(dir);
     options.store.read_only = read_only;
@@ -69,7 +69,13 @@ fn device(series: i64) -> String {
 /// A day in its long columns with its roll-ups, hours of another one, and both logs.
 async fn filled() -> tempfile::TempDir {
     let dir = memory_dir();
-    let (store, _) = open(dir.path(), false).unwrap();
+    fill(dir.path()).await.close().await;
+    dir
+}
+
+/// What [`filled`] has, in use.
+pub(super) async fn fill(dir: &Path) -> Store {
+    let (store, _) = open(dir, false).unwrap();
     for day in (0..2).rev() {
         let value = |series: i64, i: i64| ((i * i * 7 + series * 31) % 101) as f64 / 7.0;
         let rows = (0..30).flat_map(|series| {
@@ -100,8 +106,7 @@ async fn filled() -> tempfile::TempDir {
         batch.push(rows, item);
         store.write(batch).await.unwrap();
     }
-    store.close().await;
-    dir
+    store
 }
 
 fn points(samples: &[Sample]) -> Vec<(i64, u64)> {
@@ -110,7 +115,7 @@ fn points(samples: &[Sample]) -> Vec<(i64, u64)> {
 }
 
 /// Everything that a store answers, or the first error.
-fn read(store: &Store) -> Result<Whole, Box<dyn std::error::Error>> {
+pub(super) fn read(store: &Store) -> Result<Whole, Box<dyn std::error::Error>> {
     let hints = SelectHints::default();
     let found = store.select(Timestamp::MIN, Timestamp::MAX, &[], &hints)?;
     let series = found.iter();
@@ -170,7 +175,7 @@ pub(super) fn copy(from: &Path) -> tempfile::TempDir {
 
 /// What a flipped bit came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Came {
+pub(super) enum Came {
     /// Nothing reads it.
     Unseen,
     /// The start or the query says so.
@@ -187,7 +192,7 @@ enum Came {
 use Came::{Gap, LastCommit, Told, Unseen, Wrong};
 
 /// What these answers are beside those of the whole directory.
-fn compare(found: &Whole, whole: &Whole, metrics: &Metrics) -> Came {
+pub(super) fn compare(found: &Whole, whole: &Whole, metrics: &Metrics) -> Came {
     if found == whole {
         return Unseen;
     }

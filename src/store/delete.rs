@@ -125,7 +125,7 @@ pub(super) fn load(store: &super::shared::Shared) -> Result<(), Error> {
 
 impl super::days::Days {
     /// The last transaction of which something is sealed.
-    fn last_seq(&self) -> u64 {
+    pub(super) fn last_seq(&self) -> u64 {
         let days = self.all_kinds();
         let ends = days.iter().flat_map(|day| {
             let generations = day.generations();

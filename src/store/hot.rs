@@ -78,6 +78,24 @@ impl Hot {
         hot.check()
     }
 
+    /// What was read of a damaged file, in memory: to read it.
+    ///
+    /// # Errors
+    /// As [`Hot::open`].
+    pub(super) fn of_memory(dir: &Path, db: Database) -> Result<(Hot, Meta), Error> {
+        let path = dir.join(HOT_FILE);
+        let meta = check(&db).map_err(|source| io_error("open", &path, source))?;
+        let hot = Hot {
+            path,
+            backends: frozen_files(),
+            cache_bytes: 0,
+            open: RwLock::new(Some(Arc::new(Held::to_read(db)))),
+            is_read: true,
+            is_frozen: AtomicBool::new(false),
+        };
+        Ok((hot, meta))
+    }
+
     fn check(self) -> Result<(Hot, Meta), Error> {
         let hot = self;
         let open = || {
@@ -259,8 +277,18 @@ pub(super) fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) ->
 /// Whether redb says that a file is none of its own, or not whole.
 pub(super) fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
-    if err.is::<redb::TableError>() {
-        return true;
+    let of_storage = |err: &redb::StorageError| match err {
+        redb::StorageError::Io(err) => matches!(err.kind(), InvalidData | UnexpectedEof),
+        err => matches!(err, redb::StorageError::Corrupted(_)),
+    };
+    if let Some(err) = err.downcast_ref::<redb::StorageError>() {
+        return of_storage(err);
+    }
+    if let Some(err) = err.downcast_ref::<redb::TableError>() {
+        return match err {
+            redb::TableError::Storage(err) => of_storage(err),
+            _ => true,
+        };
     }
     match err.downcast_ref::<redb::Error>() {
         Some(redb::Error::Io(err)) => matches!(err.kind(), InvalidData | UnexpectedEof),

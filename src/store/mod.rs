@@ -48,6 +48,7 @@ mod power_cut;
 mod pressure;
 mod replay;
 mod rows;
+mod salvage;
 mod scrub;
 pub mod sealed;
 mod sealer;

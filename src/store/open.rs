@@ -11,6 +11,7 @@ use super::disk::{self, Backends, DirLock, io_error};
 use super::hot::{self, Hot};
 use super::ledger::Ledger;
 use super::replay::{self, Lost, Replayed};
+use super::salvage::{self, Salvaged};
 use super::sealer::{Command, Sealer};
 use super::shared::{Ended, Opened, Shared};
 use super::space::Space;
@@ -33,13 +34,25 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<Store, Error> {
         prepare(&options)?;
-        let files = Files::open(&options, &backends)?;
-        let mut replayed = files.replay(&metrics)?;
+        let first = Loaded::load(&options, &backends, &clock, &metrics, None);
+        let loaded = match first {
+            Err(Error::Damaged { path, source }) if path.ends_with(tables::HOT_FILE) => {
+                let now = clock.now();
+                let salvaged = salvage::salvage(&options, &backends, source, now, &metrics)?;
+                Loaded::load(&options, &backends, &clock, &metrics, Some(salvaged))?
+            }
+            loaded => loaded?,
+        };
+        let Loaded {
+            files,
+            mut replayed,
+            newest,
+            ledger,
+            last_key,
+            is_salvaged,
+        } = loaded;
         let appended = i64::try_from(files.log.bytes()).unwrap_or(i64::MAX);
         metrics.store.wal_bytes.add(appended);
-        let newest = replayed.parts.all().map(|part| part.max_t).max();
-        let newest = newest.unwrap_or(i64::MIN).max(files.coverage.max_t);
-        let (ledger, last_key) = files.resume(&clock, newest)?;
         if let Some(path) = files.log.lost() {
             let mut told = replayed.lost.iter_mut();
             if let Some(end) = told.find(|lost| lost.first > replayed.seq) {
@@ -77,7 +90,17 @@ impl Store {
             lock,
         }));
         delete::load(&shared)?;
-        Store::start(shared, numbers)
+        let store = Store::start(shared, numbers)?;
+        if is_salvaged {
+            // In files of their own the samples need neither the log nor its gaps. Nobody
+            // waits for it, and the next hour does it if the queue is closed.
+            let (reply, _) = tokio::sync::oneshot::channel();
+            store
+                .commands
+                .try_send(Command::Seal(reply))
+                .unwrap_or_default();
+        }
+        Ok(store)
     }
 
     /// Starts the threads.
@@ -134,6 +157,61 @@ fn prepare(options: &Options) -> Result<(), Error> {
     }
 }
 
+/// What a start reads.
+struct Loaded {
+    files: Files,
+    replayed: Replayed,
+    /// No sample is later, in ms.
+    newest: i64,
+    ledger: Ledger,
+    /// The last number of an outbox row or a dead letter.
+    last_key: u64,
+    is_salvaged: bool,
+}
+
+impl Loaded {
+    /// Opens and reads the files.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the bytes of `hot.redb` are wrong.
+    fn load(
+        options: &Options,
+        backends: &Backends,
+        clock: &Clock,
+        metrics: &Metrics,
+        salvaged: Option<Salvaged>,
+    ) -> Result<Loaded, Error> {
+        let hot = options.dir.join(tables::HOT_FILE);
+        let load = || {
+            let is_salvaged = salvaged.is_some();
+            let files = Files::open(options, backends, salvaged)?;
+            let mut replayed = files.replay(metrics)?;
+            // Numbers that the files know are not given again, whatever the log has lost.
+            replayed.seq = replayed.seq.max(files.days.last_seq());
+            if is_salvaged {
+                files.tell_strangers(&replayed, metrics, options.store.read_only);
+            }
+            let newest = replayed.parts.all().map(|part| part.max_t).max();
+            let newest = newest.unwrap_or(i64::MIN).max(files.coverage.max_t);
+            let (ledger, last_key) = files.resume(clock, newest)?;
+            Ok(Loaded {
+                files,
+                replayed,
+                newest,
+                ledger,
+                last_key,
+                is_salvaged,
+            })
+        };
+        hot::caught(&hot, load).map_err(|err| match err {
+            Error::Io { path, source, .. } if path == hot && hot::is_damage(&*source) => {
+                Error::Damaged { path, source }
+            }
+            err => err,
+        })
+    }
+}
+
 /// The open files of the directory.
 struct Files {
     hot: Hot,
@@ -144,7 +222,11 @@ struct Files {
 }
 
 impl Files {
-    fn open(options: &Options, backends: &Backends) -> Result<Files, Error> {
+    fn open(
+        options: &Options,
+        backends: &Backends,
+        salvaged: Option<Salvaged>,
+    ) -> Result<Files, Error> {
         let Options { dir, store, .. } = options;
         let cache = store.hot_cache.as_usize();
         let open_days = |number| {
@@ -154,12 +236,21 @@ impl Files {
         if !dir.join(tables::HOT_FILE).exists() {
             refuse_days_alone(dir, &open_days(0)?)?;
         }
-        let (hot, meta) = if store.read_only {
-            Hot::open_existing(dir, Arc::clone(backends), cache)?
-        } else {
-            Hot::open(dir, Arc::clone(backends), cache)?
+        let (hot, meta, lost) = match salvaged {
+            Some(Salvaged { hot, meta, lost }) => (hot, meta, lost),
+            None => {
+                let open = match store.read_only {
+                    true => Hot::open_existing,
+                    false => Hot::open,
+                };
+                let (hot, meta) = open(dir, Arc::clone(backends), cache)?;
+                (hot, meta, None)
+            }
         };
         let days = open_days(meta.store)?;
+        if let Some((path, times)) = lost {
+            days.note_lost(times, path);
+        }
         let coverage = days.coverage()?;
         let (size_max, files) = (store.size_max.get(), Arc::clone(backends));
         let log = Appended::open(dir, files, meta, size_max, !store.read_only)?;
@@ -194,6 +285,32 @@ impl Files {
         let saved = clock::saved(&db, newest);
         clock.resume(saved.map_err(|err| self.fail(err.into()))?);
         Ok(ledger)
+    }
+
+    /// Tells of samples in the log whose series nobody knows, and keeps the log.
+    fn tell_strangers(&self, replayed: &Replayed, metrics: &Metrics, read_only: bool) {
+        let mut series = 0;
+        replayed.head.for_each(|id, head, _| {
+            series += u64::from(!head.is_empty() && !replayed.index.contains(id));
+        });
+        if series == 0 {
+            return;
+        }
+        metrics.store.checksum_failures.inc_by(series);
+        tracing::error!(
+            series,
+            "the labels of series in the log are lost, as are their samples"
+        );
+        let times = replayed.parts.all().map(|part| (part.min_t, part.max_t));
+        let times = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let (times, held) = (times.unwrap_or_default(), self.log.hold());
+        for path in held.files_of(0, u64::MAX) {
+            let kept = match read_only {
+                true => path,
+                false => self.days.keep_log(&path, times),
+            };
+            self.days.note_lost(times, kept);
+        }
     }
 
     /// Notes what of the log is lost, and keeps its damaged files before they are used again.

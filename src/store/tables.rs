@@ -199,8 +199,23 @@ pub(super) fn put_store(txn: &WriteTransaction) -> Result<u64, redb::Error> {
     use std::hash::{BuildHasher as _, RandomState};
     // Its keys are random.
     let number = RandomState::new().hash_one(META.name()).max(1);
-    put_row(txn, STORE_ROW, &[number])?;
+    put_number(txn, number)?;
     Ok(number)
+}
+
+/// Gives the store the number that it had before.
+pub(super) fn put_number(txn: &WriteTransaction, number: u64) -> Result<(), redb::Error> {
+    put_row(txn, STORE_ROW, &[number])
+}
+
+/// The length of the row with the store's number.
+pub(super) const NUMBER_LEN: usize = 16;
+
+/// The store's number, where these bytes are the row with it.
+pub(super) fn number_in(row: &[u8; NUMBER_LEN]) -> Option<u64> {
+    let (number, hash) = row.split_first_chunk()?;
+    let is_right = hash == row_hash(STORE_ROW.as_bytes(), number).to_le_bytes();
+    is_right.then(|| u64::from_le_bytes(*number))
 }
 
 /// The file that holds the log, the catalog and the state tables.

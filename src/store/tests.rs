@@ -369,15 +369,17 @@ async fn a_table_of_a_former_version_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_called_so_and_what_to_do_is_said() {
+async fn a_file_that_is_none_of_ours_is_kept_and_a_new_one_begins() {
     for bytes in [&b""[..], &[7; 20_000], &b"redb"[..]] {
         let dir = tempfile::tempdir().unwrap();
         close(open(dir.path())).await;
         std::fs::write(dir.path().join(tables::HOT_FILE), bytes).unwrap();
-        let err = Store::open(options(dir.path()), manual(T0).0, Metrics::new());
-        let err = err.err().unwrap();
-        assert!(matches!(err, Error::Damaged { .. }), "{err:?}");
-        assert!(err.to_string().contains("restore it from a backup"));
+        let store = open(dir.path());
+        assert!(store.shared.metrics.store.checksum_failures.get() > 0);
+        assert_eq!(store.shared.metrics.store.quarantined.get(), 1);
+        store.write(batch([row("a", "d", T0, 1.0)])).await.unwrap();
+        close(store).await;
+        assert_eq!(samples(&open(dir.path()), &[]).len(), 1);
     }
 }
 

@@ -15,10 +15,10 @@ use crate::store::transaction::pieces;
 use crate::store::{Error, Table};
 
 /// Rows are inserted in transactions of at most this size.
-pub(super) const COMMIT_BYTES: usize = 4 << 20;
+pub(in crate::store) const COMMIT_BYTES: usize = 4 << 20;
 
 /// The cache of the file that is made.
-pub(super) const CACHE_BYTES: usize = 4 * COMMIT_BYTES;
+pub(in crate::store) const CACHE_BYTES: usize = 4 * COMMIT_BYTES;
 
 /// Hands every row of every table to `out`, in pieces.
 ///
@@ -104,7 +104,7 @@ fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(
 }
 
 /// Inserts rows of one table; `None` when there is no such table.
-pub(super) fn insert(
+pub(in crate::store) fn insert(
     db: &Database,
     name: &str,
     rows: &[(Vec<u8>, Vec<u8>)],

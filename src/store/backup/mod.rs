@@ -29,5 +29,6 @@ mod tests;
 pub use archive::{ArchiveError, Base, Contents, Head, Listed};
 pub use copy::{Done, Plan, write_offline};
 pub(super) use copy::{Source, write};
+pub(super) use hot::{CACHE_BYTES, COMMIT_BYTES, insert};
 pub use restore::{Restored, check, contents, restore};
 pub(super) use snapshot::snapshot;

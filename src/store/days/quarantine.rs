@@ -133,8 +133,16 @@ pub(in crate::store) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, Er
 /// # Errors
 /// When it cannot be kept.
 pub(super) fn keep(dir: &Path, path: &Path, times: (i64, i64)) -> Result<PathBuf, Error> {
+    keep_as(dir, path, &name_of(path, times))
+}
+
+/// As [`keep`], under a name that says of which times something is lost, or of none.
+///
+/// # Errors
+/// When it cannot be kept.
+pub(in crate::store) fn keep_as(dir: &Path, path: &Path, name: &str) -> Result<PathBuf, Error> {
     let folder = dir.join(FOLDER).join(SALVAGED);
-    let to = place_in(&folder, &name_of(path, times))?;
+    let to = place_in(&folder, name)?;
     std::fs::hard_link(path, &to)
         .or_else(|_| std::fs::copy(path, &to).map(drop))
         .and_then(|()| sync_dir(&folder))
@@ -168,7 +176,7 @@ fn keep_log(dir: &Path, path: &Path, times: (i64, i64)) -> Result<PathBuf, Error
 }
 
 /// A file's name with the times of what is lost of it.
-fn name_of(path: &Path, (from, to): (i64, i64)) -> String {
+pub(in crate::store) fn name_of(path: &Path, (from, to): (i64, i64)) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     format!("{name}.{}..{}", from.max(0), to.max(0))
 }

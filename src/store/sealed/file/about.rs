@@ -39,20 +39,28 @@ impl SealedFile {
             let from = Timestamp::from_ms(i64::from(other.window_start_s) * 1_000);
             return Err(self.damaged(&format!("it has samples of another day, from {from} on")));
         }
-        let load = || -> Result<Option<u64>, Trouble> {
+        let theirs = self.store()?;
+        match store != 0 && theirs != 0 && theirs != store {
+            true => Err(self.damaged("it is of another store")),
+            false => Ok(()),
+        }
+    }
+
+    /// The number of the store that wrote the file; 0 when it says nothing of it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn store(&self) -> Result<u64, Error> {
+        let load = || -> Result<u64, Trouble> {
             let stat = self.begin_read()?.open_table(STAT)?;
             let Some(row) = stat.get(tables::STAT_STORE)? else {
-                return Ok(None);
+                return Ok(0);
             };
             let [store] = tables::decode_stat(tables::STAT_STORE, row.value())
                 .map_err(Trouble::at(tables::STAT_STORE))?;
-            Ok(Some(store))
+            Ok(store)
         };
-        let theirs = load().map_err(|t| self.trouble("read", t))?;
-        match theirs.filter(|theirs| store != 0 && *theirs != 0 && *theirs != store) {
-            Some(_) => Err(self.damaged("it is of another store")),
-            None => Ok(()),
-        }
+        load().map_err(|t| self.trouble("read", t))
     }
 
     /// A number for what is in the file: over its generations with the hashes of

@@ -1,0 +1,217 @@
+//! Any page of `hot.redb` of a killed store may be damaged: the start succeeds, what is
+//! sealed is whole, no answer is wrong, and it goes on.
+
+use std::path::Path;
+
+use super::super::bit_flip::{Came, Whole, compare, copy, fill, open, read};
+use super::super::power_cut::{Random, memory_dir};
+use super::super::tests::{T0, batch, row};
+use super::super::{StateOp, Store, WriteBatch, disk};
+use super::*;
+
+const PAGE: usize = 4_096;
+
+/// What a process leaves that is killed, and what was in it.
+async fn killed() -> (tempfile::TempDir, Whole) {
+    let dir = memory_dir();
+    let store = fill(dir.path()).await;
+    // Enough for tables of several pages.
+    let more = (0..400).map(|n| row("more", &format!("a long name of device {n}"), T0 + 1, 0.5));
+    store.write(batch(more)).await.unwrap();
+    // A last commit with a wrong page is one that was cut off, as far as anybody can tell:
+    // redb goes back to the one before. So the last one has nothing that is looked at.
+    let put = StateOp::Put {
+        table: Table::Metadata,
+        key: "last".into(),
+        value: "1".into(),
+    };
+    store.write(WriteBatch::of_state(vec![put])).await.unwrap();
+    let whole = read(&store).unwrap();
+    let image = copy(dir.path());
+    store.close().await;
+    (image, whole)
+}
+
+/// Whether the file as it is can be opened by redb alone.
+fn is_refused(dir: &Path) -> bool {
+    let opened = Hot::open_existing(dir, disk::frozen_files(), 1 << 20);
+    opened.is_err()
+}
+
+/// The points of what is sealed.
+fn sealed(all: &Whole) -> Vec<(&str, Vec<(i64, u64)>)> {
+    let before = |points: &[(i64, u64)]| {
+        let points = points.iter().filter(|(t, _)| *t < T0).copied();
+        points.collect::<Vec<_>>()
+    };
+    let series = all.iter().filter(|(name, _)| name.contains('{'));
+    let series = series.map(|(name, points)| (&**name, before(points)));
+    series.filter(|(_, points)| !points.is_empty()).collect()
+}
+
+async fn take_one(store: &Store, name: &str) {
+    let fresh = row(name, "d1", T0 + 50_000, 7.0);
+    store.write(batch([fresh])).await.unwrap();
+}
+
+/// Starts with a damaged file, goes on, is killed again, and starts again. Gives what of
+/// it all is missing.
+async fn check(image: &Path, whole: &Whole, is_damaged: bool, what: &str) -> Came {
+    let (store, metrics) = open(image, true).unwrap_or_else(|err| panic!("{what}: {err:?}"));
+    let mut came = compare(&read(&store).unwrap(), whole, &metrics);
+    drop(store);
+    let dir = copy(image);
+    for turn in 0..2 {
+        let (store, metrics) = open(dir.path(), false).unwrap_or_else(|err| {
+            panic!("{what}, turn {turn}: {err:?}");
+        });
+        let mut found = read(&store).unwrap();
+        let fresh: Vec<_> = found
+            .extract_if(.., |(name, _)| name.contains("fresh"))
+            .collect();
+        assert_eq!(fresh.len(), turn, "{what}: {fresh:?}");
+        let told = &metrics.store;
+        let is_told = told.quarantined.get() > 0 && (turn > 0 || told.checksum_failures.get() > 0);
+        assert!(is_told || !is_damaged, "{what}: nobody tells");
+        let (left, all) = (sealed(&found), sealed(whole));
+        let gone = all.iter().filter(|series| !left.contains(series));
+        let gone: Vec<_> = gone.map(|(name, _)| name).collect();
+        assert!(gone.is_empty(), "{what}, turn {turn}: {gone:?}");
+        let now = compare(&found, whole, &metrics);
+        assert!(
+            !matches!(now, Came::Wrong(_)),
+            "{what}, turn {turn}: {now:?}"
+        );
+        assert!(
+            turn > 0 || now == came,
+            "{what}: {now:?}, {came:?} when only read"
+        );
+        came = now;
+        take_one(&store, &format!("fresh{turn}")).await;
+        let next = copy(dir.path());
+        store.close().await;
+        drop(store);
+        for file in std::fs::read_dir(next.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+        }
+    }
+    came
+}
+
+/// Damages all pages of the file one after the other; gives how many of them redb refuses,
+/// and how many cost something.
+async fn sweep(rounds: u64, damage: impl Fn(&mut [u8], &mut Random)) -> (usize, usize) {
+    let (image, whole) = killed().await;
+    assert!(!is_refused(image.path()), "control");
+    let came = check(image.path(), &whole, false, "whole").await;
+    assert_eq!(came, Came::Unseen);
+    let path = image.path().join(HOT_FILE);
+    let bytes = std::fs::read(&path).unwrap();
+    let mut random = Random::new(11);
+    let (mut refused, mut gaps) = (0, 0);
+    let pages = (0..rounds).flat_map(|_| 0..bytes.len() / PAGE);
+    for page in pages {
+        let mut damaged = bytes.clone();
+        let place = &mut damaged[page * PAGE..(page + 1) * PAGE];
+        if place.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        damage(place, &mut random);
+        std::fs::write(&path, &damaged).unwrap();
+        let is_damaged = is_refused(image.path());
+        let what = format!("page {page} of {}", bytes.len() / PAGE);
+        let came = check(image.path(), &whole, is_damaged, &what).await;
+        refused += usize::from(is_damaged);
+        gaps += usize::from(came != Came::Unseen);
+    }
+    (refused, gaps)
+}
+
+fn any(random: &mut Random, n: usize) -> usize {
+    usize::try_from(random.below(n as u64)).unwrap()
+}
+
+#[tokio::test]
+async fn a_flipped_bit_costs_a_killed_store_nothing() {
+    let flip = |page: &mut [u8], random: &mut Random| {
+        let used: Vec<usize> = (0..PAGE).filter(|at| page[*at] != 0).collect();
+        page[used[any(random, used.len())]] ^= 1 << any(random, 8);
+    };
+    let (refused, gaps) = sweep(1, flip).await;
+    assert!(refused > 5, "control: redb alone refused {refused}");
+    assert_eq!(gaps, 0);
+}
+
+#[tokio::test]
+async fn a_destroyed_page_costs_what_was_in_it() {
+    let destroy = |page: &mut [u8], random: &mut Random| {
+        let from = any(random, PAGE / 2);
+        page[from..].iter_mut().for_each(|byte| *byte = !*byte);
+    };
+    let (refused, gaps) = sweep(1, destroy).await;
+    assert!(refused > 5, "control: redb alone refused {refused}");
+    assert!(gaps > 0, "control: no page had anything");
+}
+
+#[tokio::test]
+async fn without_any_page_the_sealed_days_are_whole() {
+    let (image, whole) = killed().await;
+    for bytes in [&b""[..], &[7; 100_000]] {
+        std::fs::write(image.path().join(HOT_FILE), bytes).unwrap();
+        let came = check(image.path(), &whole, true, "all of it").await;
+        assert_eq!(came, Came::Gap);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_damage_sets_nothing_aside() {
+    let (image, _) = killed().await;
+    let path = image.path().join(HOT_FILE);
+    let before = std::fs::read(&path).unwrap();
+    let refused = |cause: Cause| {
+        let files = disk::frozen_files();
+        let options = super::super::tests::options(image.path());
+        let now = Timestamp::from_ms(T0);
+        let done = salvage(&options, &files, cause, now, &Metrics::new());
+        done.err().unwrap()
+    };
+    // A panic of ours, while all pages are right.
+    let err = refused("its tree of pages cannot be read".into());
+    assert!(matches!(err, Error::Damaged { .. }), "{err:?}");
+    // A slot of a newer redb, with its checksum.
+    let mut newer = before.clone();
+    for slot in [64, 192] {
+        newer[slot] = 4;
+        let hash = xxhash_rust::xxh3::xxh3_128(&newer[slot..slot + 112]);
+        newer[slot + 112..slot + 128].copy_from_slice(&hash.to_le_bytes());
+    }
+    std::fs::write(&path, &newer).unwrap();
+    let err = refused(Box::new(redb::Error::Corrupted(
+        "of a newer form".to_owned(),
+    )));
+    assert!(causes(&err).contains("newer"), "{err:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), newer);
+    assert!(!image.path().join("quarantine").exists());
+}
+
+#[tokio::test]
+async fn only_the_newest_damaged_files_are_kept() {
+    let (image, _) = killed().await;
+    for n in 0..4_u8 {
+        let (store, _) = open(image.path(), false).unwrap();
+        store.close().await;
+        drop(store);
+        std::fs::write(image.path().join(HOT_FILE), [n; 9_000]).unwrap();
+    }
+    drop(open(image.path(), false).unwrap());
+    let kept = std::fs::read_dir(image.path().join("quarantine/salvaged")).unwrap();
+    let kept = kept.map(|file| file.unwrap().path());
+    let of_hot = |path: &PathBuf| path.to_string_lossy().contains("/hot.redb-");
+    let kept = kept
+        .filter(of_hot)
+        .map(|path| std::fs::read(path).unwrap()[0]);
+    let mut kept: Vec<u8> = kept.collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [2, 3]);
+}
