@@ -1,6 +1,7 @@
 //! Rule files and the state machine of alerts.
 
 mod gaps;
+mod soon;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

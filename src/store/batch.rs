@@ -86,6 +86,8 @@ pub enum Urgency {
     Commit,
     /// The answer comes as soon as the samples are visible; they are durable within 10 s.
     RideAlong,
+    /// The same within a second.
+    Soon,
 }
 
 /// Everything that one transaction writes on behalf of one caller.

@@ -49,6 +49,8 @@ const RECORD_BYTES_MAX: usize = 2 << 20;
 
 /// What rides along is durable within this time.
 const RIDE_ALONG: Duration = Duration::from_secs(10);
+/// What rides along and is wanted soon.
+const SOON: Duration = Duration::from_secs(1);
 
 /// How long callers are waited for that are expected back.
 const CROWD_WAIT: Duration = Duration::from_millis(8);
@@ -392,10 +394,13 @@ impl Writer {
                 });
                 self.due_within(self.linger());
             }
-            Urgency::RideAlong => {
+            Urgency::RideAlong | Urgency::Soon => {
                 // A caller that went away wants no answer.
                 drop(write.reply.send(committed));
-                self.due_within(RIDE_ALONG);
+                self.due_within(match batch.urgency {
+                    Urgency::Soon => SOON,
+                    _ => RIDE_ALONG,
+                });
             }
         }
         drop(write.room);

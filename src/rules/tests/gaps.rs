@@ -42,7 +42,7 @@ impl Queryable for Data {
     }
 }
 
-const RULES: &str = "
+pub(super) const RULES: &str = "
 groups:
 - name: g
   rules:
@@ -51,7 +51,7 @@ groups:
   - {record: seen, expr: up}
 ";
 
-fn evaluate(group: &mut Group, secs: i64, is_damaged: bool, up: [f64; 2]) -> Evaluation {
+pub(super) fn evaluate(group: &mut Group, secs: i64, is_damaged: bool, up: [f64; 2]) -> Evaluation {
     let cancel = Arc::new(AtomicBool::new(false));
     let settings = settings(&Config::default());
     let data = Data { is_damaged, up };
