@@ -7,6 +7,9 @@
 //!
 //! A row that waits may vanish: a newer notification of the same group replaces it,
 //! or the outbox was full. So a row is read again before another attempt.
+//!
+//! Of one group one notification is under way at a time, as in Alertmanager: a receiver
+//! that is slow to take that something fires is not told before that it ended.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -65,6 +68,14 @@ struct Waiting {
     longest_ms: i64,
 }
 
+/// What is to know of a row that is under way. Its group by the name that people see:
+/// two of one name wait for each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Taken {
+    kind: DeliveryKind,
+    group: String,
+}
+
 /// The rows of one destination and where each of them stands.
 pub(super) struct Queue {
     store: Store,
@@ -84,7 +95,9 @@ pub(super) struct Queue {
     /// Not before a time.
     waiting: BTreeMap<(Timestamp, u64), Waiting>,
     /// Given out.
-    taken: HashMap<u64, DeliveryKind>,
+    taken: HashMap<u64, Taken>,
+    /// Not before what is under way of their group has ended.
+    held: Vec<(Taken, u64, Waiting)>,
     /// Whether the last call stopped to give other tasks a turn.
     has_more: bool,
     /// The latest time that was seen, to notice when the clock jumps back.
@@ -106,6 +119,7 @@ impl Queue {
             ready: VecDeque::new(),
             waiting: BTreeMap::new(),
             taken: HashMap::new(),
+            held: Vec::new(),
             has_more: false,
             last_now: Timestamp::MIN,
         }
@@ -172,8 +186,9 @@ impl Queue {
             let Some(row) = self.ready.pop_front() else {
                 continue;
             };
-            if let Some(row) = self.still_there(row)? {
-                self.taken.insert(row.sequence, row.delivery.kind);
+            if let Some(row) = self.still_there(row)?
+                && let Some(row) = self.give(row)
+            {
                 return Ok(Some(row));
             }
         }
@@ -186,7 +201,7 @@ impl Queue {
         // The clock may have jumped since that time was decided.
         self.notice_clock(now);
         self.bound(&mut row.delivery, now);
-        self.taken.remove(&row.sequence);
+        self.release(row.sequence);
         if self.ordered {
             // The head blocks the rest.
             self.ready.push_front(row);
@@ -197,9 +212,38 @@ impl Queue {
 
     /// Forgets a row that is off the disk.
     pub(super) fn forget(&mut self, sequence: u64) {
-        if let Some(kind) = self.taken.remove(&sequence) {
-            self.known.remove(kind);
+        if let Some(taken) = self.release(sequence) {
+            self.known.remove(taken.kind);
         }
+    }
+
+    /// Gives a row out, unless another one of its group is.
+    fn give(&mut self, row: Row) -> Option<Row> {
+        let taken = Taken {
+            kind: row.delivery.kind,
+            group: row.delivery.route.clone(),
+        };
+        let has_groups = taken.kind == DeliveryKind::Notification && !self.ordered;
+        if has_groups && self.taken.values().any(|other| *other == taken) {
+            let waiting = self.waiting_of(&row);
+            self.held.push((taken, row.sequence, waiting));
+            return None;
+        }
+        self.taken.insert(row.sequence, taken);
+        Some(row)
+    }
+
+    /// Takes a row back, and lets those go on that waited for it.
+    fn release(&mut self, sequence: u64) -> Option<Taken> {
+        let taken = self.taken.remove(&sequence)?;
+        let (waiting, now) = (&mut self.waiting, self.last_now);
+        self.held.retain(|(of, sequence, row)| {
+            if *of == taken {
+                waiting.insert((now, *sequence), *row);
+            }
+            *of != taken
+        });
+        Some(taken)
     }
 
     /// How many rows there are, those given out included.
@@ -242,8 +286,9 @@ impl Queue {
                 Some(mut row) => {
                     // The tries of a notification are counted in memory only.
                     row.delivery.attempts = row.delivery.attempts.max(waiting.attempts);
-                    self.taken.insert(sequence, row.delivery.kind);
-                    return Ok(Some(row));
+                    if let Some(row) = self.give(row) {
+                        return Ok(Some(row));
+                    }
                 }
                 None => self.known.remove(waiting.kind),
             }
@@ -316,13 +361,17 @@ impl Queue {
     }
 
     fn wait(&mut self, row: &Row) {
-        let waiting = Waiting {
+        let waiting = self.waiting_of(row);
+        self.waiting
+            .insert((row.delivery.next_at, row.sequence), waiting);
+    }
+
+    fn waiting_of(&self, row: &Row) -> Waiting {
+        Waiting {
             kind: row.delivery.kind,
             attempts: row.delivery.attempts,
             longest_ms: self.schedule.longest_ms(&row.delivery),
-        };
-        self.waiting
-            .insert((row.delivery.next_at, row.sequence), waiting);
+        }
     }
 
     /// After a clock jump back no row waits longer than its step.

@@ -1,6 +1,7 @@
 //! Groups of one receiver do not wait for each other, as in Alertmanager: neither for
 //! those that it refuses to take, nor for those that it takes slowly.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,20 +14,21 @@ use crate::alertmanager::{alert, at, configure};
 use crate::broker::free_port;
 use crate::server::{Server, eventually};
 
-/// What a receiver got, with how it answered.
+/// What a receiver got, with how it answered, and how often it was asked.
 #[derive(Clone, Default)]
-struct Hook(Arc<Mutex<Vec<(String, StatusCode)>>>);
+struct Hook(Arc<Mutex<Vec<(String, StatusCode)>>>, Arc<AtomicUsize>);
 
 impl Hook {
-    /// Fails for all that `Bad` is told of, and takes its time for `Slow`.
+    /// Fails for all that `Bad` is told of, and takes its time for `Slow` while it fires.
     async fn start() -> (Hook, u16) {
         let hook = Hook::default();
         let take = async |State(hook): State<Hook>, body: String| {
+            hook.1.fetch_add(1, Ordering::SeqCst);
             let status = match body.contains("Bad") {
                 true => StatusCode::INTERNAL_SERVER_ERROR,
                 false => StatusCode::OK,
             };
-            if body.contains("Slow") {
+            if body.contains("Slow") && !body.contains(r#""status":"resolved""#) {
                 tokio::time::sleep(SLOW).await;
             }
             hook.0.lock().unwrap().push((body, status));
@@ -50,23 +52,31 @@ impl Hook {
 /// How long a slow receiver takes for one message.
 const SLOW: Duration = Duration::from_secs(2);
 
-fn tree(port: u16) -> String {
+fn tree(port: u16, interval: &str) -> String {
     format!(
-        "route: {{receiver: a, group_by: [alertname], group_wait: 0s, group_interval: 1h}}\n\
+        "route: {{receiver: a, group_by: [alertname], group_wait: 0s, group_interval: {interval}}}\n\
          receivers: [{{name: a, webhook_configs: [{{url: 'http://127.0.0.1:{port}/'}}]}}]\n"
     )
 }
 
 async fn start() -> (tempfile::TempDir, Hook, Server) {
+    start_with("1h").await
+}
+
+async fn start_with(interval: &str) -> (tempfile::TempDir, Hook, Server) {
     let (hook, port) = Hook::start().await;
     let dir = tempfile::tempdir().unwrap();
-    configure(dir.path(), &tree(port));
+    configure(dir.path(), &tree(port, interval));
     let server = Server::start(dir.path(), free_port()).await;
     (dir, hook, server)
 }
 
 async fn tell(server: &Server, names: &[String]) {
-    let one = |name: &String| alert(&[("alertname", name)], &at(-1), &at(3_600));
+    tell_till(server, names, 3_600).await;
+}
+
+async fn tell_till(server: &Server, names: &[String], end: i64) {
+    let one = |name: &String| alert(&[("alertname", name)], &at(-60), &at(end));
     let all: Vec<_> = names.iter().map(one).collect();
     let url = server.url("/api/v2/alerts");
     let body = serde_json::to_string(&all).unwrap();
@@ -109,4 +119,24 @@ async fn forty_groups_of_a_slow_receiver_are_told_at_once() {
     .await;
     // Four at once take 20 s.
     assert!(told.elapsed() < SLOW * 5, "{:?}", told.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_takes_that_it_fires_before_that_it_ended() {
+    let (_dir, hook, server) = start_with("1s").await;
+    let names = ["Slow".to_owned()];
+    tell(&server, &names).await;
+    eventually("the message is under way", || async {
+        (hook.1.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+    tell_till(&server, &names, -1).await;
+    eventually("both of them", || async {
+        (hook.count("Slow") >= 2).then_some(())
+    })
+    .await;
+    let said = hook.0.lock().unwrap().clone();
+    let fires = |(body, _): &(String, StatusCode)| !body.contains(r#""status":"resolved""#);
+    let order: Vec<bool> = said.iter().map(fires).collect();
+    assert_eq!(order, [true, false]);
 }
