@@ -101,9 +101,9 @@ impl Desk {
 
     async fn send(&self, messages: Vec<Message>) -> Vec<Verdict> {
         let verdicts = self.ingest.submit(&origin(), messages).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(20), verdicts)
+        tokio::time::timeout(Duration::from_secs(120), verdicts)
             .await
-            .expect("a verdict within 20 s")
+            .expect("a verdict within two minutes")
             .expect("an answer")
     }
 

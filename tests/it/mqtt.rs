@@ -363,7 +363,7 @@ async fn a_dead_connection_is_noticed_and_replaced() {
     let since = std::time::Instant::now();
     run.down("no sign of life").await;
     assert!(
-        since.elapsed() <= Duration::from_secs(5),
+        since.elapsed() <= Duration::from_secs(20),
         "{:?}",
         since.elapsed()
     );

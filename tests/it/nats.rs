@@ -320,7 +320,7 @@ async fn a_dead_connection_is_noticed_and_replaced() {
     let since = Instant::now();
     run.down("").await;
     assert!(
-        since.elapsed() <= Duration::from_secs(16),
+        since.elapsed() <= Duration::from_secs(40),
         "{:?}",
         since.elapsed()
     );

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to find out.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Exit code and standard error of a process that has to end by itself.
 fn ended(args: &[&str], dir: &Path) -> (Option<i32>, String) {

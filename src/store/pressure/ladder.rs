@@ -25,7 +25,7 @@ const DAY: i64 = 86_400_000;
 pub(super) const SOON: Duration = Duration::from_millis(300);
 
 /// Longer than anything takes that happens.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 
 #[expect(clippy::disallowed_methods, reason = "the test joins it")]
 fn in_the_background<T: Send + 'static>(
