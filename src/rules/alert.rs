@@ -30,6 +30,9 @@ pub(super) struct Alert {
     written_at: Timestamp,
     /// Whether the annotations or the start are newer than the row.
     is_refreshed: bool,
+    /// Whether the start is. It is written with the evaluation that moved it: after a kill
+    /// a row with the old one would count what was taken off it again.
+    is_moved: bool,
 }
 
 /// What the expression gave, with the rule's labels and annotations.
@@ -86,6 +89,7 @@ impl Alerts {
                 keep_firing_since: row.keep_firing_since,
                 written_at: row.written_at,
                 is_refreshed: false,
+                is_moved: false,
             };
             (row.labels, alert)
         });
@@ -207,12 +211,13 @@ impl Alerts {
     }
 
     /// The clock was stepped by `by_ms` while time went on: what was waited for, is
-    /// waited for as long as before. Rows follow with their next change.
+    /// waited for as long as before. Rows of pending alerts follow with the next
+    /// evaluation, others with their next change.
     pub(super) fn shift(&mut self, by_ms: i64) {
         for alert in self.active.values_mut() {
             if alert.phase == AlertPhase::Pending {
                 alert.active_at = alert.active_at.plus_ms(by_ms);
-                alert.is_refreshed = true;
+                alert.is_moved = true;
             }
             for at in [&mut alert.keep_firing_since, &mut alert.resolved_at] {
                 *at = at.map(|at| at.plus_ms(by_ms));
@@ -243,7 +248,7 @@ impl Alerts {
             } else {
                 alert.active_at = alert.active_at.plus_ms(down);
             }
-            alert.is_refreshed = true;
+            alert.is_moved = true;
         }
     }
 }
@@ -272,6 +277,7 @@ impl Alert {
             // Never: the row is not written yet.
             written_at: Timestamp::MIN,
             is_refreshed: false,
+            is_moved: false,
         }
     }
 
@@ -327,12 +333,13 @@ impl Alert {
             reason = Some(HELD);
         }
         let is_due = ts.ms_since(self.written_at) >= as_ms(times.resend_delay);
-        if reason.is_none() && self.is_refreshed && is_due {
+        if reason.is_none() && (self.is_moved || (self.is_refreshed && is_due)) {
             reason = Some(REFRESHED);
         }
         if reason.is_some() {
             self.written_at = ts;
             self.is_refreshed = false;
+            self.is_moved = false;
         }
         (reason.map(|why| (from, Some(self.phase), why)), true)
     }

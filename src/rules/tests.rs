@@ -410,6 +410,22 @@ fn a08_time_down_does_not_count_for_for() {
 }
 
 #[test]
+fn a08_the_start_that_a_restart_moved_outlives_the_next_one() {
+    let pending = Some(Pending);
+    let mut alerts = check_alert(times(300, 0), &[(0, true, Some((None, pending)))]);
+    // Each time five seconds after the last evaluation, well within a resend delay.
+    for (last_eval, secs, start) in [(0, 5, 5), (5, 10, 10), (10, 15, 15)] {
+        alerts = restarted(&alerts, last_eval);
+        run(
+            &mut alerts,
+            times(300, 0),
+            &[(secs, true, Some((pending, pending)))],
+        );
+        assert_eq!(alerts.get(&labels("x")).unwrap().active_at, at(start));
+    }
+}
+
+#[test]
 fn a08_with_a_long_for_there_is_at_least_the_grace_period() {
     let pending = Some(Pending);
     let before = check_alert(times(1_200, 0), &[(0, true, Some((None, pending)))]);
