@@ -18,6 +18,11 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
         )
     }));
     found.extend(nobody_told(config));
+    let store = &config.store;
+    if store.size_max.get() > 0 && store.reserve.get() >= store.size_max.get() {
+        let text = "not below [store] size_max, of which it is a part: nothing else would fit";
+        found.push(Mistake::new("store.reserve", text));
+    }
     let is_tree = config.alerting.route.is_some() || config.alerting.file.is_some();
     if let Some(tree) = config.notification_tree().filter(|_| is_tree) {
         // An `alertmanager.yml` means its own receivers only, as in Alertmanager.

@@ -184,10 +184,11 @@ impl StorageBackend for Boxed {
     }
 }
 
-/// The directory's lock, held until it is dropped. The file says who has it.
+/// The directory's lock, held until it is dropped: that of the directory itself, and of a
+/// file that says who has it.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    _files: Vec<File>,
 }
 
 impl DirLock {
@@ -216,32 +217,23 @@ impl DirLock {
         DirLock::take_to_read(dir).map(|lock| (lock, true))
     }
 
-    /// Takes the lock of a directory that is only read, also on a read-only medium,
-    /// where nobody else can hold it for writing.
+    /// Takes the lock of a directory that is only read, also on a read-only medium.
+    /// Writes nothing. Others may read as well.
     ///
     /// # Errors
     /// As [`DirLock::take`].
     pub fn take_to_read(dir: &Path) -> Result<DirLock, Error> {
-        let denied = match DirLock::take_existing(dir) {
-            Err(Error::Io { path, source, .. }) if is_read_only(&*source) => path,
-            other => return other,
-        };
-        let file = match File::open(&denied) {
-            Ok(file) => file,
-            // Nobody ever had it for writing: the directory itself stands for it.
-            Err(_) => File::open(dir).map_err(|err| io_error("open", dir, err))?,
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(DirLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked {
-                dir: dir.to_owned(),
-                pid: std::fs::read_to_string(&denied)
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned(),
-            }),
-            Err(TryLockError::Error(source)) => Err(io_error("lock", &denied, source)),
+        let whole = File::open(dir).map_err(|err| io_error("open", dir, err))?;
+        let mut files = vec![whole];
+        files.extend(File::open(dir.join("LOCK")));
+        for file in &files {
+            match file.try_lock_shared() {
+                Err(TryLockError::WouldBlock) => return Err(held(dir)),
+                Err(TryLockError::Error(err)) => tracing::debug!(error = %err, "cannot lock"),
+                Ok(()) => {}
+            }
         }
+        Ok(DirLock { _files: files })
     }
 
     /// Takes the lock of a directory that must be there.
@@ -263,15 +255,13 @@ impl DirLock {
             .map_err(io("open"))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid).map_err(io("read"))?;
-                return Err(Error::Locked {
-                    dir: dir.to_owned(),
-                    pid: pid.trim().to_owned(),
-                });
-            }
+            Err(TryLockError::WouldBlock) => return Err(held(dir)),
             Err(TryLockError::Error(source)) => return Err(io_error("lock", &path, source)),
+        }
+        // Who only reads may have found no file to lock.
+        let whole = File::open(dir).map_err(|err| io_error("open", dir, err))?;
+        if let Err(TryLockError::WouldBlock) = whole.try_lock() {
+            return Err(held(dir));
         }
         match note_holder(&mut file) {
             // The lock is what counts, and a full disk is nothing to end for.
@@ -280,7 +270,22 @@ impl DirLock {
             }
             other => other.map_err(io("write"))?,
         }
-        Ok(DirLock { _file: file })
+        Ok(DirLock {
+            _files: vec![file, whole],
+        })
+    }
+}
+
+/// Somebody has the lock of a directory: who.
+fn held(dir: &Path) -> Error {
+    let only_reads = File::open(dir).is_ok_and(|whole| whole.try_lock_shared().is_ok());
+    let pid = std::fs::read_to_string(dir.join("LOCK")).unwrap_or_default();
+    Error::Locked {
+        dir: dir.to_owned(),
+        holder: match only_reads {
+            true => "a process that only reads".to_owned(),
+            false => format!("process {}", pid.trim()),
+        },
     }
 }
 
@@ -364,22 +369,23 @@ pub(super) fn read_format(dir: &Path) -> Result<Format, Error> {
         return Err(io_error("open", dir, what));
     }
     let path = dir.join("FORMAT");
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text == FORMAT => Ok(Format::Current),
-        Ok(text) if FORMER.contains(&&*text) => Ok(Format::Former),
-        Ok(text) => Err(io_error(
-            "open",
-            &path,
-            format!(
-                "the data directory has format {:?}, this version reads {:?}",
-                text.trim(),
-                FORMAT.trim()
-            ),
-        )),
+    let mut found = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(FOUND_MAX).read_to_end(&mut found));
+    match read {
+        Ok(_) if found == FORMAT.as_bytes() => Ok(Format::Current),
+        Ok(_) if FORMER.iter().any(|former| found == former.as_bytes()) => Ok(Format::Former),
+        Ok(_) => {
+            let (found, wanted) = (found.trim_ascii_end().escape_ascii(), FORMAT.trim());
+            let what = format!("the data directory has format \"{found}\", expected \"{wanted}\"");
+            Err(io_error("open", &path, what))
+        }
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Format::Missing),
         Err(err) => Err(io_error("read", &path, err)),
     }
 }
+
+/// So much of another `FORMAT` is shown.
+const FOUND_MAX: u64 = 40;
 
 /// Stands in a directory while a backup is restored into it.
 pub(super) const RESTORE_MARK: &str = "RESTORE";
@@ -453,6 +459,48 @@ mod tests {
         std::fs::write(dir.path().join("FORMAT"), "pulse data version 4\n").unwrap();
         let err = check_format(dir.path()).unwrap_err();
         let cause = std::error::Error::source(&err).unwrap().to_string();
-        assert!(cause.contains("\"pulse data version 4\""), "{cause}");
+        let wanted = "has format \"pulse data version 4\", expected \"pulse data version 3\"";
+        assert!(cause.contains(wanted), "{cause}");
+        // Bytes that are no text, and too many of them.
+        std::fs::write(dir.path().join("FORMAT"), [0xff; 10_000]).unwrap();
+        let err = causes(&check_format(dir.path()).unwrap_err());
+        assert!(
+            err.contains("FORMAT: the data directory has format \"\\xff"),
+            "{err}"
+        );
+        assert!(err.len() < 400, "{err}");
+    }
+
+    #[test]
+    fn who_only_reads_writes_nothing_and_is_alone_with_readers() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let readers = [(); 2].map(|()| DirLock::take_to_read(dir).unwrap());
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+        let refused = || DirLock::take(dir).unwrap_err().to_string();
+        assert!(
+            refused().contains("in use by a process that only reads"),
+            "{}",
+            refused()
+        );
+        drop(readers);
+        let lock = DirLock::take(dir).unwrap();
+        let err = DirLock::take_to_read(dir).unwrap_err().to_string();
+        let pid = std::process::id();
+        assert!(err.contains(&format!("in use by process {pid}")), "{err}");
+        drop(lock);
+        // Where there is a LOCK, too.
+        let before = std::fs::metadata(dir.join("LOCK"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        let reader = DirLock::take_to_read(dir).unwrap();
+        assert!(refused().contains("in use by a process that only reads"));
+        drop(reader);
+        let after = std::fs::metadata(dir.join("LOCK"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        assert_eq!(before, after);
     }
 }

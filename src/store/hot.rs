@@ -274,6 +274,15 @@ pub(super) fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) ->
     })
 }
 
+/// Whether an error says that the bytes of the file are wrong.
+pub(super) fn is_damaged(err: &Error) -> bool {
+    match err {
+        Error::Damaged { .. } => true,
+        Error::Io { source, .. } => is_damage(&**source),
+        _ => false,
+    }
+}
+
 /// Whether redb says that a file is none of its own, or not whole.
 pub(super) fn is_damage(err: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};

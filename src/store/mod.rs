@@ -139,12 +139,12 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Another process has the directory.
-    #[error("data directory {dir} is in use by process {pid}")]
+    #[error("data directory {dir} is in use by {holder}")]
     Locked {
         /// The directory.
         dir: PathBuf,
-        /// The holder.
-        pid: String,
+        /// `process 12`, or what else is known.
+        holder: String,
     },
     /// The medium, or the configuration, allows no writes.
     #[error("the store is read-only")]
@@ -204,7 +204,11 @@ impl Store {
     /// # Errors
     /// When the directory is held by another process or cannot be read.
     pub fn open(options: Options, clock: Clock, metrics: Arc<Metrics>) -> Result<Store, Error> {
-        Store::open_held(DirLock::take(&options.dir)?, options, clock, metrics)
+        let lock = match options.store.read_only {
+            true => DirLock::take_to_read(&options.dir)?,
+            false => DirLock::take(&options.dir)?,
+        };
+        Store::open_held(lock, options, clock, metrics)
     }
 
     /// As [`Store::open`], when the directory is held already.

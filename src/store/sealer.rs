@@ -104,6 +104,8 @@ pub(super) struct Sealer {
     backlog_max: u64,
     /// When the process' memory made the open hour be sealed.
     sealed_for_memory: Option<Instant>,
+    /// When all was sealed to get room on a full disk.
+    sealed_for_room: Option<Instant>,
     /// When `hot.redb` was made smaller for the budget.
     pub(super) compacted: Option<Instant>,
     /// When the log said that the budget cannot be kept.
@@ -133,6 +135,7 @@ impl Sealer {
             quiet: rewrite::QUIET,
             backlog_max: BACKLOG_MAX,
             sealed_for_memory: None,
+            sealed_for_room: None,
             compacted: None,
             over_told: None,
             to_trim: BTreeSet::new(),
@@ -213,17 +216,11 @@ impl Sealer {
             self.taken_before = Some(*open.start());
             self.take(open)?;
         }
-        if !self.parts.is_empty() {
-            // The files come out about as large as what is in memory.
-            let bytes = self.shared.head.bytes() as u64;
-            if let Err(err) = self.fit_budget(bytes)? {
-                tracing::error!(error = %causes(&err), "cannot remove a day");
-            }
-        }
-        // A seal on a full disk fails, and takes what is left.
+        // What the budget says is asked behind it, without the log that it frees.
         let has_room = self.shared.pressure.of(Cause::Disk) < Level::Withhold;
-        if has_room
-            && !self.parts.is_empty()
+        if !has_room {
+            self.seal_for_room()?;
+        } else if !self.parts.is_empty()
             && let Err(err) = self.seal_parts()?
         {
             tracing::error!(error = %causes(&err), "cannot seal, trying again");
@@ -263,12 +260,19 @@ impl Sealer {
 
     /// Steps 2 to 4 for all parts that were taken. A part that fails stays.
     fn seal_parts(&mut self) -> Result<Result<(), Error>, Gone> {
+        self.seal_first(usize::MAX)
+    }
+
+    /// The same for the first so many.
+    fn seal_first(&mut self, count: usize) -> Result<Result<(), Error>, Gone> {
         let mut members = self.members();
         let mut done = Vec::new();
         let mut failed = Ok(());
         // A part leaves the list only when it is sealed, so that a panic strands none.
         let mut at = 0;
-        while let Some(part) = self.parts.get(at).cloned() {
+        while at + done.len() < count
+            && let Some(part) = self.parts.get(at).cloned()
+        {
             let series = members.remove(&part.id).unwrap_or_default();
             match self.seal_part(&part, series) {
                 Ok(()) => done.push(self.parts.remove(at)),

@@ -120,6 +120,14 @@ impl Space {
         }
     }
 
+    /// What can be written when the reserve is given up.
+    pub(super) fn room_with_reserve(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        let reserve = std::fs::metadata(self.dir.join(RESERVE_FILE));
+        let reserve = reserve.map_or(0, |file| file.blocks() * 512);
+        self.free().map_or(0, |free| free.bytes) + reserve
+    }
+
     /// Makes the reserve file where there is room for it.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ use super::series::PartId;
 use super::shared::Shared;
 use super::transaction::{Change, Changes};
 use super::wear::Wear;
-use super::{Error, StateOp, Table, tables, wal};
+use super::{Error, StateOp, Table, wal};
 
 /// Batches that may wait in the queue.
 pub(super) const QUEUE_BATCHES_MAX: usize = 4;
@@ -222,18 +222,6 @@ impl Writer {
         if let Err(err) = self.note_end() {
             tracing::warn!(error = %err, "cannot note where the log ends");
         }
-    }
-
-    /// At a clean stop: what the log has is known, so that what is missing of it later
-    /// is not taken for a write that was cut short.
-    fn note_end(&self) -> Result<(), Box<dyn std::error::Error>> {
-        let end = self.shared.log.end();
-        if end > 0 {
-            let txn = self.shared.hot.database()?.begin_write()?;
-            tables::put_end(&txn, end)?;
-            txn.commit()?;
-        }
-        Ok(())
     }
 
     /// One round: wait, take all there is, commit when it is time. `None` when

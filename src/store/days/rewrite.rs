@@ -87,7 +87,8 @@ impl Days {
         let new = DayFile::new(&self.dir, start_s, Kind::Day);
         let lost = Cell::new(Short::default());
         let covered: Vec<Covered> = files.iter().flat_map(|f| f.get().covered()).collect();
-        let generation = self.write_day((&new, &covered), &files, salvage, &lost, series, pause)?;
+        let written = self.write_day((&new, &covered), &files, salvage, &lost, series, pause);
+        let generation = written.inspect_err(|_| remove_new(&new))?;
         drop(files);
         let pins = lock(&self.pins);
         if *pins > 0 {
@@ -194,5 +195,15 @@ impl Days {
             self.close(old);
         }
         sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
+    }
+}
+
+/// Removes what there is of a file that was not finished.
+fn remove_new(day: &DayFile) {
+    let new = day.path.with_extension("new");
+    if let Err(err) = std::fs::remove_file(&new)
+        && err.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %new.display(), error = %err, "cannot remove");
     }
 }

@@ -14,9 +14,10 @@ use roaring::RoaringBitmap;
 
 use super::super::days::{DayFile, store_error};
 use super::super::disk::{causes, disk_bytes};
+use super::super::pressure::{Cause, Level};
 use super::super::writer::Job;
 use super::super::{Error, sealed};
-use super::{DAY_S, Gone, Sealer, is_time_again};
+use super::{DAY_S, Gone, NO_WINDOW, Sealer, is_time_again};
 use crate::model::tenant::TENANT_LABEL;
 use crate::model::{Matcher, Timestamp};
 use crate::telemetry::metrics::ServiceName;
@@ -32,6 +33,10 @@ pub(super) struct Limit {
 
 /// From this size on it may pay to give free pages of `hot.redb` back.
 const HOT_LARGE: u64 = 2 << 20;
+
+/// From this size on, or at this part of the budget, the log is sealed before a day goes.
+const LOG_LARGE: u64 = 8 << 20;
+const LOG_PART: u64 = 16;
 
 /// It is done at most so often: commits wait for it.
 const COMPACT_PAUSE: Duration = Duration::from_secs(600);
@@ -93,7 +98,7 @@ impl Sealer {
 
     /// Removes roll-ups and then the oldest files until `bytes` more fit into the
     /// budget of the data directory. The newest day stays: what is above the budget then
-    /// is not ours to remove.
+    /// is not ours to remove. The log goes first: sealed its samples take a part of it.
     pub(super) fn fit_budget(&mut self, bytes: u64) -> Result<Result<(), Error>, Gone> {
         let shared = Arc::clone(&self.shared);
         let budget = shared.options.store.size_max.get();
@@ -103,6 +108,7 @@ impl Sealer {
         if disk_bytes(&shared.dir) + bytes <= budget {
             return Ok(Ok(()));
         }
+        self.seal_log(budget)?;
         self.compact_hot()?;
         let mut removed = 0;
         while disk_bytes(&shared.dir) + bytes > budget {
@@ -126,6 +132,23 @@ impl Sealer {
         shared.metrics.store.expired_files.inc_by(removed);
         shared.measure_rolls();
         self.forget_unheld()
+    }
+
+    /// Seals all there is when a good part of the budget is log.
+    fn seal_log(&mut self, budget: u64) -> Result<(), Gone> {
+        let store = &self.shared.metrics.store;
+        let log = u64::try_from(store.wal_bytes.get()).unwrap_or(0);
+        let is_small = log < LOG_LARGE.min(budget / LOG_PART);
+        if is_small || self.shared.pressure.of(Cause::Disk) >= Level::Withhold {
+            return Ok(());
+        }
+        self.take(NO_WINDOW)?;
+        if let Err(err) = self.seal_parts()? {
+            tracing::error!(error = %causes(&err), "cannot seal, trying again");
+            return Ok(());
+        }
+        self.compacted = Some(Instant::now());
+        self.free_log()
     }
 
     /// What `hot.redb` needs no more goes before a day does.

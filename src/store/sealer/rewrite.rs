@@ -16,6 +16,7 @@ use super::super::days::quarantine::count;
 use super::super::days::rewrite::{NotRewritten, Series};
 use super::super::disk::causes;
 use super::super::sealed::{Kind, SealedSeries};
+use super::super::space::is_full;
 use super::super::writer::Job;
 use super::retention::Limit;
 use super::{Command, DAY_S, Gone, Sealer, gauge};
@@ -113,7 +114,15 @@ impl Sealer {
         start_s: u32,
         commands: &Receiver<Command>,
     ) -> Result<Result<(), Error>, Gone> {
-        match self.try_rewrite(start_s, None, commands)? {
+        let mut done = self.try_rewrite(start_s, None, commands)?;
+        // A day takes less than its hours, which would be the next to go.
+        if let Err(NotRewritten::Failed(err)) = &done
+            && is_full(err)
+            && self.shared.space.release_reserve()
+        {
+            done = self.try_rewrite(start_s, None, commands)?;
+        }
+        match done {
             Err(NotRewritten::Damaged(err)) => {
                 self.shared.metrics.store.checksum_failures.inc();
                 tracing::error!(error = %causes(&err), start_s, "damaged day, rewriting the rest");

@@ -14,7 +14,8 @@ use super::super::disk::causes;
 use super::super::pressure::{Cause, Level};
 use super::super::sealed::Kind;
 use super::super::shared::Shared;
-use super::{Gone, Sealer, gauge, is_time_again};
+use super::super::writer::Job;
+use super::{Gone, NO_WINDOW, Sealer, gauge, is_time_again};
 
 /// What a sample takes in memory at most, roughly.
 const SAMPLE_BYTES: u64 = 16;
@@ -25,6 +26,15 @@ const MEMORY_PAUSE: Duration = Duration::from_secs(60);
 
 /// And only if the head is at least this part of the limit.
 const MEMORY_PART: u64 = 32;
+
+/// On a full disk all is sealed at most so often.
+const ROOM_PAUSE: Duration = Duration::from_secs(30);
+
+/// And only if the log takes so many times as much as an empty file.
+const LOG_PART: u64 = 2;
+
+/// What a file takes beside the samples.
+const SEALED_BYTES: u64 = 256 << 10;
 
 impl Sealer {
     /// Measures the memory; says whether the open hour has to be sealed early.
@@ -58,6 +68,52 @@ impl Sealer {
         shared.pressure.set(Cause::Memory, level, store);
         let helps = head_bytes >= shared.memory.limit() / MEMORY_PART;
         level >= Level::Shed && helps && is_time_again(&mut self.sealed_for_memory, MEMORY_PAUSE)
+    }
+
+    /// Seals what is in the log although the disk is full, where that frees far more than
+    /// it takes and the reserve can pay for it: one window after the other, as each makes
+    /// room for the next.
+    pub(super) fn seal_for_room(&mut self) -> Result<(), Gone> {
+        if !self.pays() || !is_time_again(&mut self.sealed_for_room, ROOM_PAUSE) {
+            return Ok(());
+        }
+        self.take(NO_WINDOW)?;
+        self.shared.space.release_reserve();
+        self.parts.sort_unstable_by_key(|part| part.first_seq);
+        let mut left = self.parts.len();
+        while left > 0 {
+            if let Err(err) = self.seal_first(1)? {
+                tracing::error!(error = %causes(&err), "cannot seal, trying again");
+            }
+            self.free_log()?;
+            // Where one fails those behind it wait with it.
+            left = match self.parts.len() {
+                still if still == left => 0,
+                fewer => fewer,
+            };
+        }
+        Ok(())
+    }
+
+    fn pays(&self) -> bool {
+        let shared = &*self.shared;
+        let log = u64::try_from(shared.metrics.store.wal_bytes.get()).unwrap_or(0);
+        let head = shared.head.bytes() as u64;
+        let parts = shared.parts();
+        let first = parts.all().min_by_key(|part| part.first_seq);
+        let samples = first.map_or(0, |part| part.samples);
+        let part = head.saturating_mul(samples) / shared.head.samples().max(1);
+        // Half of what is in memory is more than most files come to.
+        let is_large = log >= LOG_PART * SEALED_BYTES && log >= head / 2;
+        samples > 0 && is_large && SEALED_BYTES + part <= shared.space.room_with_reserve()
+    }
+
+    /// Gives the log that is sealed back to the disk at once.
+    pub(super) fn free_log(&mut self) -> Result<(), Gone> {
+        if let Err(err) = self.ask(Job::Compact)? {
+            tracing::warn!(error = %causes(&err), "cannot make the log smaller");
+        }
+        Ok(())
     }
 
     /// Makes room on a disk that is nearly full, and the reserve on one that is not.

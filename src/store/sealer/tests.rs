@@ -387,6 +387,7 @@ pub(super) fn names(setup: &Setup) -> Vec<String> {
 
 mod reduced;
 pub(in crate::store) mod rolls;
+mod room;
 
 const DAY_FILE: &str = "day-20231114.redb";
 const HOURS_FILE: &str = "l0-20231114.redb";

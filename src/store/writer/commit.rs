@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::caught::caught;
 use super::super::disk::{causes, io_error};
+use super::super::hot;
 use super::super::index::Removed;
 use super::super::ledger::Ledger;
 use super::super::pressure::{Cause, Level};
@@ -119,15 +120,23 @@ impl Writer {
         self.shared.metrics.store.wal_bytes.add(bytes);
     }
 
-    /// One transaction. redb panics where what it keeps about free pages is damaged: that
-    /// is an error like others, and the next use of the file makes those records anew.
     fn transact(&mut self) -> Result<Evicted, redb::Error> {
         let db = self.shared.hot.writable().map_err(to_redb)?;
-        caught(|| self.try_commit(&db)).unwrap_or_else(|| {
-            db.leave();
-            self.shared.ledger().take_back();
-            let what = "what it says of its free pages cannot be right";
-            Err(redb::Error::Corrupted(what.to_owned()))
+        guarded(&db, || self.try_commit(&db)).inspect_err(|_| self.shared.ledger().take_back())
+    }
+
+    /// At a clean stop: what the log has is known, so that what is missing of it later
+    /// is not taken for a write that was cut short.
+    pub(super) fn note_end(&self) -> Result<(), redb::Error> {
+        let end = self.shared.log.end();
+        if end == 0 {
+            return Ok(());
+        }
+        let db = self.shared.hot.writable().map_err(to_redb)?;
+        guarded(&db, || {
+            let txn = transaction::begin(&db, false)?;
+            tables::put_end(&txn, end)?;
+            Ok(txn.commit()?)
         })
     }
 
@@ -247,6 +256,11 @@ impl Writer {
         };
         if let Err(err) = reopened {
             tracing::error!(error = %causes(&err), "cannot open the store again");
+            if hot::is_damaged(&err) {
+                // No try helps, and the next start reads what can be read.
+                tracing::error!("hot.redb is damaged on the disk: pulse ends, to be started again");
+                return false;
+            }
             // It may be too full to be opened.
             if is_full(&err) {
                 self.make_room();
@@ -370,6 +384,16 @@ impl Writer {
         std::mem::take(&mut self.load).leave(&metrics.store);
         self.intake.observe();
     }
+}
+
+/// Runs a transaction. redb panics where what it keeps about free pages is damaged: that is
+/// an error like others, and the next use of the file makes those records anew.
+fn guarded<T>(db: &Held, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    caught(work).unwrap_or_else(|| {
+        db.leave();
+        let what = "what it says of its free pages cannot be right";
+        Err(redb::Error::Corrupted(what.to_owned()))
+    })
 }
 
 /// Where a record goes.
