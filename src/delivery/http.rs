@@ -86,16 +86,6 @@ pub(super) struct Way {
     pub(super) server_name: Option<ServerName<'static>>,
 }
 
-impl Way {
-    /// What the proxy wants to know of who asks it for a whole address; for a tunnel it is
-    /// told when that is made.
-    fn proxy_authorization(&self, uri: &Uri) -> Option<HeaderValue> {
-        let proxy = self.proxy.as_ref().filter(|_| !is_https(uri))?;
-        let value = HeaderValue::from_str(proxy.authorization.as_deref()?);
-        Some(value.expect("base64 is a header value"))
-    }
-}
-
 /// Sends to one destination.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -200,9 +190,8 @@ impl Client {
         *request.method_mut() = hop.method.clone();
         *request.uri_mut() = hop.uri.clone();
         *request.headers_mut() = hop.headers.clone();
-        if let Some(value) = self.way.proxy_authorization(&hop.uri) {
-            let headers = request.headers_mut();
-            headers.insert(header::PROXY_AUTHORIZATION, value);
+        if let Some(proxy) = &self.way.proxy {
+            proxy.authorize(&hop.uri, request.headers_mut());
         }
         let connections = self.to(&hop.uri).map_err(Outcome::failed)?;
         // Boxed: the client's future is large and lies in a set of many.

@@ -14,6 +14,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Uri;
+use hyper::header::{self, HeaderMap, HeaderValue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -58,6 +59,15 @@ impl Proxy {
             authorization,
             connect_lines: String::new(),
         })
+    }
+
+    /// Says who asks, where the proxy is asked for a whole address; for a tunnel it is told
+    /// when that is made.
+    pub(super) fn authorize(&self, uri: &Uri, headers: &mut HeaderMap) {
+        if let Some(value) = self.authorization.as_deref().filter(|_| !is_https(uri)) {
+            let value = HeaderValue::from_str(value).expect("base64 is a header value");
+            headers.insert(header::PROXY_AUTHORIZATION, value);
+        }
     }
 
     /// Asks the proxy for a tunnel.
@@ -223,6 +233,21 @@ mod tests {
         ] {
             let err = proxy(bad).err().unwrap();
             assert!(err.contains("expected http://"), "{bad}: {err}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_hears_who_asks_with_each_request_that_it_reads() {
+        for (url, uri, want) in [
+            ("http://u:p@h", "http://x/", Some("Basic dTpw")),
+            ("http://u:p@h", "https://x/", None),
+            ("http://h", "http://x/", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            let proxy = Proxy::of_url(url).unwrap();
+            proxy.authorize(&uri.parse().unwrap(), &mut headers);
+            let said = headers.get(header::PROXY_AUTHORIZATION);
+            assert_eq!(said.map(|said| said.to_str().unwrap()), want, "{url} {uri}");
         }
     }
 
