@@ -2,10 +2,13 @@
 //! sealed is whole, no answer is wrong, and it goes on.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::super::bit_flip::{Came, Whole, compare, copy, fill, open, read};
 use super::super::power_cut::{Random, memory_dir};
-use super::super::tests::{T0, batch, row};
+use super::super::tests::{T0, batch, manual, options, row};
 use super::super::{StateOp, Store, WriteBatch, disk};
 use super::*;
 
@@ -214,4 +217,68 @@ async fn only_the_newest_damaged_files_are_kept() {
     let mut kept: Vec<u8> = kept.collect();
     kept.sort_unstable();
     assert_eq!(kept, [2, 3]);
+}
+
+/// A file of which one sync fails.
+#[derive(Debug)]
+struct Failing(Box<dyn StorageBackend>, Arc<AtomicBool>);
+
+impl StorageBackend for Failing {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        match self.1.swap(false, Ordering::Relaxed) {
+            true => Err(io::Error::other("a sync failed")),
+            false => self.0.sync_data(),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_finds_damage_while_it_runs_ends_and_the_next_one_goes_on() {
+    let (image, whole) = killed().await;
+    let dir = image.path();
+    let fails = Arc::new(AtomicBool::new(false));
+    let counter = || prometheus::IntCounter::new("c", "c").unwrap();
+    let files = disk::counted_files(counter(), counter());
+    let shared = Arc::clone(&fails);
+    let files: Backends = Arc::new(move |path| {
+        let file = files(path)?;
+        Ok(Box::new(Failing(file, Arc::clone(&shared))))
+    });
+    let lock = disk::DirLock::take(dir).unwrap();
+    let clock = manual(T0 + 60_000).0;
+    let store = Store::open_on(files, lock, options(dir), clock, Metrics::new()).unwrap();
+    let path = dir.join(HOT_FILE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[PAGE..].fill(0x5a);
+    std::fs::write(&path, &bytes).unwrap();
+    fails.store(true, Ordering::Relaxed);
+    let fresh = row("fresh", "d1", T0 + 50_000, 7.0);
+    let ended = store.write(batch([fresh]));
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+    assert!(matches!(ended, Ok(Err(Error::Closed))), "{ended:?}");
+    store.closed().await;
+    store.close().await;
+    drop(store);
+    let (store, metrics) = open(dir, false).unwrap();
+    assert!(metrics.store.checksum_failures.get() > 0);
+    let found = read(&store).unwrap();
+    assert_eq!(sealed(&found).len(), sealed(&whole).len());
+    take_one(&store, "fresh").await;
+    store.close().await;
 }
