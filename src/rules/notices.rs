@@ -143,7 +143,7 @@ fn of_group(
                 .map_or(i64::MAX, |ms| ms / interval);
             flush = flush.plus_ms(flushes.saturating_mul(interval));
         }
-        if flush > end {
+        if flush > end || notices.len() >= NOTICES_MAX {
             break;
         }
     }
@@ -220,6 +220,15 @@ mod tests {
                 (5_130.0, 0, 3, false),
             ],
         );
+    }
+
+    #[test]
+    fn an_alert_that_comes_and_goes_for_ever_is_told_up_to_a_bound() {
+        let turnings: Vec<_> = (0..12_000)
+            .map(|n| turning(n * 1_000, "x", n % 2 == 0))
+            .collect();
+        let told = notices_of(&turnings, &["alertname"], 20_000_000_000);
+        assert_eq!(told.len(), NOTICES_MAX);
     }
 
     #[test]

@@ -99,7 +99,9 @@ impl Hot {
     fn check(self) -> Result<(Hot, Meta), Error> {
         let hot = self;
         let open = || {
-            let db = hot.reopen().or_else(|err| hot.opened_on_a_full_disk(err))?;
+            let db = hot
+                .open_now()
+                .or_else(|err| hot.opened_on_a_full_disk(err))?;
             let meta = check(&db);
             meta.map_err(|source| io_error("open", &hot.path, source))
         };
@@ -177,6 +179,17 @@ impl Hot {
     /// # Errors
     /// When the file cannot be written, or not even read.
     pub(super) fn reopen(&self) -> Result<Arc<Held>, Error> {
+        // redb would begin a new file, without the catalog that this process knows.
+        if std::fs::metadata(&self.path).is_ok_and(|file| file.len() == 0) {
+            return Err(Error::Damaged {
+                path: self.path.clone(),
+                source: "it is empty".into(),
+            });
+        }
+        self.open_now()
+    }
+
+    fn open_now(&self) -> Result<Arc<Held>, Error> {
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = slot.take() {
             while Arc::strong_count(&old) > 1 {

@@ -239,6 +239,11 @@ impl Files {
         let (hot, meta, lost) = match salvaged {
             Some(Salvaged { hot, meta, lost }) => (hot, meta, lost),
             None => {
+                let path = dir.join(tables::HOT_FILE);
+                if salvage::is_needed(&path, backends)? {
+                    let source = "some of its pages are not as they were written".into();
+                    return Err(Error::Damaged { path, source });
+                }
                 let open = match store.read_only {
                     true => Hot::open_existing,
                     false => Hot::open,

@@ -779,6 +779,26 @@ async fn a_notification_leaves_its_mark_when_it_has_arrived() {
 }
 
 #[tokio::test]
+async fn a_notification_is_sent_again_with_its_body() {
+    for more in ["", "ordered = true"] {
+        let mut rig = Rig::new();
+        let sink = rig
+            .sink(|n, _| Answer::Status(if n < 2 { 500 } else { 200 }, ""))
+            .await;
+        rig.lead("hook", &sink, more);
+        let running = rig.run();
+        rig.enqueue(notification("hook", "n1")).await;
+        rig.until("the delivery", FAST, || rig.outbox().is_empty())
+            .await;
+        let seen = sink.seen();
+        let bodies: Vec<&[u8]> = seen.iter().map(|one| &one.body[..]).collect();
+        assert_eq!(bodies, [br#"{"event":"n1"}"#; 3], "{more}");
+        running.stop().await;
+        rig.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_replaced_notification_is_not_sent_again() {
     let mut rig = Rig::new();
     let sink = rig

@@ -55,8 +55,11 @@ impl Worker {
             );
         }
         if done.is_retried_at_once() {
-            done.row.delivery.body = Vec::new();
-            self.queue.put_back(done.row.clone(), now);
+            // What is written of it needs no body, and an ordered queue keeps the row.
+            let body = std::mem::take(&mut done.row.delivery.body);
+            let mut again = done.row.clone();
+            again.delivery.body = body;
+            self.queue.put_back(again, now);
             if !attempts::is_written(&done.row.delivery) {
                 return;
             }

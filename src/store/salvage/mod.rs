@@ -1,7 +1,9 @@
 //! A start with a damaged `hot.redb`: what can be read of it goes on in a new one.
 //!
 //! redb walks all checksums of a file that a killed process left, and refuses it when one
-//! page of its last two commits is wrong. So the file is read here page by page
+//! page of its last two commits is wrong; when it is only in the last one, that goes, as if
+//! it had been cut off. Of a file that was closed it checks none. So each start looks first
+//! ([`is_needed`], one walk more), and a damaged file is read here page by page
 //! ([`pages`]): one wrong bit is found and set right, and what is lost is the page that is
 //! not as it was written, not the store. What of the catalog is lost comes back from the
 //! sealed files, each of which has the labels of its series ([`catalog`]). The damaged
@@ -82,7 +84,7 @@ pub(super) fn salvage(
     if file.is_newer() || found.tables.iter().any(|table| !is_known(&table.name)) {
         return Err(io_error("open", &path, "it was written by a newer pulse"));
     }
-    if found.health == Health::default() && !hot::is_damage(&*cause) {
+    if found.health == Health::default() && !hot::is_damage(&*cause) && is_whole(&path, &*bytes) {
         return Err(Error::Damaged {
             path,
             source: cause,
@@ -114,6 +116,35 @@ pub(super) fn salvage(
         meta,
         lost: lost.map(|times| (kept, times)),
     })
+}
+
+/// Whether bytes of a file are wrong that redb may not see when it opens it.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn is_needed(path: &Path, backends: &Backends) -> Result<bool, Error> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let look = || File::open(&*backends(path)?)?.is_damaged();
+    look().map_err(|err| io_error("read", path, redb::Error::from(err)))
+}
+
+/// Whether redb finds all of a file as it was written, the tables that are its own too.
+fn is_whole(path: &Path, bytes: &dyn StorageBackend) -> bool {
+    let check = || -> Result<bool, redb::Error> {
+        let (memory, mut all) = (InMemoryBackend::new(), Vec::new());
+        all.resize(usize::try_from(bytes.len()?).unwrap_or(0), 0);
+        bytes.read(0, &mut all)?;
+        memory.set_len(all.len() as u64)?;
+        memory.write(0, &all)?;
+        let mut db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(memory)?;
+        db.begin_write()?.commit()?;
+        Ok(db.check_integrity()?)
+    };
+    hot::caught(path, || Ok(check().unwrap_or(false))).unwrap_or(false)
 }
 
 fn is_known(name: &str) -> bool {

@@ -9,8 +9,7 @@
 //! is lost.
 //!
 //! ```text
-//! file   = magic [9] | flags u8 | .. | 16: pages before a region's u32 | pages of a region u32
-//!          | .. | 64: slot [128] | slot [128] | .. | 4096: pages
+//! file   = magic [9] | flags u8 | .. | 64: slot [128] | slot [128] | .. | 4096: pages
 //! slot   = version u8 | has a root u8 | .. | 8: root | .. | 104: transaction u64
 //!          | 112: xxh3-128 of the 112 bytes before
 //! root   = page u64 | checksum u128 | length u64
@@ -31,6 +30,10 @@ use redb::StorageBackend;
 use xxhash_rust::xxh3::xxh3_128;
 
 const PAGE: u64 = 4_096;
+/// Pages follow each other up to here. What the header says of that has no checksum.
+const REGION: u64 = PAGE << 20;
+const GOD: usize = 9;
+const RECOVERY_REQUIRED: u8 = 2;
 const SLOTS: usize = 64;
 const SLOT: usize = 128;
 const SLOT_HASHED: usize = 112;
@@ -44,6 +47,9 @@ const DEPTH_MAX: u32 = 32;
 
 /// Bytes that are hashed in the search for wrong bits: some seconds at most.
 const SEARCH_BYTES_MAX: u64 = 32 << 30;
+
+/// And of a file that looks as if only its last commit was cut off: a few pages.
+const SEARCH_BYTES_FEW: u64 = 1 << 30;
 
 /// What is wrong in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -81,8 +87,8 @@ type Mended = HashMap<(u64, u128), Option<Vec<u8>>, ahash::RandomState>;
 pub(super) struct File<'a> {
     bytes: &'a dyn StorageBackend,
     len: u64,
-    /// Bytes of a region, and how many of them stand before its pages.
-    region: (u64, u64),
+    /// The slot that counts, if whoever wrote the file ended.
+    closed_at: Option<usize>,
     slots: Vec<Slot>,
     /// Pages that were wrong, as they have to be.
     mended: RefCell<Mended>,
@@ -91,6 +97,7 @@ pub(super) struct File<'a> {
 
 #[derive(Clone, Copy)]
 struct Slot {
+    n: usize,
     version: u8,
     transaction: u64,
     root: Option<Root>,
@@ -111,14 +118,12 @@ impl File<'_> {
         if len >= head.len() as u64 {
             bytes.read(0, &mut head)?;
         }
-        let before = u64::from(u32_at(&head, 16).unwrap_or(0)) * PAGE;
-        let pages = u64::from(u32_at(&head, 20).unwrap_or(0)) * PAGE;
         let mut slots: Vec<Slot> = (0..2).filter_map(|n| slot(&head, n)).collect();
         slots.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.transaction));
         Ok(File {
             bytes,
             len,
-            region: (before + pages, before),
+            closed_at: (head[GOD] & RECOVERY_REQUIRED == 0).then_some(usize::from(head[GOD] & 1)),
             slots,
             mended: RefCell::default(),
             left: Cell::new(SEARCH_BYTES_MAX),
@@ -128,6 +133,25 @@ impl File<'_> {
     /// Whether a newer redb wrote it.
     pub(super) fn is_newer(&self) -> bool {
         self.slots.iter().any(|slot| slot.version > VERSION)
+    }
+
+    /// Whether there are wrong bytes that redb may not see: of a file that was closed it
+    /// reads no checksums, and a last commit with a wrong page it takes for one that was
+    /// cut off. That one has no page with just one wrong bit.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn is_damaged(&self) -> io::Result<bool> {
+        let counts = |slot: &&Slot| self.closed_at.is_none_or(|n| n == slot.n);
+        let Some(newest) = self.slots.iter().find(counts) else {
+            return Ok(false);
+        };
+        if self.closed_at.is_none() {
+            self.left.set(SEARCH_BYTES_FEW);
+        }
+        let health = self.look(newest)?.health;
+        let may_be_cut_off = self.closed_at.is_none() && health.lost > 0;
+        Ok(health != Health::default() && !may_be_cut_off)
     }
 
     /// The tables of the later one of the two last commits, or of the other one if less
@@ -259,9 +283,8 @@ impl File<'_> {
         let index = page & (0xf_ffff >> order);
         let region = (page >> 20) & 0xf_ffff;
         let len = PAGE << order;
-        let (region_bytes, before) = self.region;
-        let regions = region.saturating_mul(region_bytes);
-        let at = (PAGE + before + index * len).saturating_add(regions);
+        let regions = region.saturating_mul(REGION);
+        let at = (PAGE + index * len).saturating_add(regions);
         let fits = at.checked_add(len).is_some_and(|end| end <= self.len);
         Some((at, usize::try_from(len).ok().filter(|_| fits)?))
     }
@@ -278,6 +301,7 @@ fn slot(head: &[u8], n: usize) -> Option<Slot> {
         return None;
     }
     Some(Slot {
+        n,
         version: slot[0],
         transaction: u64_at(&slot, 104)?,
         root: root(&slot, 8).filter(|_| slot[1] != 0),

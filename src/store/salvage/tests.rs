@@ -16,11 +16,7 @@ const PAGE: usize = 4_096;
 
 /// What a process leaves that is killed, and what was in it.
 async fn killed() -> (tempfile::TempDir, Whole) {
-    let dir = memory_dir();
-    let store = fill(dir.path()).await;
-    // Enough for tables of several pages.
-    let more = (0..400).map(|n| row("more", &format!("a long name of device {n}"), T0 + 1, 0.5));
-    store.write(batch(more)).await.unwrap();
+    let (dir, store) = filled().await;
     // A last commit with a wrong page is one that was cut off, as far as anybody can tell:
     // redb goes back to the one before. So the last one has nothing that is looked at.
     let put = StateOp::Put {
@@ -33,6 +29,23 @@ async fn killed() -> (tempfile::TempDir, Whole) {
     let image = copy(dir.path());
     store.close().await;
     (image, whole)
+}
+
+/// A store that was closed, and all of it.
+async fn closed() -> (tempfile::TempDir, Whole) {
+    let (dir, store) = filled().await;
+    let whole = read(&store).unwrap();
+    store.close().await;
+    (dir, whole)
+}
+
+async fn filled() -> (tempfile::TempDir, Store) {
+    let dir = memory_dir();
+    let store = fill(dir.path()).await;
+    // Enough for tables of several pages.
+    let more = (0..400).map(|n| row("more", &format!("a long name of device {n}"), T0 + 1, 0.5));
+    store.write(batch(more)).await.unwrap();
+    (dir, store)
 }
 
 /// Whether the file as it is can be opened by redb alone.
@@ -103,18 +116,19 @@ async fn check(image: &Path, whole: &Whole, is_damaged: bool, what: &str) -> Cam
 }
 
 /// Damages all pages of the file one after the other; gives how many of them redb refuses,
-/// and how many cost something.
-async fn sweep(rounds: u64, damage: impl Fn(&mut [u8], &mut Random)) -> (usize, usize) {
-    let (image, whole) = killed().await;
+/// how many it does not see, and how many cost something.
+async fn sweep(
+    (image, whole): (tempfile::TempDir, Whole),
+    damage: impl Fn(&mut [u8], &mut Random),
+) -> (usize, usize, usize) {
     assert!(!is_refused(image.path()), "control");
     let came = check(image.path(), &whole, false, "whole").await;
     assert_eq!(came, Came::Unseen);
     let path = image.path().join(HOT_FILE);
     let bytes = std::fs::read(&path).unwrap();
     let mut random = Random::new(11);
-    let (mut refused, mut gaps) = (0, 0);
-    let pages = (0..rounds).flat_map(|_| 0..bytes.len() / PAGE);
-    for page in pages {
+    let (mut refused, mut unseen, mut gaps) = (0, 0, 0);
+    for page in 0..bytes.len() / PAGE {
         let mut damaged = bytes.clone();
         let place = &mut damaged[page * PAGE..(page + 1) * PAGE];
         if place.iter().all(|byte| *byte == 0) {
@@ -123,38 +137,77 @@ async fn sweep(rounds: u64, damage: impl Fn(&mut [u8], &mut Random)) -> (usize, 
         damage(place, &mut random);
         std::fs::write(&path, &damaged).unwrap();
         let is_damaged = is_refused(image.path());
+        let is_known = is_needed(&path, &disk::frozen_files()).unwrap();
+        unseen += usize::from(is_known && !is_damaged);
         let what = format!("page {page} of {}", bytes.len() / PAGE);
-        let came = check(image.path(), &whole, is_damaged, &what).await;
+        let came = check(image.path(), &whole, is_damaged || is_known, &what).await;
         refused += usize::from(is_damaged);
         gaps += usize::from(came != Came::Unseen);
     }
-    (refused, gaps)
+    (refused, unseen, gaps)
 }
 
 fn any(random: &mut Random, n: usize) -> usize {
     usize::try_from(random.below(n as u64)).unwrap()
 }
 
+fn flip(page: &mut [u8], random: &mut Random) {
+    let used: Vec<usize> = (0..PAGE).filter(|at| page[*at] != 0).collect();
+    page[used[any(random, used.len())]] ^= 1 << any(random, 8);
+}
+
 #[tokio::test]
 async fn a_flipped_bit_costs_a_killed_store_nothing() {
-    let flip = |page: &mut [u8], random: &mut Random| {
-        let used: Vec<usize> = (0..PAGE).filter(|at| page[*at] != 0).collect();
-        page[used[any(random, used.len())]] ^= 1 << any(random, 8);
-    };
-    let (refused, gaps) = sweep(1, flip).await;
+    let (refused, _, gaps) = sweep(killed().await, flip).await;
     assert!(refused > 5, "control: redb alone refused {refused}");
     assert_eq!(gaps, 0);
 }
 
 #[tokio::test]
+async fn a_flipped_bit_costs_a_closed_store_nothing() {
+    let (_, unseen, gaps) = sweep(closed().await, flip).await;
+    assert!(unseen > 5, "control: redb alone serves {unseen}");
+    assert_eq!(gaps, 0);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_last_commit_is_not_taken_for_one_that_was_cut_off() {
+    let (dir, store) = filled().await;
+    let whole = read(&store).unwrap();
+    let image = copy(dir.path());
+    store.close().await;
+    let (_, unseen, gaps) = sweep((image, whole), flip).await;
+    assert!(unseen > 5, "control: redb alone goes back for {unseen}");
+    assert_eq!(gaps, 0);
+}
+
+fn destroy(page: &mut [u8], random: &mut Random) {
+    let from = any(random, PAGE / 2);
+    page[from..].iter_mut().for_each(|byte| *byte = !*byte);
+}
+
+#[tokio::test]
 async fn a_destroyed_page_costs_what_was_in_it() {
-    let destroy = |page: &mut [u8], random: &mut Random| {
-        let from = any(random, PAGE / 2);
-        page[from..].iter_mut().for_each(|byte| *byte = !*byte);
-    };
-    let (refused, gaps) = sweep(1, destroy).await;
-    assert!(refused > 5, "control: redb alone refused {refused}");
-    assert!(gaps > 0, "control: no page had anything");
+    for store in [killed().await, closed().await] {
+        let (refused, _, gaps) = sweep(store, destroy).await;
+        assert!(refused > 2, "control: redb alone refused {refused}");
+        assert!(gaps > 0, "control: no page had anything");
+    }
+}
+
+#[tokio::test]
+async fn what_the_header_says_without_a_checksum_is_not_believed() {
+    let (image, whole) = killed().await;
+    let path = image.path().join(HOT_FILE);
+    let bytes = std::fs::read(&path).unwrap();
+    for at in 16..24 {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        let is_damaged = is_refused(image.path());
+        let came = check(image.path(), &whole, is_damaged, &format!("byte {at}")).await;
+        assert_eq!(came, Came::Unseen, "byte {at}");
+    }
 }
 
 #[tokio::test]
