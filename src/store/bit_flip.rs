@@ -376,8 +376,11 @@ async fn a_flipped_bit_gives_no_wrong_answer_and_no_silent_gap() {
     }
     let wrong: Vec<_> = all.iter().flat_map(|(_, swept)| &swept.wrong).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+    // One wrong bit of a page is set right there.
+    let is_mended = |name: &str, swept: &Swept| name == "hot.redb" && swept.errors == 0;
     let is_told = |swept: &Swept| swept.errors + swept.gaps > swept.flips / 20;
-    assert!(all.iter().all(|(_, swept)| is_told(swept)), "{all:#?}");
+    let right = |(name, swept): &(&str, Swept)| is_mended(name, swept) || is_told(swept);
+    assert!(all.iter().all(right), "{all:#?}");
     assert_eq!(whole_of(base.path()), whole);
 }
 

@@ -100,7 +100,7 @@ impl Hot {
         let hot = self;
         let open = || {
             let db = hot
-                .open_now()
+                .open_now(true)
                 .or_else(|err| hot.opened_on_a_full_disk(err))?;
             let meta = check(&db);
             meta.map_err(|source| io_error("open", &hot.path, source))
@@ -142,7 +142,7 @@ impl Hot {
             }
             _ => {}
         }
-        let db = self.open_at(&new, &self.backends)?;
+        let db = self.open_at(&new, &self.backends, true)?;
         let meta = Meta {
             version: VERSION,
             ..Meta::default()
@@ -160,8 +160,16 @@ impl Hot {
             .map_err(|err| io_error("rename", &new, err))
     }
 
-    fn open_at(&self, path: &Path, backends: &Backends) -> Result<Held, Error> {
-        let backend = backends(path).map_err(|err| io_error("open", path, err))?;
+    fn open_at(&self, path: &Path, backends: &Backends, may_be_new: bool) -> Result<Held, Error> {
+        let fail = |err| io_error("open", path, err);
+        let backend = backends(path).map_err(fail)?;
+        // redb would begin a new file, without the catalog that this process knows.
+        if !may_be_new && backend.len().map_err(fail)? == 0 {
+            return Err(Error::Damaged {
+                path: path.to_owned(),
+                source: "it is empty".into(),
+            });
+        }
         let db = Database::builder()
             .set_cache_size(self.cache_bytes)
             .create_with_backend(Boxed(backend))
@@ -179,24 +187,19 @@ impl Hot {
     /// # Errors
     /// When the file cannot be written, or not even read.
     pub(super) fn reopen(&self) -> Result<Arc<Held>, Error> {
-        // redb would begin a new file, without the catalog that this process knows.
-        if std::fs::metadata(&self.path).is_ok_and(|file| file.len() == 0) {
-            return Err(Error::Damaged {
-                path: self.path.clone(),
-                source: "it is empty".into(),
-            });
-        }
-        self.open_now()
+        self.open_now(false)
     }
 
-    fn open_now(&self) -> Result<Arc<Held>, Error> {
+    fn open_now(&self, may_be_new: bool) -> Result<Arc<Held>, Error> {
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = slot.take() {
             while Arc::strong_count(&old) > 1 {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
-        match caught(&self.path, || self.open_at(&self.path, &self.backends)) {
+        match caught(&self.path, || {
+            self.open_at(&self.path, &self.backends, may_be_new)
+        }) {
             Ok(db) => {
                 self.is_frozen.store(false, Ordering::Release);
                 let db = Arc::new(db);
@@ -205,7 +208,7 @@ impl Hot {
             }
             Err(Error::Io { path, source, .. }) if is_read_only(&*source) || is_full(&*source) => {
                 self.is_frozen.store(true, Ordering::Release);
-                *slot = Some(Arc::new(self.open_at(&path, &frozen_files())?));
+                *slot = Some(Arc::new(self.open_at(&path, &frozen_files(), true)?));
                 Err(io_error("open", &path, source))
             }
             Err(err) => Err(err),

@@ -77,6 +77,12 @@ pub(super) fn for_each(
         return Err(QueryError::NotAtHand);
     }
     let targets = targets(shared, matchers);
+    if targets.is_empty() {
+        // What is asked for may have been in a file that cannot be read.
+        let range = (range.0.as_ms(), range.1.as_ms());
+        let told = shared.days.tell_aside(range, hints.gaps.as_ref());
+        return told.map_err(|err| query_error(shared, err));
+    }
     let guess = (range.1.ms_since(range.0).max(0) / INTERVAL_MS).saturating_add(1);
     let guess = usize::try_from(guess).unwrap_or(usize::MAX);
     if hints.at_hand && targets.len().saturating_mul(guess) > AT_HAND_SAMPLES_MAX {

@@ -68,8 +68,20 @@ impl Days {
         gaps: Option<&Gaps>,
         out: &mut [Vec<Sample>],
     ) -> Result<u64, sealed::Error> {
-        quarantine::check(&lock(&self.aside), range, gaps, |_| false)?;
+        self.tell_aside(range, gaps)?;
         self.read_files_of(targets, range, room, gaps, out)
+    }
+
+    /// Says in `gaps` which files of the closed range cannot be read.
+    ///
+    /// # Errors
+    /// Without `gaps`, when there is one.
+    pub(in crate::store) fn tell_aside(
+        &self,
+        range: (i64, i64),
+        gaps: Option<&Gaps>,
+    ) -> Result<(), sealed::Error> {
+        quarantine::check(&lock(&self.aside), range, gaps, |_| false)
     }
 
     /// As [`Days::read`], whatever is set aside.
