@@ -155,9 +155,8 @@ pub(super) async fn connect(
     port: u16,
     timeout: Duration,
 ) -> io::Result<TcpStream> {
-    let deadline = Instant::now() + timeout;
-    let found = tokio::net::lookup_host((host, port)).await?;
-    connect_to(policy, &found.collect::<Vec<_>>(), deadline).await
+    let names = Names::default();
+    names.connect(policy, host, port, timeout).await
 }
 
 async fn connect_to(

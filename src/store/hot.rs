@@ -107,10 +107,7 @@ impl Hot {
         };
         match caught(&hot.path, open) {
             Ok(meta) => Ok((hot, meta)),
-            Err(Error::Io { path, source, .. }) if is_damage(&*source) => {
-                Err(Error::Damaged { path, source })
-            }
-            Err(err) => Err(err),
+            Err(err) => Err(as_damage(&hot.path, err)),
         }
     }
 
@@ -288,6 +285,16 @@ pub(super) fn caught<T>(path: &Path, work: impl FnOnce() -> Result<T, Error>) ->
             source: "its tree of pages cannot be read".into(),
         })
     })
+}
+
+/// An error with the file `of` as [`Error::Damaged`], if it says that its bytes are wrong.
+pub(super) fn as_damage(of: &Path, err: Error) -> Error {
+    match err {
+        Error::Io { path, source, .. } if path == of && is_damage(&*source) => {
+            Error::Damaged { path, source }
+        }
+        err => err,
+    }
 }
 
 /// Whether an error says that the bytes of the file are wrong.

@@ -203,12 +203,7 @@ impl Loaded {
                 is_salvaged,
             })
         };
-        hot::caught(&hot, load).map_err(|err| match err {
-            Error::Io { path, source, .. } if path == hot && hot::is_damage(&*source) => {
-                Error::Damaged { path, source }
-            }
-            err => err,
-        })
+        hot::caught(&hot, load).map_err(|err| hot::as_damage(&hot, err))
     }
 }
 

@@ -198,6 +198,15 @@ impl Pair {
     }
 }
 
+/// The real one and ours with one tree, and the directory of ours.
+pub(crate) async fn both(tree: &str) -> Option<(Alertmanager, Server, tempfile::TempDir)> {
+    let theirs = Alertmanager::start(tree, URL).await?;
+    let dir = tempfile::tempdir().unwrap();
+    configure(dir.path(), tree);
+    let ours = Server::start(dir.path(), free_port()).await;
+    Some((theirs, ours, dir))
+}
+
 pub(crate) fn configure(dir: &Path, tree: &str) {
     fs::write(dir.join("alertmanager.yml"), tree).unwrap();
     let config = format!(

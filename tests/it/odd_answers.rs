@@ -1,9 +1,8 @@
 //! What `/api/v2` says to requests that make no sense: the words of the real
 //! Alertmanager 0.25, byte for byte.
 
-use crate::alertmanager::{Alertmanager, URL, configure};
-use crate::broker::free_port;
-use crate::server::{Http, Server};
+use crate::alertmanager::both;
+use crate::server::Http;
 
 const TREE: &str = "route: {receiver: a, group_wait: 1h}\nreceivers: [{name: a}]\n";
 
@@ -30,10 +29,7 @@ const TIMES: &str = r#""startsAt":"2050-01-01T00:00:00Z","endsAt":"2050-01-01T01
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mistakes_are_told_in_the_words_of_alertmanager() {
-    let dir = tempfile::tempdir().unwrap();
-    configure(dir.path(), TREE);
-    let ours = Server::start(dir.path(), free_port()).await;
-    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+    let Some((theirs, ours, _dir)) = both(TREE).await else {
         return;
     };
     let http = Http::new();
@@ -59,10 +55,7 @@ async fn mistakes_are_told_in_the_words_of_alertmanager() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_are_no_utf8_are_replaced_one_by_one() {
-    let dir = tempfile::tempdir().unwrap();
-    configure(dir.path(), TREE);
-    let ours = Server::start(dir.path(), free_port()).await;
-    let Some(theirs) = Alertmanager::start(TREE, URL).await else {
+    let Some((theirs, ours, _dir)) = both(TREE).await else {
         return;
     };
     let http = Http::new();

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use crate::alertmanager::{Alertmanager, URL, at, configure};
-use crate::broker::free_port;
-use crate::server::{Http, Server};
+use crate::alertmanager::{at, both};
+use crate::server::Http;
 
 const TREE: &str = "route: {receiver: a}\nreceivers: [{name: a}]\n";
 
@@ -200,15 +199,6 @@ fn all() -> Vec<String> {
     bodies
 }
 
-/// The real one and ours, with the directory of ours.
-async fn both() -> Option<(Alertmanager, Server, tempfile::TempDir)> {
-    let theirs = Alertmanager::start(TREE, URL).await?;
-    let dir = tempfile::tempdir().unwrap();
-    configure(dir.path(), TREE);
-    let ours = Server::start(dir.path(), free_port()).await;
-    Some((theirs, ours, dir))
-}
-
 /// The code of the answer and, where the body has one, the code in it or its text.
 async fn answer(http: &Http, url: &str, body: &str) -> (u16, Value) {
     let request = hyper::Request::post(url)
@@ -223,7 +213,7 @@ async fn answer(http: &Http, url: &str, body: &str) -> (u16, Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_posts_get_the_code_of_the_real_alertmanager() {
-    let Some((theirs, ours, _dir)) = both().await else {
+    let Some((theirs, ours, _dir)) = both(TREE).await else {
         return;
     };
     let http = Http::new();
@@ -358,7 +348,7 @@ const PATHS: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn odd_paths_lead_where_they_lead_in_the_real_alertmanager() {
-    let Some((theirs, ours, _dir)) = both().await else {
+    let Some((theirs, ours, _dir)) = both(TREE).await else {
         return;
     };
     let http = Http::new();
@@ -383,7 +373,7 @@ async fn odd_paths_lead_where_they_lead_in_the_real_alertmanager() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_alert_twice_in_one_post_is_merged_as_in_the_real_alertmanager() {
-    let Some((theirs, ours, _dir)) = both().await else {
+    let Some((theirs, ours, _dir)) = both(TREE).await else {
         return;
     };
     let http = Http::new();

@@ -31,10 +31,7 @@ pub(super) struct Known {
 /// Asks the sealed files, those of this store; of most of them, if it is 0.
 pub(super) fn known(days: &Days, store: u64) -> Known {
     let files = days.all_kinds();
-    let store_of = |day| {
-        days.with_file(day, |file| file.store())
-            .and_then(|store| store)
-    };
+    let store_of = |day| days.with_file(day, |file| file.store()).flatten();
     let stores: Vec<u64> = files.iter().map(|day| store_of(day).unwrap_or(0)).collect();
     let count = |store: &u64| stores.iter().filter(|other| *other == store).count();
     let own = match store {
@@ -54,10 +51,7 @@ pub(super) fn known(days: &Days, store: u64) -> Known {
         .zip(&stores)
         .filter(|(_, s)| **s == 0 || Some(**s) == own)
     {
-        match days
-            .with_file(day, |file| file.series())
-            .and_then(|all| all)
-        {
+        match days.with_file(day, |file| file.series()).flatten() {
             Ok(all) => {
                 let all = all
                     .into_iter()

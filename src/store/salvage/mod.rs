@@ -147,9 +147,13 @@ fn is_whole(path: &Path, bytes: &dyn StorageBackend) -> bool {
     hot::caught(path, || Ok(check().unwrap_or(false))).unwrap_or(false)
 }
 
+/// The tables that are no state tables.
+fn own_tables() -> [&'static str; 4] {
+    [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()]
+}
+
 fn is_known(name: &str) -> bool {
-    let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
-    own.contains(&name) || name == RETIRED || Table::from_name(name).is_some()
+    own_tables().contains(&name) || name == RETIRED || Table::from_name(name).is_some()
 }
 
 /// The length of a table's keys, if they have one.
@@ -212,10 +216,9 @@ fn copy(file: &File<'_>, found: &Found, db: &Database) -> Result<Losses, redb::E
             losses.tables.push(table.name.clone());
         }
     }
-    let names = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
     let states = Table::ALL.iter().map(|table| table.name());
     let is_there = |name: &str| found.tables.iter().any(|table| table.name == name);
-    let gone = names
+    let gone = own_tables()
         .into_iter()
         .chain(states)
         .filter(|name| !is_there(name));
