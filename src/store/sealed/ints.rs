@@ -42,8 +42,7 @@ const CODED_MIN: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pco {
     Never,
-    Whole(usize),
-    /// As `Whole`, or a prefix code.
+    /// In one page, or a prefix code.
     WholeOrCoded(usize),
     /// Pages where it is long, or a prefix code.
     PagesOrCoded(usize),
@@ -83,15 +82,11 @@ impl IntEncoder {
             Pco::PagesOrCoded(level) if pco::is_long(values.len()) => {
                 (PCO_PAGES, pco::encode_pages(values, level))
             }
-            Pco::PagesOrCoded(level) | Pco::WholeOrCoded(level) | Pco::Whole(level) => {
+            Pco::PagesOrCoded(level) | Pco::WholeOrCoded(level) => {
                 (PCO, pco::encode(values, level))
             }
             Pco::Never => return tag,
         };
-        if matches!(pco, Pco::Whole(_)) {
-            let smaller = other.filter(|bytes| bytes.len() < out.len() - start);
-            return replace(out, start, smaller.map(|bytes| (other_tag, bytes)), tag);
-        }
         let packed = out.len() - start;
         let smallest = other
             .as_ref()
@@ -327,7 +322,7 @@ mod tests {
             .map(|i| (sum += 900 + (i * i * 31) % 211 * ((i * 7) % 3), sum).1)
             .collect();
         assert_eq!(check(&long, Pco::PagesOrCoded(8)), PCO_PAGES);
-        assert_eq!(check(&long[..480], Pco::Whole(8)), PCO);
+        assert_eq!(check(&long[..480], Pco::WholeOrCoded(8)), PCO);
     }
 
     proptest! {
@@ -335,7 +330,7 @@ mod tests {
         fn any_sequence_comes_back(
             shift in 0u32..64,
             seeds in prop::collection::vec(any::<i64>(), 0..400),
-            pco in prop::sample::select(vec![Pco::Never, Pco::Whole(4), Pco::WholeOrCoded(4), Pco::PagesOrCoded(4)]),
+            pco in prop::sample::select(vec![Pco::Never, Pco::WholeOrCoded(4), Pco::PagesOrCoded(4)]),
         ) {
             let values: Vec<i64> = seeds.iter().map(|seed| seed >> shift).collect();
             check(&values, pco);
