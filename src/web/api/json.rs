@@ -5,7 +5,7 @@
 
 mod number;
 
-pub use number::{float, go_exponent, go_float, point, time};
+pub use number::{float, go_exponent, go_float, point, points, time};
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};

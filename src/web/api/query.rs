@@ -323,18 +323,12 @@ fn element(out: &mut Vec<u8>, t: Timestamp, sample: &VectorSample) {
     out.push(b'}');
 }
 
-/// What a point of a number takes, about.
-const POINT_BYTES: usize = 32;
-
 fn one_series(out: &mut Vec<u8>, series: &RangeSeries) {
     json::raw(out, "{\"metric\":");
     json::labels(out, &series.labels);
     if !series.samples.is_empty() || series.histograms.is_empty() {
         json::raw(out, ",\"values\":");
-        out.reserve(POINT_BYTES * series.samples.len());
-        json::array(out, &series.samples, |out, sample| {
-            json::point(out, *sample)
-        });
+        json::points(out, &series.samples);
     }
     if !series.histograms.is_empty() {
         json::raw(out, ",\"histograms\":");
