@@ -5,6 +5,8 @@
 //! it. A reader who finds a file gone or replaced after it was listed reads again.
 //! Roll-ups of a day that is over stand beside these, and outlive them ([`rolls`]).
 //!
+//! `hot.redb` knows which files there should be ([`finished`]).
+//!
 //! A file is believed by its name only if what it holds is of that day, and if the store
 //! that it names is this one: another is set aside ([`quarantine`]).
 //!
@@ -14,6 +16,7 @@
 
 mod expire;
 mod find;
+pub(super) mod finished;
 pub(super) mod quarantine;
 mod read;
 pub(super) mod reduce;
@@ -31,6 +34,7 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 
 pub(super) use self::find::Coverage;
+use self::finished::Records;
 use self::quarantine::Aside;
 use super::caught::caught;
 use super::deleted::Tombstones;
@@ -65,6 +69,8 @@ pub(super) struct Days {
     files: RwLock<Files>,
     /// Those with roll-ups.
     rolls: RwLock<Files>,
+    /// Which files `hot.redb` knows.
+    records: Mutex<Records>,
     /// Files that cannot be read.
     aside: Mutex<Vec<Aside>>,
     /// The open ones, the last used at the end.
@@ -384,7 +390,9 @@ impl Days {
         std::fs::rename(&new, &file.path)
             .and_then(|()| sync_dir(&self.dir))
             .map_err(|err| io_error("rename", &new, err))?;
-        Ok(self.insert(file))
+        let file = self.insert(file);
+        self.note_made(&file);
+        Ok(file)
     }
 
     /// Writes a generation through `write`, and shows it.

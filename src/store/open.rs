@@ -65,8 +65,7 @@ impl Store {
         }
         let newest = newest.max(clock.now().as_ms());
         files.note_lost(&replayed.lost, newest, options.store.read_only);
-        let aside = i64::try_from(files.days.damaged()).unwrap_or(i64::MAX);
-        metrics.store.quarantined.set(aside);
+        files.days.note_missing(&*files.hot.database()?)?;
         let numbers = writer::Log {
             builder: wal::Builder::after(replayed.resets),
             sequence: replayed.sequence.max(last_key),
@@ -89,6 +88,7 @@ impl Store {
             sealed_max_t: files.coverage.max_t,
             lock,
         }));
+        shared.measure_damaged();
         delete::load(&shared)?;
         let store = Store::start(shared, numbers)?;
         if is_salvaged {

@@ -156,6 +156,12 @@ impl Shared {
         &self.changes[table as usize]
     }
 
+    /// Counts the damaged and missing files.
+    pub(super) fn measure_damaged(&self) {
+        let files = i64::try_from(self.days.damaged()).unwrap_or(i64::MAX);
+        self.metrics.store.quarantined.set(files);
+    }
+
     /// Whether the store shall stop.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)

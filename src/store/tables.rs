@@ -18,6 +18,8 @@
 //! record of the appended log ([`super::appended`]) and `wal_sealed_seq`: every commit
 //! writes a record to one of the two logs.
 
+use std::collections::BTreeMap;
+
 use redb::{
     Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition, TableError,
     TableHandle as _, WriteTransaction,
@@ -25,6 +27,7 @@ use redb::{
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::Table;
+use super::days::finished::Finished;
 
 /// Single values by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -192,6 +195,44 @@ pub(super) fn put_log(txn: &WriteTransaction, log: Option<(u64, u64)>) -> Result
 /// Says how far the log reaches when it is closed.
 pub(super) fn put_end(txn: &WriteTransaction, end: u64) -> Result<(), redb::Error> {
     put_row(txn, END_ROW, &[end])
+}
+
+/// What the rows of `meta` begin with that say which sealed files there should be. Nor are
+/// these in backups, which know their files: what is restored is taken as it is.
+pub(super) const FINISHED_ROWS: &str = "sealed/";
+
+/// Says of a sealed file that it should be there, or nothing any more.
+pub(super) fn put_finished(
+    txn: &WriteTransaction,
+    name: &str,
+    row: Option<Finished>,
+) -> Result<(), redb::Error> {
+    let key = format!("{FINISHED_ROWS}{name}");
+    match row {
+        Some(row) => put_row(txn, &key, &[u64::from(row == Finished::Lost)]),
+        None => {
+            txn.open_table(META)?.remove(&*key)?;
+            Ok(())
+        }
+    }
+}
+
+/// The sealed files that should be there. A row that cannot be read says nothing.
+pub(super) fn finished(read: &ReadTransaction) -> Result<BTreeMap<String, Finished>, redb::Error> {
+    let mut found = BTreeMap::new();
+    for row in read.open_table(META)?.range(FINISHED_ROWS..)? {
+        let (key, value) = row?;
+        let Some(name) = key.value().strip_prefix(FINISHED_ROWS) else {
+            break;
+        };
+        let number = open_value(key.value().as_bytes(), value.value());
+        let number = number.and_then(|number| number.try_into().ok());
+        if let Some(number) = number.map(u64::from_le_bytes) {
+            let row = [Finished::There, Finished::Lost][usize::from(number != 0)];
+            found.insert(name.to_owned(), row);
+        }
+    }
+    Ok(found)
 }
 
 /// Gives the store a number that no other has.

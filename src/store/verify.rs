@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::appended::{Appended, Broken, Held};
 use super::catalog::Texts;
 use super::caught::caught;
+use super::days::finished::missing;
+use super::days::quarantine::MISSING;
 use super::days::{DayFile, Days, store_error};
 use super::disk::{self, DirLock, causes, io_error};
 use super::hot::Hot;
@@ -251,9 +253,18 @@ pub fn verify_offline(dir: &Path) -> Result<Checked, Error> {
     sealed.sort_unstable();
     // When it cannot be opened, that is told below.
     let hot = Hot::open_existing(dir, disk::frozen_files(), CACHE_BYTES);
-    let store = hot.map_or(0, |(_, meta)| meta.store);
+    let (store, missing) = match hot {
+        Ok((hot, meta)) => {
+            let missing = caught(|| missing(dir, &*hot.database()?));
+            (meta.store, missing.and_then(Result::ok).unwrap_or_default())
+        }
+        Err(_) => (0, Vec::new()),
+    };
     for path in &sealed {
         checked.frozen(path, store);
+    }
+    for file in missing {
+        checked.fault(&file.path, MISSING.to_owned(), None);
     }
     let hot = dir.join(HOT_FILE);
     if hot.exists() || !sealed.is_empty() {
@@ -293,6 +304,9 @@ pub(super) fn verify_open(hot: &Hot, log: &Appended, days: &Days) -> Checked {
     let mut checked = Checked::default();
     for day in days.all_kinds() {
         checked.day(days, &day);
+    }
+    for path in days.missing() {
+        checked.fault(&path, MISSING.to_owned(), None);
     }
     checked.open_hot(hot, log);
     checked

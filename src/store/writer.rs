@@ -452,6 +452,7 @@ impl Writer {
             && self.waiting.is_empty()
             && self.sealer.is_empty()
             && !self.has_records_to_cut()
+            && !self.shared.days.has_records()
     }
 
     /// Whether there are sealed records that may be deleted.

@@ -15,6 +15,7 @@ use super::archive::{Base, Contents, File, Head, Listed, PIECE, Writer};
 use super::hot;
 use crate::model::Timestamp;
 use crate::store::appended::{self, Appended};
+use crate::store::days::finished::is_mark;
 use crate::store::days::{DayFile, Days, Pin, store_error};
 use crate::store::disk::{self, io_error};
 use crate::store::hot::Hot;
@@ -303,8 +304,10 @@ pub(super) fn other_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         let name = name.to_string_lossy();
         let is_file = entry.file_type().map_err(fail)?.is_file();
         let unfinished = name.ends_with(".new") || name.ends_with(".tmp");
-        let is_own =
-            LEFT_OUT.contains(&&*name) || Kind::parse(&name).is_some() || appended::is_name(&name);
+        let is_own = LEFT_OUT.contains(&&*name)
+            || Kind::parse(&name).is_some()
+            || appended::is_name(&name)
+            || is_mark(&name);
         if is_file && !unfinished && !is_own {
             paths.push(entry.path());
         }

@@ -9,7 +9,7 @@ use redb::{
 use super::archive::{PIECE, Rows};
 use super::copy::Frozen;
 use crate::store::tables::{
-    END_ROW, LOG_ROW, META, Meta, RETIRED, SERIES, SYMBOLS, WAL, state_table,
+    END_ROW, FINISHED_ROWS, LOG_ROW, META, Meta, RETIRED, SERIES, SYMBOLS, WAL, state_table,
 };
 use crate::store::transaction::pieces;
 use crate::store::{Error, Table};
@@ -88,10 +88,11 @@ fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(
         let (key, value) = row.map_err(|err| fail(err.into()))?;
         let (key, value) = (key.value(), value.value());
         let key = K::as_bytes(&key);
-        let is_of_the_log = [LOG_ROW, END_ROW]
+        let is_of_files = [LOG_ROW, END_ROW]
             .map(str::as_bytes)
-            .contains(&key.as_ref());
-        if is_of_the_log && definition.name() == META.name() {
+            .contains(&key.as_ref())
+            || key.as_ref().starts_with(FINISHED_ROWS.as_bytes());
+        if is_of_files && definition.name() == META.name() {
             continue;
         }
         rows.push(key.as_ref(), V::as_bytes(&value).as_ref());

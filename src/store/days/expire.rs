@@ -18,6 +18,8 @@ pub(in crate::store) struct Expired {
     pub(in crate::store) removed: usize,
     /// Left where they are.
     pub(in crate::store) needed: usize,
+    /// Whether missing files were too old as well.
+    pub(in crate::store) forgot: bool,
 }
 
 impl Days {
@@ -32,9 +34,11 @@ impl Days {
         oldest_ms: impl Fn(Kind) -> i64,
         is_needed: impl FnMut(&Arc<DayFile>) -> bool,
     ) -> Result<Expired, Error> {
+        let forgot = self.forget_missing(&oldest_ms);
         let mut old = self.all_kinds();
         old.retain(|day| i64::from(day.start_s) * 1_000 + DAY_MS <= oldest_ms(day.kind));
         let (needed, old): (Vec<_>, Vec<_>) = old.into_iter().partition(is_needed);
+        self.note_leaving(old.iter().map(|day| &**day));
         let mut unlinked = Vec::new();
         let done = old.iter().try_for_each(|day| {
             // As long as somebody has it open, its blocks stay.
@@ -51,6 +55,7 @@ impl Days {
         done.map(|()| Expired {
             removed: old.len(),
             needed: needed.len(),
+            forgot,
         })
     }
 
@@ -72,16 +77,20 @@ impl Days {
     /// # Errors
     /// When it cannot be removed; it then stays.
     pub(in crate::store) fn remove(&self, day: &DayFile) -> Result<(), Error> {
+        self.note_leaving([day]);
         drop(self.unlink(day)?);
         sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
     }
 
     /// Takes a file out of its directory. It is closed when the handles are dropped.
-    pub(super) fn unlink(&self, day: &DayFile) -> Result<Vec<Arc<OpenFile>>, Error> {
+    fn unlink(&self, day: &DayFile) -> Result<Vec<Arc<OpenFile>>, Error> {
         let key = (day.start_s, day.kind);
         // Nobody opens it meanwhile, which would make it anew.
         let slot = lock(&day.file);
-        std::fs::remove_file(&day.path).map_err(|err| io_error("remove", &day.path, err))?;
+        std::fs::remove_file(&day.path).map_err(|err| {
+            self.note_made(day);
+            io_error("remove", &day.path, err)
+        })?;
         day.gone.store(true, Ordering::Release);
         self.write_files(day.kind).remove(&key);
         drop(slot);

@@ -86,6 +86,7 @@ impl Days {
             pages: Arc::new(Pages::new(cache_bytes)),
             files: RwLock::default(),
             rolls: RwLock::default(),
+            records: Mutex::default(),
             aside: Mutex::new([quarantine::all(dir), left.to_vec()].concat()),
             open: Mutex::default(),
             tombstones: Tombstones::default(),

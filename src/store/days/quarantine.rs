@@ -27,6 +27,11 @@ const FOLDER: &str = "quarantine";
 /// The folder in it for files whose rest serves.
 const SALVAGED: &str = "salvaged";
 
+/// What is said of a file that is missing.
+pub(in crate::store) const MISSING: &str = "it was sealed and is missing; it is asked for until \
+    it is back, its retention is over, or an empty file of its name that ends in .left gives it \
+    up, and pulse is started again";
+
 /// A file that was set aside, or of which something is lost.
 #[derive(Clone, Debug)]
 pub(super) struct Aside {
@@ -47,6 +52,8 @@ enum How {
     Left,
     /// Its rest serves.
     Salvaged,
+    /// It is gone, and nobody knows why.
+    Missing,
 }
 
 impl Aside {
@@ -78,6 +85,33 @@ impl Aside {
         }
     }
 
+    /// One that is not there.
+    pub(super) fn missing(start_s: u32, kind: Kind, path: PathBuf) -> Aside {
+        Aside {
+            how: How::Missing,
+            ..Aside::new(start_s, kind, path)
+        }
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        self.how == How::Missing
+    }
+
+    /// Whether it had samples of a day.
+    pub(super) fn is_raw_of(&self, start_s: u32) -> bool {
+        self.rolls_of.is_none() && self.times.0 == i64::from(start_s) * 1_000
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is all that there was under this name.
+    pub(super) fn was(&self, name: &str) -> bool {
+        let own = self.path.file_name().unwrap_or_default().to_string_lossy();
+        matches!(self.how, How::Aside | How::Left) && own.starts_with(name)
+    }
+
     /// Whether it is this file.
     pub(super) fn is(&self, file: &DayFile) -> bool {
         self.path == file.path
@@ -93,6 +127,7 @@ impl Aside {
             How::Aside => {
                 "set aside at start; queries work without it once it is removed from there"
             }
+            How::Missing => MISSING,
             How::Salvaged => "what of it was damaged is lost, the rest is there",
         }
     }
@@ -245,11 +280,14 @@ impl Days {
         &self.dir
     }
 
-    /// How many damaged files there are: set aside, salvaged, or left in their places.
+    /// How many damaged files there are: set aside, salvaged, left in their places, or
+    /// missing.
     pub(in crate::store) fn damaged(&self) -> usize {
         let aside = lock(&self.aside);
         count(&self.dir) + {
-            let left = aside.iter().filter(|file| file.how == How::Left);
+            let left = aside
+                .iter()
+                .filter(|file| matches!(file.how, How::Left | How::Missing));
             left.count()
         }
     }

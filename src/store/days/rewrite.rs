@@ -189,12 +189,14 @@ impl Days {
         if let Some(old) = &old {
             old.gone.store(true, Ordering::Release);
         }
-        self.insert(new);
+        let new = self.insert(new);
         drop(slot);
         if let Some(old) = &old {
             self.close(old);
         }
-        sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))
+        sync_dir(&self.dir).map_err(|err| io_error("sync", &self.dir, err))?;
+        self.note_made(&new);
+        Ok(())
     }
 }
 

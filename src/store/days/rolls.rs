@@ -207,6 +207,7 @@ impl Days {
         let path = quarantine::set_aside(&self.dir, &day.path)?;
         day.gone.store(true, Ordering::Release);
         self.write_files(kind).remove(&(start_s, kind));
+        self.note_aside(&day);
         drop(slot);
         self.close(&day);
         tracing::error!(path = %path.display(), "set damaged roll-ups aside");

@@ -190,7 +190,7 @@ fn destroy(page: &mut [u8], random: &mut Random) {
 async fn a_destroyed_page_costs_what_was_in_it() {
     for store in [killed().await, closed().await] {
         let (refused, _, gaps) = sweep(store, destroy).await;
-        assert!(refused > 2, "control: redb alone refused {refused}");
+        assert!(refused > 1, "control: redb alone refused {refused}");
         assert!(gaps > 0, "control: no page had anything");
     }
 }

@@ -61,7 +61,13 @@ impl Sealer {
         // What its roll-ups have to be made of stays until they are there.
         let is_needed = |day: &Arc<DayFile>| !day.kind.is_roll() && self.lacks_rolls(day.start_s);
         let (expired, needed) = match shared.days.expire(oldest, is_needed) {
-            Ok(done) => (done.removed, done.needed),
+            Ok(done) => {
+                if done.forgot {
+                    shared.changed.note_all();
+                    shared.measure_damaged();
+                }
+                (done.removed, done.needed)
+            }
             Err(err) => return Ok(Err(err)),
         };
         if expired > 0 {

@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::super::Error;
-use super::super::days::quarantine::count;
 use super::super::days::rewrite::{NotRewritten, Series};
 use super::super::disk::causes;
 use super::super::sealed::{Kind, SealedSeries};
 use super::super::space::is_full;
 use super::super::writer::Job;
 use super::retention::Limit;
-use super::{Command, DAY_S, Gone, Sealer, gauge};
+use super::{Command, DAY_S, Gone, Sealer};
 
 /// A day is rewritten this long after its end.
 const AFTER_END_MS: i64 = 2 * 3_600_000;
@@ -134,8 +133,7 @@ impl Sealer {
         drop(index);
         keys.sort_unstable();
         let done = self.try_rewrite(start_s, Some(keys), commands)?;
-        let aside = gauge(count(&self.shared.dir));
-        self.shared.metrics.store.quarantined.set(aside);
+        self.shared.measure_damaged();
         Ok(done.map_err(NotRewritten::into_error))
     }
 

@@ -11,14 +11,13 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::super::Error;
-use super::super::days::quarantine::count;
 use super::super::days::rewrite::NotRewritten;
 use super::super::days::rolls::Asks;
 use super::super::days::store_error;
 use super::super::disk::{causes, disk_bytes};
 use super::super::sealed::Kind;
 use super::super::shared::Shared;
-use super::{Command, DAY_S, Gone, Sealer, gauge};
+use super::{Command, DAY_S, Gone, Sealer};
 use crate::model::{Labels, Timestamp};
 use crate::telemetry::metrics::STORE_ROLLUPS;
 
@@ -103,7 +102,7 @@ impl Sealer {
             if let Err(err) = shared.days.set_roll_aside(start_s, kind) {
                 tracing::error!(error = %causes(&err), start_s, "cannot set roll-ups aside");
             }
-            store.quarantined.set(gauge(count(&shared.dir)));
+            shared.measure_damaged();
             shared.changed.note_all();
         }
     }
@@ -202,6 +201,7 @@ impl Sealer {
                 metrics.rollups.inc();
                 metrics.rollup_seconds.observe(took.as_secs_f64());
                 shared.measure_rolls();
+                shared.measure_damaged();
                 let duration_ms = took.as_millis();
                 tracing::info!(start_s, kind = ?kind, entries, duration_ms, "roll-ups made");
                 Ok(Ok(()))

@@ -378,9 +378,7 @@ async fn what_is_asked_for_at_hand_is_not_fetched_from_a_file() {
 pub(super) fn names(setup: &Setup) -> Vec<String> {
     let entries = std::fs::read_dir(setup.dir.path()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names
-        .filter(|name| name.contains('-') && !name.ends_with(".log"))
-        .collect();
+    let mut names: Vec<String> = names.filter(|name| Kind::parse(name).is_some()).collect();
     names.sort();
     names
 }

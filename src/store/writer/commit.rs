@@ -95,7 +95,8 @@ impl Writer {
         let removes = self.wal_first <= self.wal_sealed || !self.removed.series.is_empty();
         let cuts = removes && !self.shared.days.is_pinned();
         self.is_for_log = false;
-        if cuts || !self.changes.is_empty() || !self.intake.added().is_empty() {
+        let is_recorded = !self.shared.days.has_records();
+        if cuts || !is_recorded || !self.changes.is_empty() || !self.intake.added().is_empty() {
             return Way::Transact;
         }
         self.intake.finish(self.sequence, &mut self.record);
@@ -159,10 +160,14 @@ impl Writer {
             }
             applied
         };
+        let records = self.shared.days.records();
         let done = applied.and_then(|evicted| {
             self.intake.finish(sequence, &mut self.record);
             transaction::put_record(&txn, self.seq, &self.record)?;
             transaction::put_catalog(&txn, self.intake.added())?;
+            for (name, row) in &records {
+                tables::put_finished(&txn, name, *row)?;
+            }
             let cut = self.cut_log(&txn, sequence)?;
             let sealed = if cut.catalog { self.wal_sealed } else { 0 };
             let wants = self.is_for_log.then_some(self.record.len());
@@ -178,6 +183,7 @@ impl Writer {
                 ledger.keep();
                 self.sequence = sequence;
                 drop(ledger);
+                self.shared.days.recorded(records);
                 self.log_grew(self.shared.log.turned());
                 self.wal_first = cut.next;
                 let mut bytes = cut.bytes;

@@ -145,7 +145,8 @@ pub struct Store {
     pub rollup_bytes: IntGaugeVec,
     /// Selections of queries that read roll-ups.
     pub rollup_reads: IntCounter,
-    /// Files in the quarantine directory.
+    /// Files in the quarantine directory, damaged ones that could not be moved there, and
+    /// missing ones.
     pub quarantined: IntGauge,
     /// Days that retention removed.
     pub expired_files: IntCounter,
@@ -360,7 +361,7 @@ impl Store {
             quarantined: gauge(
                 r,
                 "pulse_store_quarantined_files",
-                "Damaged or foreign files that were put aside.",
+                "Damaged or foreign files that were put aside, and sealed files that are missing.",
             ),
             expired_files: counter(
                 r,
