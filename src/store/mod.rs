@@ -126,12 +126,25 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The file of what is not sealed yet cannot be read as such.
+    /// The file of what is not sealed yet has wrong bytes. A start reads what is left of it.
     #[error(
-        "cannot open {path}: it is damaged; restore it from a backup, or move the whole \
-         data directory away to begin with an empty one"
+        "cannot open {path}: it is damaged; start pulse on it: it is then read without redb, \
+         lost labels come back from the sealed files, and the damaged file is kept in \
+         quarantine/salvaged"
     )]
     Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A start could not use that file, nor what was left of it.
+    #[error(
+        "cannot open {path}: it cannot be used; restore it from a backup, or move the whole \
+         data directory away to begin with an empty one"
+    )]
+    Unusable {
         /// The file.
         path: PathBuf,
         /// What was found.
@@ -229,8 +242,12 @@ impl Store {
             disk::counted_files(store.bytes_written.clone(), store.syncs.clone())
         };
         let hot = options.dir.join(tables::HOT_FILE);
-        hot::caught(&hot, || {
+        let opened = hot::caught(&hot, || {
             Store::open_on(files, lock, options, clock, metrics)
+        });
+        opened.map_err(|err| match err {
+            Error::Damaged { path, source } => Error::Unusable { path, source },
+            err => err,
         })
     }
 

@@ -283,7 +283,9 @@ fn hot_offline(dir: &Path, path: &Path, checked: &mut Checked) -> Result<(), Err
     }
     hot_rows(&hot, &log, path, checked)?;
     if !hot.check_integrity()? {
-        checked.fault(path, "redb's checksums are wrong".to_owned(), None);
+        let what = "redb's checksums are wrong: start pulse on it, which reads it without redb \
+                    and keeps it in quarantine/salvaged";
+        checked.fault(path, what.to_owned(), None);
     }
     Ok(())
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::super::backup::{Plan, write_offline};
 use super::super::bit_flip::{Came, Whole, compare, copy, fill, open, read};
 use super::super::power_cut::{Random, memory_dir};
 use super::super::tests::{T0, batch, manual, options, row};
+use super::super::verify::verify_offline;
 use super::super::{StateOp, Store, WriteBatch, disk};
 use super::*;
 
@@ -249,6 +251,27 @@ async fn what_is_no_damage_sets_nothing_aside() {
     assert!(causes(&err).contains("newer"), "{err:?}");
     assert_eq!(std::fs::read(&path).unwrap(), newer);
     assert!(!image.path().join("quarantine").exists());
+}
+
+#[tokio::test]
+async fn who_cannot_open_a_damaged_file_is_told_that_a_start_can() {
+    let (image, whole) = closed().await;
+    let (dir, path) = (image.path(), image.path().join(HOT_FILE));
+    std::fs::write(&path, [7; 100_000]).unwrap();
+    let faults = verify_offline(dir).unwrap().faults;
+    let now = Timestamp::from_ms(T0);
+    let refused = write_offline(dir, &Plan::default(), now, io::sink());
+    for text in [faults[0].to_string(), causes(&refused.unwrap_err())] {
+        assert!(text.contains("start pulse on it"), "{text}");
+        assert!(text.contains("quarantine/salvaged"), "{text}");
+        assert!(!text.contains("move"), "{text}");
+    }
+    let (store, _) = open(dir, false).unwrap();
+    assert_eq!(sealed(&read(&store).unwrap()), sealed(&whole), "it is true");
+    store.close().await;
+    drop(store);
+    assert_eq!(verify_offline(dir).unwrap().faults, []);
+    assert!(write_offline(dir, &Plan::default(), now, io::sink()).is_ok());
 }
 
 #[tokio::test]
