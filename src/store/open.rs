@@ -148,7 +148,10 @@ fn prepare(options: &Options) -> Result<(), Error> {
     let dir = &options.dir;
     if !options.store.read_only {
         Space::new(dir, &options.store).make_room_to_start();
-        disk::check_format(dir)
+        disk::check_format(dir)?;
+        // Of a process that was killed over it. The file itself is still there then.
+        salvage::remove_left(dir);
+        Ok(())
     } else if disk::read_format(dir)? == disk::Format::Missing {
         let what = "it has no FORMAT file: this is no data directory";
         Err(io_error("read", dir, what))

@@ -33,6 +33,7 @@ use super::backup::{CACHE_BYTES, COMMIT_BYTES, insert};
 use super::days::{Days, quarantine};
 use super::disk::{Backends, Boxed, causes, io_error, sync_dir};
 use super::hot::{self, Hot};
+use super::space::{Space, is_full};
 use super::tables::{self, HOT_FILE, META, Meta, RETIRED, SERIES, SYMBOLS, VERSION, WAL};
 use super::{Error, Options, Table};
 use crate::model::Timestamp;
@@ -40,6 +41,9 @@ use crate::telemetry::Metrics;
 
 /// So many damaged files are kept.
 const KEPT_MAX: usize = 2;
+
+/// The new file may be so many times as long: rows that come in order fill half of a page.
+const NEEDED_PER_BYTE: u64 = 2;
 
 /// What was found to be wrong.
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -75,6 +79,64 @@ pub(super) fn salvage(
     now: Timestamp,
     metrics: &Metrics,
 ) -> Result<Salvaged, Error> {
+    let salvaged = make_anew(options, backends, cause, now, metrics);
+    salvaged.map_err(|err| {
+        if !options.store.read_only {
+            remove_left(&options.dir);
+        }
+        match is_full(&err) {
+            true => no_room(options, err),
+            false => err,
+        }
+    })
+}
+
+/// Removes what is left of a new file that was not finished.
+pub(super) fn remove_left(dir: &Path) {
+    let new = new_path(dir);
+    match std::fs::remove_file(&new) {
+        Ok(()) => tracing::warn!(path = %new.display(), "removed what was not finished"),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+        Err(err) => tracing::warn!(path = %new.display(), error = %err, "cannot remove"),
+    }
+}
+
+fn new_path(dir: &Path) -> PathBuf {
+    dir.join(format!("{HOT_FILE}.new"))
+}
+
+/// Why a damaged file was not read into a new one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the disk is full: what can be read of it needs up to {needed_mib} MiB of free space, \
+     {free_mib} MiB are free"
+)]
+struct NoRoom {
+    needed_mib: u64,
+    free_mib: u64,
+    source: Error,
+}
+
+/// The error with how much room is needed.
+fn no_room(options: &Options, source: Error) -> Error {
+    let path = options.dir.join(HOT_FILE);
+    let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+    let free = Space::new(&options.dir, &options.store).free();
+    let no_room = NoRoom {
+        needed_mib: (bytes * NEEDED_PER_BYTE).div_ceil(1 << 20),
+        free_mib: free.map_or(0, |free| free.bytes) >> 20,
+        source,
+    };
+    io_error("salvage", &path, no_room)
+}
+
+fn make_anew(
+    options: &Options,
+    backends: &Backends,
+    cause: Cause,
+    now: Timestamp,
+    metrics: &Metrics,
+) -> Result<Salvaged, Error> {
     let (dir, read_only) = (&options.dir, options.store.read_only);
     let path = dir.join(HOT_FILE);
     let fail = |err: redb::Error| io_error("salvage", &path, err);
@@ -90,7 +152,7 @@ pub(super) fn salvage(
             source: cause,
         });
     }
-    let new = dir.join(format!("{HOT_FILE}.new"));
+    let new = new_path(dir);
     let db = make(&new, backends, read_only)?;
     let mut losses = copy(&file, &found, &db).map_err(fail)?;
     let days = Days::open_whole(dir, 0, backends.clone(), CACHE_BYTES, read_only)?;

@@ -274,6 +274,81 @@ async fn who_cannot_open_a_damaged_file_is_told_that_a_start_can() {
     assert!(write_offline(dir, &Plan::default(), now, io::sink()).is_ok());
 }
 
+/// A new file for which there is only so much room.
+#[derive(Debug)]
+struct Full(Box<dyn StorageBackend>, u64);
+
+impl StorageBackend for Full {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        match offset + data.len() as u64 > self.1 {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.0.write(offset, data),
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_room_nothing_is_left_behind_and_the_error_says_how_much_it_takes() {
+    let (image, whole) = closed().await;
+    let (dir, path) = (image.path(), image.path().join(HOT_FILE));
+    let new = dir.join("hot.redb.new");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The header of the file, which only a salvage does without.
+    bytes[..64].fill(7);
+    std::fs::write(&path, &bytes).unwrap();
+    let needed = (2 * bytes.len()).div_ceil(1 << 20);
+    for room in [0, 30_000, 200_000] {
+        let counter = || prometheus::IntCounter::new("c", "c").unwrap();
+        let files = disk::counted_files(counter(), counter());
+        let files: Backends = Arc::new(move |path| match path.ends_with("hot.redb.new") {
+            true => Ok(Box::new(Full(files(path)?, room))),
+            false => files(path),
+        });
+        let lock = disk::DirLock::take(dir).unwrap();
+        let clock = manual(T0 + 60_000).0;
+        let opened = Store::open_on(files, lock, options(dir), clock, Metrics::new());
+        let err = opened.err().unwrap();
+        assert!(super::super::space::is_full(&err));
+        let text = causes(&err);
+        assert!(
+            text.contains(&format!("needs up to {needed} MiB")),
+            "{text}"
+        );
+        assert!(!new.exists(), "{room}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+    // What a killed one leaves.
+    std::fs::write(&new, &bytes).unwrap();
+    drop(open(dir, true).unwrap());
+    assert!(new.exists(), "a read-only start removes nothing");
+    let (store, _) = open(dir, false).unwrap();
+    assert!(!new.exists());
+    assert_eq!(read(&store).unwrap(), whole);
+    store.close().await;
+    drop(store);
+    let len = std::fs::metadata(&path).unwrap().len();
+    assert!(len <= 2 * bytes.len() as u64, "{len}");
+    std::fs::write(&new, b"left").unwrap();
+    drop(open(dir, false).unwrap());
+    assert!(!new.exists(), "of a start that needs no salvage too");
+}
+
 #[tokio::test]
 async fn only_the_newest_damaged_files_are_kept() {
     let (image, _) = killed().await;
