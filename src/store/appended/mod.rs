@@ -10,8 +10,7 @@
 //! full speed and nearly all of them at low load (a page here, 26 kB there).
 //!
 //! The files are at most [`FILES_MAX`] of [`FILE_BYTES`]. When all records of a file
-//! are sealed it is used again from its beginning, which saves the file system its
-//! own log, or removed. A commit for which there is no file goes to redb. So does the one
+//! are sealed it is cut short and used again from its beginning, or removed. A commit for which there is no file goes to redb. So does the one
 //! with which the next file begins: `hot.redb` then knows which file the log goes on in,
 //! so that one that is missing, empty or not ours is seen at the next start ([`turn`]).
 //!
@@ -107,6 +106,15 @@ impl Slot {
         }
         let len = (end + end / 2).next_multiple_of(GROW_BYTES);
         self.file.set_len(len.min(FILE_BYTES))
+    }
+
+    /// Makes a file that nobody needs as short as a new one: a store that is quiet after
+    /// a busy hour has no 4 MiB for a few records either.
+    fn shrink(&self) {
+        let is_long = self.file.len().is_ok_and(|len| len > GROW_BYTES);
+        if is_long && let Err(err) = self.file.set_len(GROW_BYTES) {
+            tracing::warn!(error = %err, "cannot shorten a log file");
+        }
     }
 }
 
@@ -344,6 +352,7 @@ impl Appended {
         let bytes = free.iter().map(|file| file.end).sum();
         state.spares.extend(free.into_iter().map(|file| file.slot));
         self.remove_spares(&mut state, SPARES_MAX);
+        state.spares.iter().for_each(Slot::shrink);
         bytes
     }
 

@@ -232,23 +232,31 @@ async fn a_log_without_its_database_is_refused() {
 async fn sealed_files_are_used_again_and_their_old_records_are_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    for i in 0..30 {
+    for i in 0..100 {
         write(&store, i).await;
     }
+    let lengths = || {
+        files(dir.path())
+            .iter()
+            .map(|path| path.metadata().unwrap().len())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(), [2 * GROW_BYTES]);
     store.seal_now().await.unwrap();
-    // A new file is begun, and the old one is free.
+    // A new file is begun, and the old one is free and short.
+    assert_eq!(lengths(), [GROW_BYTES; 2]);
     assert!(store.shared.metrics.store.wal_bytes.get() < 600);
     assert_eq!(store.shared.log.bytes(), 512);
-    write(&store, 30).await;
+    write(&store, 100).await;
     assert_eq!(store.shared.log.bytes(), 1_024);
     // It is used again with the next seal, and no third one is made.
     store.seal_now().await.unwrap();
-    write(&store, 31).await;
+    write(&store, 101).await;
     assert_eq!(files(dir.path()).len(), 2);
     assert_eq!(store.shared.log.bytes(), 1_024);
     close(store).await;
     let store = open(dir.path());
-    assert_eq!(found(&store), (0..=31).collect::<Vec<_>>());
+    assert_eq!(found(&store), (0..=101).collect::<Vec<_>>());
     assert_eq!(store.stats().head_samples, 1);
     assert_eq!((failures(&store), store.verify().faults), (0, vec![]));
     // Who wants the space back gets it.
