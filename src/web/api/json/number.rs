@@ -257,23 +257,19 @@ const PLAIN: std::ops::Range<f64> = 1e-4..1e15;
 /// Numbers of eight digits end before it.
 const EIGHT_END: u64 = 100_000_000;
 
-/// The four digits of a number, the first one in the lowest byte. Two numbers of two
-/// digits, and then four of one, are divided by one multiplication each.
+/// The four digits of a number, the first one in the lowest byte.
 fn four_digits(number: u64) -> u32 {
-    let number = number as u32;
-    let hundreds = number / 100;
-    let pairs = hundreds | (number - 100 * hundreds) << 16;
-    let tens = (pairs * 103 >> 10) & 0x000f_000f;
-    tens | (pairs - 10 * tens) << 8
+    (eight_digits(number) >> 32) as u32
 }
 
-/// The eight digits of a number, the first one in the lowest byte.
+/// The eight digits of a number, the first one in the lowest byte. Two numbers of four
+/// digits, then four of two and eight of one, are divided by one multiplication each.
 fn eight_digits(number: u64) -> u64 {
     let high = number / 10_000;
     let fours = high | (number - 10_000 * high) << 32;
-    let hundreds = (fours * 5_243 >> 19) & 0x0000_007f_0000_007f;
+    let hundreds = ((fours * 5_243) >> 19) & 0x0000_007f_0000_007f;
     let pairs = hundreds | (fours - 100 * hundreds) << 16;
-    let tens = (pairs * 103 >> 10) & 0x000f_000f_000f_000f;
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
     tens | (pairs - 10 * tens) << 8
 }
 
