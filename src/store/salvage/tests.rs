@@ -274,33 +274,55 @@ async fn who_cannot_open_a_damaged_file_is_told_that_a_start_can() {
     assert!(write_offline(dir, &Plan::default(), now, io::sink()).is_ok());
 }
 
-/// A new file for which there is only so much room.
+/// A file on a disk with only so much room, of which one sync may fail.
 #[derive(Debug)]
-struct Full(Box<dyn StorageBackend>, u64);
+struct Failing {
+    file: Box<dyn StorageBackend>,
+    room: u64,
+    sync_fails: Arc<AtomicBool>,
+}
 
-impl StorageBackend for Full {
+impl StorageBackend for Failing {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        match self.sync_fails.swap(false, Ordering::Relaxed) {
+            true => Err(io::Error::other("a sync failed")),
+            false => self.file.sync_data(),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        match offset + data.len() as u64 > self.1 {
+        match offset + data.len() as u64 > self.room {
             true => Err(io::ErrorKind::StorageFull.into()),
-            false => self.0.write(offset, data),
+            false => self.file.write(offset, data),
         }
     }
+}
+
+/// Real files, of which those of this name have so much room, and one sync of all may fail.
+fn failing(name: Option<&'static str>, room: u64, sync_fails: &Arc<AtomicBool>) -> Backends {
+    let counter = || prometheus::IntCounter::new("c", "c").unwrap();
+    let files = disk::counted_files(counter(), counter());
+    let sync_fails = Arc::clone(sync_fails);
+    Arc::new(move |path| {
+        let is_small = name.is_some_and(|name| path.ends_with(name));
+        Ok(Box::new(Failing {
+            file: files(path)?,
+            room: if is_small { room } else { u64::MAX },
+            sync_fails: Arc::clone(&sync_fails),
+        }))
+    })
 }
 
 #[tokio::test]
@@ -314,12 +336,7 @@ async fn without_room_nothing_is_left_behind_and_the_error_says_how_much_it_take
     std::fs::write(&path, &bytes).unwrap();
     let needed = (2 * bytes.len()).div_ceil(1 << 20);
     for room in [0, 30_000, 200_000] {
-        let counter = || prometheus::IntCounter::new("c", "c").unwrap();
-        let files = disk::counted_files(counter(), counter());
-        let files: Backends = Arc::new(move |path| match path.ends_with("hot.redb.new") {
-            true => Ok(Box::new(Full(files(path)?, room))),
-            false => files(path),
-        });
+        let files = failing(Some("hot.redb.new"), room, &Arc::default());
         let lock = disk::DirLock::take(dir).unwrap();
         let clock = manual(T0 + 60_000).0;
         let opened = Store::open_on(files, lock, options(dir), clock, Metrics::new());
@@ -370,47 +387,12 @@ async fn only_the_newest_damaged_files_are_kept() {
     assert_eq!(kept, [2, 3]);
 }
 
-/// A file of which one sync fails.
-#[derive(Debug)]
-struct Failing(Box<dyn StorageBackend>, Arc<AtomicBool>);
-
-impl StorageBackend for Failing {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        match self.1.swap(false, Ordering::Relaxed) {
-            true => Err(io::Error::other("a sync failed")),
-            false => self.0.sync_data(),
-        }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-}
-
 #[tokio::test]
 async fn a_store_that_finds_damage_while_it_runs_ends_and_the_next_one_goes_on() {
     let (image, whole) = killed().await;
     let dir = image.path();
     let fails = Arc::new(AtomicBool::new(false));
-    let counter = || prometheus::IntCounter::new("c", "c").unwrap();
-    let files = disk::counted_files(counter(), counter());
-    let shared = Arc::clone(&fails);
-    let files: Backends = Arc::new(move |path| {
-        let file = files(path)?;
-        Ok(Box::new(Failing(file, Arc::clone(&shared))))
-    });
+    let files = failing(None, 0, &fails);
     let lock = disk::DirLock::take(dir).unwrap();
     let clock = manual(T0 + 60_000).0;
     let store = Store::open_on(files, lock, options(dir), clock, Metrics::new()).unwrap();
