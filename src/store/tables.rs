@@ -217,9 +217,16 @@ pub(super) fn put_finished(
     }
 }
 
-/// The sealed files that should be there. A row that cannot be read says nothing.
+/// Says that these rows are kept, with the number that a seal gives [`Meta`].
+pub(super) fn put_kept(txn: &WriteTransaction, wal_sealed_seq: u64) -> Result<(), redb::Error> {
+    put_row(txn, FINISHED_ROWS, &[wal_sealed_seq])
+}
+
+/// The sealed files that should be there. A row that cannot be read says nothing; nor do
+/// all of them when somebody has sealed since who keeps none.
 pub(super) fn finished(read: &ReadTransaction) -> Result<BTreeMap<String, Finished>, redb::Error> {
     let mut found = BTreeMap::new();
+    let sealed = Meta::read_in(read)?.wal_sealed_seq;
     for row in read.open_table(META)?.range(FINISHED_ROWS..)? {
         let (key, value) = row?;
         let Some(name) = key.value().strip_prefix(FINISHED_ROWS) else {
@@ -228,6 +235,9 @@ pub(super) fn finished(read: &ReadTransaction) -> Result<BTreeMap<String, Finish
         let number = open_value(key.value().as_bytes(), value.value());
         let number = number.and_then(|number| number.try_into().ok());
         if let Some(number) = number.map(u64::from_le_bytes) {
+            if name.is_empty() && number != sealed {
+                return Ok(BTreeMap::new());
+            }
             let row = [Finished::There, Finished::Lost][usize::from(number != 0)];
             found.insert(name.to_owned(), row);
         }

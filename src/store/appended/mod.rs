@@ -183,7 +183,7 @@ impl Appended {
     }
 
     /// The file that `hot.redb` names, if it is not there, or shorter than it was: it
-    /// grows by so much at once, and never shrinks.
+    /// grows by so much at once, and is not cut short as long as it is named.
     fn lost_of(
         &self,
         state: &State,

@@ -15,7 +15,7 @@ use super::archive::{Base, Contents, File, Head, Listed, PIECE, Writer};
 use super::hot;
 use crate::model::Timestamp;
 use crate::store::appended::{self, Appended};
-use crate::store::days::finished::is_mark;
+use crate::store::days::finished::{self, is_mark};
 use crate::store::days::{DayFile, Days, Pin, store_error};
 use crate::store::disk::{self, io_error};
 use crate::store::hot::Hot;
@@ -64,6 +64,8 @@ pub(super) struct Frozen {
     pub(super) first: u64,
     /// The last commit.
     pub(super) last: u64,
+    /// The names of sealed files that are missing.
+    pub(super) missing: Vec<String>,
 }
 
 impl Source<'_> {
@@ -76,16 +78,21 @@ impl Source<'_> {
     pub(super) fn freeze(&self) -> Result<Frozen, Error> {
         let before = self.log.hold();
         let db = self.hot.database()?;
+        let missing = finished::missing(self.dir, &db)?;
         let read = db.begin_read();
         let fail = |err| io_error("read", self.hot.path(), err);
         let read = read.map_err(|err| fail(redb::Error::from(err)))?;
         let log = self.log.hold();
         let (sealed, last) = hot::commits(&read).map_err(fail)?;
+        // What left or came meanwhile is not missing both times.
+        let still = finished::missing(self.dir, &db)?;
+        let both = still.iter().filter(|file| missing.contains(file));
         Ok(Frozen {
             read,
             log,
             first: sealed + 1,
             last: last.max(before.last),
+            missing: both.map(finished::Missing::name).collect(),
         })
     }
 }
@@ -285,7 +292,10 @@ impl<'p, W: Write> Copy<'p, W> {
         let piped = |err: io::Error| redb::Error::from(err);
         self.begin(HOT_FILE, commit_seq)
             .map_err(|err| fail(piped(err)))?;
-        hot::rows(&frozen.read, |rows| self.writer.rows(rows).map_err(piped)).map_err(fail)?;
+        hot::rows(&frozen.read, &frozen.missing, |rows| {
+            self.writer.rows(rows).map_err(piped)
+        })
+        .map_err(fail)?;
         hot::appended(frozen, |rows| self.writer.rows(rows).map_err(pipe))?;
         self.end(HOT_FILE.to_owned(), commit_seq)
             .map_err(|err| fail(piped(err)))?;

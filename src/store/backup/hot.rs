@@ -20,12 +20,14 @@ pub(in crate::store) const COMMIT_BYTES: usize = 4 << 20;
 /// The cache of the file that is made.
 pub(in crate::store) const CACHE_BYTES: usize = 4 * COMMIT_BYTES;
 
-/// Hands every row of every table to `out`, in pieces.
+/// Hands every row of every table to `out`, in pieces. Of the rows that name sealed files
+/// those of the missing ones alone: what is restored has the others.
 ///
 /// # Errors
 /// When the database cannot be read, and the first error of `out`.
 pub(super) fn rows<E: From<redb::Error>>(
     read: &ReadTransaction,
+    missing: &[String],
     mut out: impl FnMut(&Rows) -> Result<(), E>,
 ) -> Result<(), E> {
     let own = [META.name(), WAL.name(), SYMBOLS.name(), SERIES.name()];
@@ -34,13 +36,21 @@ pub(super) fn rows<E: From<redb::Error>>(
         let known = own.contains(&name) || name == RETIRED || Table::from_name(name).is_some();
         assert!(known, "BUG: the backup leaves out table {name:?}");
     }
-    table(read, META, &mut out)?;
-    table(read, SYMBOLS, &mut out)?;
-    table(read, SERIES, &mut out)?;
+    table(read, META, |key| is_of_files(key, missing), &mut out)?;
+    table(read, SYMBOLS, |_| false, &mut out)?;
+    table(read, SERIES, |_| false, &mut out)?;
     for state in Table::ALL {
-        table(read, state_table(state), &mut out)?;
+        table(read, state_table(state), |_| false, &mut out)?;
     }
-    table(read, WAL, &mut out)
+    table(read, WAL, |_| false, &mut out)
+}
+
+/// Whether a row of `meta` says something of files that the copy has not, or has anew.
+fn is_of_files(key: &[u8], missing: &[String]) -> bool {
+    match key.strip_prefix(FINISHED_ROWS.as_bytes()) {
+        Some(name) => missing.iter().all(|missing| missing.as_bytes() != name),
+        None => [LOG_ROW, END_ROW].map(str::as_bytes).contains(&key),
+    }
 }
 
 /// The last sealed commit, and the last one, of a snapshot of redb.
@@ -77,6 +87,7 @@ pub(super) fn appended(
 fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(
     read: &ReadTransaction,
     definition: TableDefinition<'_, K, V>,
+    is_left_out: impl Fn(&[u8]) -> bool,
     out: &mut impl FnMut(&Rows) -> Result<(), E>,
 ) -> Result<(), E> {
     let fail = |err: redb::Error| E::from(err);
@@ -88,11 +99,7 @@ fn table<K: Key + 'static, V: Value + 'static, E: From<redb::Error>>(
         let (key, value) = row.map_err(|err| fail(err.into()))?;
         let (key, value) = (key.value(), value.value());
         let key = K::as_bytes(&key);
-        let is_of_files = [LOG_ROW, END_ROW]
-            .map(str::as_bytes)
-            .contains(&key.as_ref())
-            || key.as_ref().starts_with(FINISHED_ROWS.as_bytes());
-        if is_of_files && definition.name() == META.name() {
+        if is_left_out(key.as_ref()) {
             continue;
         }
         rows.push(key.as_ref(), V::as_bytes(&value).as_ref());

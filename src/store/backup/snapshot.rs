@@ -113,13 +113,17 @@ fn copy_rows(frozen: &Frozen, path: &Path, skip_head: bool) -> Result<Database, 
         .set_cache_size(hot::CACHE_BYTES)
         .create(path)?;
     tables::make_tables(&db, Meta::default())?;
-    hot::rows(read, |rows: &Rows| -> Result<(), redb::Error> {
-        let (table, rows) = rows.split();
-        if skip_head && table == "wal" {
-            return Ok(());
-        }
-        hot::insert(&db, &table, &rows).map(drop)
-    })?;
+    hot::rows(
+        read,
+        &frozen.missing,
+        |rows: &Rows| -> Result<(), redb::Error> {
+            let (table, rows) = rows.split();
+            if skip_head && table == "wal" {
+                return Ok(());
+            }
+            hot::insert(&db, &table, &rows).map(drop)
+        },
+    )?;
     if skip_head {
         // The commits stay counted, so that no number is given out twice.
         let txn = db.begin_write()?;

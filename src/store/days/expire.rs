@@ -40,13 +40,18 @@ impl Days {
         let (needed, old): (Vec<_>, Vec<_>) = old.into_iter().partition(is_needed);
         self.note_leaving(old.iter().map(|day| &**day));
         let mut unlinked = Vec::new();
-        let done = old.iter().try_for_each(|day| {
+        let mut done = Ok(());
+        for day in &old {
             // As long as somebody has it open, its blocks stay.
             let file = File::open(&day.path).ok();
-            unlinked.push((file, self.unlink(day)?));
-            tracing::info!(path = %day.path.display(), "day expired");
-            Ok(())
-        });
+            match self.unlink(day) {
+                Ok(open) => {
+                    unlinked.push((file, open));
+                    tracing::info!(path = %day.path.display(), "day expired");
+                }
+                Err(err) => done = done.and(Err(err)),
+            }
+        }
         if !unlinked.is_empty() {
             // Without a thread they are closed here and now.
             let thread = std::thread::Builder::new().name("store-expiry".to_owned());
@@ -87,10 +92,16 @@ impl Days {
         let key = (day.start_s, day.kind);
         // Nobody opens it meanwhile, which would make it anew.
         let slot = lock(&day.file);
-        std::fs::remove_file(&day.path).map_err(|err| {
-            self.note_made(day);
-            io_error("remove", &day.path, err)
-        })?;
+        match std::fs::remove_file(&day.path) {
+            Ok(()) => {}
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %day.path.display(), "somebody else removed it");
+            }
+            Err(err) => {
+                self.note_made(day);
+                return Err(io_error("remove", &day.path, err));
+            }
+        }
         day.gone.store(true, Ordering::Release);
         self.write_files(day.kind).remove(&key);
         drop(slot);

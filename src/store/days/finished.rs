@@ -5,9 +5,13 @@
 //! next transaction, after a seal with the one that drops the log records. A file without
 //! a row (former versions wrote none, backups have none) is taken as it is.
 //!
-//! A file that leaves has an empty one beside it, `NAME.left`, from before it goes until
-//! its row is gone. So a crash between the two leaves no missing file, and a file can go
-//! while the disk takes no transaction. Who gives a missing file up makes such a mark.
+//! A file that leaves or is set aside has an empty one beside it, `NAME.left`, from before
+//! it goes until its row is gone. So a crash between the two leaves no missing file, and a
+//! file can go while the disk takes no transaction. Who gives a missing file up makes such
+//! a mark.
+//!
+//! With the rows stands up to which commit the log was sealed. When `hot.redb` says
+//! another one, a former version ran in between, which keeps no rows: they say nothing then.
 //!
 //! What is missing is told at each start and by queries into its day, until it is back,
 //! given up, or past its retention. When samples come for its day they go to a new file
@@ -69,6 +73,7 @@ fn name_of_mark(mark: &str) -> Option<String> {
 }
 
 /// A file that is missing.
+#[derive(PartialEq, Eq)]
 pub(in crate::store) struct Missing {
     kind: Kind,
     start_s: u32,
@@ -76,6 +81,10 @@ pub(in crate::store) struct Missing {
 }
 
 impl Missing {
+    pub(in crate::store) fn name(&self) -> String {
+        name_of(&self.path).unwrap_or_default()
+    }
+
     fn tell(&self) {
         let (from, to) = times_of(self.start_s);
         tracing::error!(
@@ -88,15 +97,13 @@ impl Missing {
     }
 }
 
-/// The files that are missing by what `hot.redb` says: neither there nor set aside, or
-/// made anew. Not those that have left.
+/// The files that are missing by what `hot.redb` says: not there, or made anew. Not those
+/// that have left or were set aside.
 ///
 /// # Errors
 /// When it cannot be read.
 pub(in crate::store) fn missing(dir: &Path, db: &Database) -> Result<Vec<Missing>, Error> {
-    let aside = super::quarantine::all(dir);
-    let rows = rows_of(dir, db)?;
-    Ok(missing_of(dir, &rows, &aside))
+    Ok(missing_of(dir, &rows_of(dir, db)?))
 }
 
 fn rows_of(dir: &Path, db: &Database) -> Result<BTreeMap<String, Finished>, Error> {
@@ -104,12 +111,11 @@ fn rows_of(dir: &Path, db: &Database) -> Result<BTreeMap<String, Finished>, Erro
     read().map_err(|err| io_error("read", &dir.join(HOT_FILE), err))
 }
 
-fn missing_of(dir: &Path, rows: &BTreeMap<String, Finished>, aside: &[Aside]) -> Vec<Missing> {
+fn missing_of(dir: &Path, rows: &BTreeMap<String, Finished>) -> Vec<Missing> {
     let missing = rows.iter().filter_map(|(name, row)| {
         let (kind, start_s) = Kind::parse(name)?;
         let path = dir.join(name);
-        let is_there = path.symlink_metadata().is_ok() || aside.iter().any(|a| a.was(name));
-        let is_whole = is_there && *row == Finished::There;
+        let is_whole = *row == Finished::There && path.symlink_metadata().is_ok();
         let has_left = path.with_extension(MARK).exists();
         (!is_whole && !has_left).then_some(Missing {
             kind,
@@ -128,7 +134,7 @@ impl Days {
     /// When that or the directory cannot be read.
     pub(in crate::store) fn note_missing(&self, db: &Database) -> Result<(), Error> {
         let rows = rows_of(&self.dir, db)?;
-        let missing = missing_of(&self.dir, &rows, &lock(&self.aside));
+        let missing = missing_of(&self.dir, &rows);
         missing.iter().for_each(Missing::tell);
         let there = self.all_kinds();
         let there = there.iter().filter_map(|file| name_of(&file.path));
@@ -186,13 +192,18 @@ impl Days {
         if file.kind.is_roll() && !aside.iter().any(of_day) {
             aside.retain(|known| !(known.is_missing() && known.is(file)));
         }
+        let mark = file.path.with_extension(MARK);
+        if mark.exists() {
+            // Given up while we run.
+            aside.retain(|known| !(known.is_missing() && known.is(file)));
+        }
         let is_lost = aside
             .iter()
             .any(|known| known.is_missing() && known.is(file));
         drop(aside);
         let row = [Finished::There, Finished::Lost][usize::from(is_lost)];
         records.note(name, Some(row));
-        remove_mark(&file.path.with_extension(MARK));
+        remove_mark(&mark);
     }
 
     /// Notes that files are about to be removed, and marks them. Without room for a mark
@@ -211,10 +222,7 @@ impl Days {
             };
             records.note(name, None);
             any = true;
-            let mark = file.path.with_extension(MARK);
-            if let Err(err) = File::create(&mark) {
-                tracing::warn!(path = %mark.display(), error = %err, "cannot create");
-            }
+            mark(&file.path);
         }
         // The writer asks for the records and must not wait for the disk.
         drop((aside, records));
@@ -228,6 +236,17 @@ impl Days {
         if let Some(name) = name_of(&file.path) {
             lock(&self.records).note(name, None);
         }
+    }
+
+    /// Forgets the missing files that would have left before this one, had they been there.
+    pub(in crate::store) fn forget_missing_before(&self, leaving: &DayFile) {
+        self.forget_missing(|kind| {
+            let are_raw = !(kind.is_roll() || leaving.kind.is_roll());
+            match are_raw || kind == leaving.kind {
+                true => times_of(leaving.start_s).0,
+                false => i64::MIN,
+            }
+        });
     }
 
     /// Forgets the missing files of days that ended before what `oldest_ms` says for their
@@ -279,6 +298,17 @@ impl Days {
                 remove_mark(&self.dir.join(name).with_extension(MARK));
             }
         }
+    }
+}
+
+/// Marks a sealed file that is about to leave. Without room for a mark it goes nevertheless.
+pub(super) fn mark(path: &Path) {
+    if name_of(path).is_none_or(|name| Kind::parse(&name).is_none()) {
+        return;
+    }
+    let mark = path.with_extension(MARK);
+    if let Err(err) = File::create(&mark) {
+        tracing::warn!(path = %mark.display(), error = %err, "cannot create");
     }
 }
 

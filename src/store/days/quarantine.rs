@@ -29,8 +29,8 @@ const SALVAGED: &str = "salvaged";
 
 /// What is said of a file that is missing.
 pub(in crate::store) const MISSING: &str = "it was sealed and is missing; it is asked for until \
-    it is back, its retention is over, or an empty file of its name that ends in .left gives it \
-    up, and pulse is started again";
+    it is back (before samples came for its day), its retention is over, or an empty file of its \
+    name that ends in .left gives it up, and pulse is started again";
 
 /// A file that was set aside, or of which something is lost.
 #[derive(Clone, Debug)]
@@ -106,12 +106,6 @@ impl Aside {
         &self.path
     }
 
-    /// Whether it is all that there was under this name.
-    pub(super) fn was(&self, name: &str) -> bool {
-        let own = self.path.file_name().unwrap_or_default().to_string_lossy();
-        matches!(self.how, How::Aside | How::Left) && own.starts_with(name)
-    }
-
     /// Whether it is this file.
     pub(super) fn is(&self, file: &DayFile) -> bool {
         self.path == file.path
@@ -145,7 +139,7 @@ pub(in crate::store) fn is_damage(err: &SealedError) -> bool {
     }
 }
 
-/// Moves a file out of the way.
+/// Moves a file out of the way, and marks that it has left.
 ///
 /// # Errors
 /// When it cannot be moved; it is where it was then.
@@ -155,6 +149,7 @@ pub(in crate::store) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, Er
         &folder,
         &path.file_name().unwrap_or_default().to_string_lossy(),
     )?;
+    super::finished::mark(path);
     std::fs::rename(path, &to)
         .and_then(|()| sync_dir(&folder))
         .and_then(|()| sync_dir(dir))

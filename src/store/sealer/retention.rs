@@ -128,6 +128,7 @@ impl Sealer {
             if let Err(err) = shared.days.remove(&oldest) {
                 return Ok(Err(err));
             }
+            shared.days.forget_missing_before(&oldest);
             tracing::warn!(path = %oldest.path.display(), "no room for this day, removed");
             removed += 1;
         }

@@ -154,6 +154,7 @@ pub(in crate::store) fn shed_one(shared: &Shared) -> Result<Option<Kind>, Error>
         return Ok(None);
     };
     shared.days.remove(&oldest)?;
+    shared.days.forget_missing_before(&oldest);
     shared.changed.note_all();
     shared.metrics.store.shed_files.inc();
     shared.measure_rolls();

@@ -226,6 +226,7 @@ impl Writer {
             ..Meta::default()
         };
         meta.write(txn)?;
+        tables::put_kept(txn, self.wal_sealed)?;
         transaction::delete_catalog(txn, &self.removed)?;
         if has_records {
             let to = self.wal_sealed;

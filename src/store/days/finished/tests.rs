@@ -364,3 +364,89 @@ async fn a_file_that_was_set_aside_and_taken_away_is_not_missing() {
     assert_eq!((ask(&store), told(&store)), ((2, vec![]), 0));
     close(store).await;
 }
+
+#[tokio::test]
+async fn what_was_set_aside_excuses_nothing_that_goes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    close(filled(dir.path()).await).await;
+    fs::write(dir.path().join(HOURS), [7; 20_000]).unwrap();
+    let store = open(dir.path());
+    // Killed at once, and its quarantine cleared: an image has none.
+    check_image(dir.path(), 2).await;
+    put(&store, T0 - DAY_MS + 1).await;
+    store.seal_now().await.unwrap();
+    close(store).await;
+    assert_eq!(faults(dir.path()), [""; 0]);
+    fs::remove_file(dir.path().join(HOURS)).unwrap();
+    let faults = faults(dir.path());
+    assert!(faults.len() == 1 && faults[0].contains(HOURS), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_removes_meanwhile_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path()).await;
+    // It is open, so its samples are still there to be rewritten.
+    assert_eq!(ask(&store).0, 3);
+    fs::remove_file(dir.path().join(HOURS)).unwrap();
+    store.compact_now().await.unwrap();
+    assert_eq!((ask(&store), told(&store)), ((3, vec![]), 0));
+    check_image(dir.path(), 3).await;
+    fs::remove_file(dir.path().join(REWRITTEN)).unwrap();
+    let files = store.shared.days.all_kinds();
+    let expired = store.shared.days.expire(|_| T0 + DAY_MS, |_| false);
+    assert_eq!(expired.unwrap().removed, files.len());
+    assert_eq!(store.shared.days.all_kinds().len(), 0);
+    close(store).await;
+}
+
+#[tokio::test]
+async fn a_backup_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    close(filled(dir.path()).await).await;
+    fs::remove_file(dir.path().join(HOURS)).unwrap();
+    let store = open(dir.path());
+    let work = tempfile::tempdir().unwrap();
+    let (file, to) = (work.path().join("backup"), work.path().join("restored"));
+    store
+        .backup(&Plan::default(), fs::File::create(&file).unwrap())
+        .unwrap();
+    close(store).await;
+    backup::restore(&file, None, &to).unwrap();
+    let faults = faults(&to);
+    assert!(faults.len() == 1 && faults[0].contains(HOURS), "{faults:?}");
+    let store = open(&to);
+    assert_eq!((ask(&store).1.len(), told(&store)), (1, 1));
+    close(store).await;
+}
+
+#[tokio::test]
+async fn a_missing_file_can_be_given_up_while_pulse_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    close(filled(dir.path()).await).await;
+    fs::remove_file(dir.path().join(HOURS)).unwrap();
+    let store = open(dir.path());
+    fs::write(dir.path().join("l0-20231113.left"), b"").unwrap();
+    put(&store, T0 - DAY_MS + 1).await;
+    store.seal_now().await.unwrap();
+    assert_eq!(ask(&store), (3, vec![]));
+    close(store).await;
+    check_image(dir.path(), 3).await;
+}
+
+#[tokio::test]
+async fn rows_that_a_former_version_did_not_keep_say_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    close(filled(dir.path()).await).await;
+    for name in [HOURS, REWRITTEN, ROLLED] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    assert!(faults(dir.path()).len() > 2, "control");
+    // It sealed, and wrote the number of that alone.
+    let db = Database::open(dir.path().join(HOT_FILE)).unwrap();
+    let txn = db.begin_write().unwrap();
+    tables::put_kept(&txn, 12_345).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    check_image(dir.path(), 1).await;
+}
