@@ -37,6 +37,26 @@ async fn value_at(prometheus: &Prometheus, query: &str) -> Option<f64> {
 }
 
 #[tokio::test]
+async fn a_damaged_file_of_today_stops_no_federation() {
+    let dir = tempfile::tempdir().unwrap();
+    with_device_series(dir.path()).await.terminate().await;
+    let date = std::process::Command::new("date")
+        .args(["-u", "+%Y%m%d"])
+        .output();
+    let date = String::from_utf8(date.unwrap().stdout).unwrap();
+    let name = format!("day-{}.redb", date.trim());
+    std::fs::write(dir.path().join("data").join(&name), [7; 20_000]).unwrap();
+    let server = with_device_series(dir.path()).await;
+    // What is not in memory may have been in that file.
+    let query = server.get("/api/v1/query?query=pressure").await;
+    assert!(query.text().contains(&name), "control: {}", query.text());
+    let asked = "/federate?match[]=pressure&match[]=temperature";
+    let answer = server.get(asked).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains("temperature{"), "{}", answer.text());
+}
+
+#[tokio::test]
 async fn a_real_prometheus_federates_device_series_by_the_readmes_job() {
     let dir = tempfile::tempdir().unwrap();
     let server = with_device_series(dir.path()).await;

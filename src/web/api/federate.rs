@@ -13,8 +13,8 @@ use crate::codec::exposition::Number;
 use crate::codec::families::{self, Exposed};
 use crate::model::labels::METRIC_NAME;
 use crate::model::{Labels, Matcher, Timestamp, is_stale_nan};
-use crate::promql::Queryable as _;
 use crate::promql::queryable::SelectHints;
+use crate::promql::{Gaps, Queryable as _};
 use crate::web::Context;
 use crate::web::context::Cancel;
 use crate::web::error::ApiError;
@@ -26,7 +26,9 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=u
 type Latest = (Labels, Exposed);
 
 /// Every series that any `match[]` selects, once, with its latest sample within the
-/// lookback. A series that has ended is left out.
+/// lookback. A series that has ended is left out. As by Prometheus, what cannot be read
+/// does not keep back the rest: a day of which a file was set aside still has its newest
+/// samples in memory.
 pub async fn federate(
     State(context): State<Context>,
     headers: HeaderMap,
@@ -69,11 +71,12 @@ fn read(
     let options = &context.engine.options;
     let lookback = i64::try_from(options.lookback.as_millis()).unwrap_or(i64::MAX);
     let from = now.plus_ms(1 - lookback);
+    let gaps = Gaps::default();
     let hints = SelectHints {
         reduce: None,
         any_times: false,
         at_hand: false,
-        gaps: None,
+        gaps: Some(gaps.clone()),
         series_max: options.series_max,
         samples_max: options.samples_max,
         newest_only: true,
@@ -95,6 +98,9 @@ fn read(
             Ok(())
         }],
     )?;
+    for gap in gaps.all() {
+        tracing::debug!(gap, "federated without it");
+    }
     Ok(())
 }
 
