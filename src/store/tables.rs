@@ -197,8 +197,8 @@ pub(super) fn put_end(txn: &WriteTransaction, end: u64) -> Result<(), redb::Erro
     put_row(txn, END_ROW, &[end])
 }
 
-/// What the rows of `meta` begin with that say which sealed files there should be. Nor are
-/// these in backups, which know their files: what is restored is taken as it is.
+/// What the rows of `meta` begin with that say which sealed files there should be. Of these
+/// only those of missing files are in backups: what is restored has the others.
 pub(super) const FINISHED_ROWS: &str = "sealed/";
 
 /// Says of a sealed file that it should be there, or nothing any more.
@@ -222,11 +222,12 @@ pub(super) fn put_kept(txn: &WriteTransaction, wal_sealed_seq: u64) -> Result<()
     put_row(txn, FINISHED_ROWS, &[wal_sealed_seq])
 }
 
-/// The sealed files that should be there. A row that cannot be read says nothing; nor do
-/// all of them when somebody has sealed since who keeps none.
+/// The sealed files that should be there. A row that cannot be read says nothing; none does
+/// when somebody has sealed since who keeps no rows.
 pub(super) fn finished(read: &ReadTransaction) -> Result<BTreeMap<String, Finished>, redb::Error> {
     let mut found = BTreeMap::new();
     let sealed = Meta::read_in(read)?.wal_sealed_seq;
+    let mut are_kept = true;
     for row in read.open_table(META)?.range(FINISHED_ROWS..)? {
         let (key, value) = row?;
         let Some(name) = key.value().strip_prefix(FINISHED_ROWS) else {
@@ -235,10 +236,16 @@ pub(super) fn finished(read: &ReadTransaction) -> Result<BTreeMap<String, Finish
         let number = open_value(key.value().as_bytes(), value.value());
         let number = number.and_then(|number| number.try_into().ok());
         if let Some(number) = number.map(u64::from_le_bytes) {
-            if name.is_empty() && number != sealed {
-                return Ok(BTreeMap::new());
+            // It comes first.
+            if name.is_empty() {
+                are_kept = number == sealed;
+                continue;
             }
-            let row = [Finished::There, Finished::Lost][usize::from(number != 0)];
+            let row = match number {
+                _ if !are_kept => Finished::Unkept,
+                0 => Finished::There,
+                _ => Finished::Lost,
+            };
             found.insert(name.to_owned(), row);
         }
     }

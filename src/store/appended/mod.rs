@@ -10,9 +10,10 @@
 //! full speed and nearly all of them at low load (a page here, 26 kB there).
 //!
 //! The files are at most [`FILES_MAX`] of [`FILE_BYTES`]. When all records of a file
-//! are sealed it is cut short and used again from its beginning, or removed. A commit for which there is no file goes to redb. So does the one
-//! with which the next file begins: `hot.redb` then knows which file the log goes on in,
-//! so that one that is missing, empty or not ours is seen at the next start ([`turn`]).
+//! are sealed it is cut short and used again from its beginning, or removed. A commit for
+//! which there is no file goes to redb. So does the one with which the next file begins:
+//! `hot.redb` then knows which file the log goes on in, so that one that is missing, empty
+//! or not ours is seen at the next start ([`turn`]).
 //!
 //! What is not whole is no record ([`frame`]). At the end of the log that is a commit
 //! that was never acknowledged. Anywhere else a number is missing, as numbers have no

@@ -3,7 +3,7 @@
 //!
 //! `hot.redb` has a row for each such file ([`tables::put_finished`]). It comes with the
 //! next transaction, after a seal with the one that drops the log records. A file without
-//! a row (former versions wrote none, backups have none) is taken as it is.
+//! a row (former versions wrote none, backups have those of missing ones) is taken as it is.
 //!
 //! A file that leaves or is set aside has an empty one beside it, `NAME.left`, from before
 //! it goes until its row is gone. So a crash between the two leaves no missing file, and a
@@ -41,6 +41,8 @@ pub(in crate::store) enum Finished {
     There,
     /// It was missing, and was made anew without what it had.
     Lost,
+    /// Somebody ran since who keeps no rows. Never written: the next commit sets it right.
+    Unkept,
 }
 
 /// Rows to write, by the file's name; `None`: to delete.
@@ -115,7 +117,11 @@ fn missing_of(dir: &Path, rows: &BTreeMap<String, Finished>) -> Vec<Missing> {
     let missing = rows.iter().filter_map(|(name, row)| {
         let (kind, start_s) = Kind::parse(name)?;
         let path = dir.join(name);
-        let is_whole = *row == Finished::There && path.symlink_metadata().is_ok();
+        let is_whole = match row {
+            Finished::There => path.symlink_metadata().is_ok(),
+            Finished::Lost => false,
+            Finished::Unkept => true,
+        };
         let has_left = path.with_extension(MARK).exists();
         (!is_whole && !has_left).then_some(Missing {
             kind,
@@ -317,7 +323,7 @@ fn name_of(path: &Path) -> Option<String> {
 }
 
 /// A day, in ms.
-fn times_of(start_s: u32) -> (i64, i64) {
+pub(super) fn times_of(start_s: u32) -> (i64, i64) {
     let from = i64::from(start_s) * 1_000;
     (from, from + DAY_MS - 1)
 }

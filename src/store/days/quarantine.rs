@@ -18,7 +18,7 @@ use super::super::disk::{causes, io_error, sync_dir};
 use super::super::hot;
 use super::super::sealed::{self, Kind};
 use super::super::{Error, sealed::Error as SealedError};
-use super::{DAY_MS, DayFile, Days, lock};
+use super::{DayFile, Days, lock};
 use crate::promql::Gaps;
 
 /// The folder in the data directory.
@@ -58,9 +58,8 @@ enum How {
 
 impl Aside {
     pub(super) fn new(start_s: u32, kind: Kind, path: PathBuf) -> Aside {
-        let from = i64::from(start_s) * 1_000;
         Aside {
-            times: (from, from + DAY_MS - 1),
+            times: super::finished::times_of(start_s),
             rolls_of: kind.is_roll().then_some(start_s),
             path,
             how: How::Aside,

@@ -449,4 +449,9 @@ async fn rows_that_a_former_version_did_not_keep_say_nothing() {
     txn.commit().unwrap();
     drop(db);
     check_image(dir.path(), 1).await;
+    // Nor later, when rows are kept again.
+    let store = open(dir.path());
+    store.seal_now().await.unwrap();
+    close(store).await;
+    check_image(dir.path(), 1).await;
 }
