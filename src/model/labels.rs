@@ -86,6 +86,12 @@ impl Labels {
         self.value(METRIC_NAME)
     }
 
+    /// The metric's name, if no other label comes before it.
+    pub fn leading_metric(&self) -> Option<&str> {
+        let (name, metric) = self.iter().next()?;
+        (name == METRIC_NAME).then_some(metric)
+    }
+
     /// The pairs in name order.
     pub fn iter(&self) -> Iter<'_> {
         Iter { rest: &self.0 }

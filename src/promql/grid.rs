@@ -16,6 +16,7 @@
 
 mod groups;
 mod native;
+mod order;
 mod steps;
 
 pub(super) use groups::{Groups, write_pair};
@@ -163,7 +164,8 @@ impl Grid {
 
     /// Puts the series in label order.
     pub(super) fn sort_by_labels(&mut self) {
-        self.rows.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let order = order::of(&self.rows);
+        self.reorder(&order);
     }
 
     /// Adds a series whose values, from step `first` on, are appended by `fill`.
@@ -334,9 +336,11 @@ impl Grid {
         });
     }
 
-    /// Gives the rows another order.
+    /// Gives the rows another order, each one a place.
     pub(super) fn reorder(&mut self, order: &[usize]) {
-        self.rows = order.iter().map(|at| self.rows[*at].clone()).collect();
+        let mut rows: Vec<_> = self.rows.drain(..).map(Some).collect();
+        let row = |at: &usize| rows[*at].take().expect("BUG: a row has two places");
+        self.rows.extend(order.iter().map(row));
     }
 
     /// A grid of one step as one of many steps with the same values.

@@ -380,6 +380,7 @@ impl Chunk {
         let gaps = hints.gaps.as_ref();
         let room = Room {
             samples_max,
+            newest_only: hints.newest_only,
             at_hand: hints.at_hand,
             any_times: &[],
         };

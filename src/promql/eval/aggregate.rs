@@ -1,19 +1,12 @@
-//! Aggregations: rows into groups, then one group after the other.
-//!
-//! A group's sums need one accumulator for each step, whatever the number of
-//! its rows, and the accumulators are used again for the next group.
-
-use std::borrow::Cow;
+//! Aggregations: rows into groups, and of each of these a row, or some of its rows.
 
 use super::super::ast::{Aggregate, AggregateOp, Span};
-use super::super::grid::{
-    Element, Grid, Groups, Row, Scalar, Steps, absent, is_absent, write_pair,
-};
+use super::super::grid::{Element, Grid, Groups, Row, Scalar, Steps, absent, write_pair};
 use super::super::math;
 use super::aggregate_native::takes_histograms;
 use super::count_values::count_values;
+use super::fold::Folding;
 use super::sort::nan_last;
-use super::sums::Sums;
 use super::{EvalError, Evaluator, Result};
 use crate::model::Labels;
 use crate::model::labels::METRIC_NAME;
@@ -62,6 +55,12 @@ impl Evaluator<'_> {
             grid = grid.without_histograms();
         }
         let groups = grouping.groups(&grid);
+        let folding = Folding {
+            grid: &grid,
+            steps,
+            threads: self.options.threads,
+            cancel: self.cancel,
+        };
         match op {
             AggregateOp::Sum | AggregateOp::Avg | AggregateOp::Count | AggregateOp::Group
                 if native =>
@@ -77,155 +76,11 @@ impl Evaluator<'_> {
                 for q in param.values() {
                     self.annotations.quantile(*q, span);
                 }
-                self.per_step(&grid, &groups, steps, |step, values| {
-                    math::quantile(param.at(step), values)
-                })
+                let quantile = |step, values: &mut Vec<f64>| math::quantile(param.at(step), values);
+                folding.per_step(&groups, &quantile)
             }
-            _ => self.fold(op, &grid, &groups, steps),
+            _ => folding.fold(op, &groups),
         }
-    }
-
-    /// The operators that need one accumulator for each step.
-    fn fold(
-        &mut self,
-        op: AggregateOp,
-        grid: &Grid,
-        groups: &[Group],
-        steps: Steps,
-    ) -> Result<Grid> {
-        match op {
-            AggregateOp::Sum | AggregateOp::Avg => self.sums(op, (grid, groups, steps)),
-            AggregateOp::Min => self.accumulate(
-                (grid, groups, steps),
-                f64::NAN,
-                |min, v| {
-                    if *min > v || min.is_nan() {
-                        *min = v;
-                    }
-                },
-                |min| *min,
-            ),
-            AggregateOp::Max => self.accumulate(
-                (grid, groups, steps),
-                f64::NAN,
-                |max, v| {
-                    if *max < v || max.is_nan() {
-                        *max = v;
-                    }
-                },
-                |max| *max,
-            ),
-            AggregateOp::Count => self.accumulate(
-                (grid, groups, steps),
-                0.0,
-                |count, _| *count += 1.0,
-                |count| *count,
-            ),
-            AggregateOp::Group => self.accumulate((grid, groups, steps), (), |(), _| {}, |()| 1.0),
-            AggregateOp::Stdvar => self.accumulate(
-                (grid, groups, steps),
-                Spread::default(),
-                Spread::add,
-                Spread::variance,
-            ),
-            AggregateOp::Stddev => self.accumulate(
-                (grid, groups, steps),
-                Spread::default(),
-                Spread::add,
-                |spread| spread.variance().sqrt(),
-            ),
-            _ => unreachable!("BUG: {op:?} is no fold"),
-        }
-    }
-
-    fn sums(
-        &mut self,
-        op: AggregateOp,
-        (grid, groups, steps): (&Grid, &[Group], Steps),
-    ) -> Result<Grid> {
-        let mut sums = Sums::new(steps.count);
-        let mut result = Grid::default();
-        for group in groups {
-            self.check_cancel()?;
-            sums.of(grid, &group.rows);
-            let labels = Cow::Borrowed(&group.labels);
-            result.push_for(group.pending(grid), labels, 0, |cells| match op {
-                AggregateOp::Sum => cells.extend(sums.sums()),
-                _ => cells.extend(sums.means(grid, &group.rows)),
-            });
-        }
-        Ok(result)
-    }
-
-    /// Adds every value of a group to its step's accumulator.
-    fn accumulate<A: Clone>(
-        &mut self,
-        (grid, groups, steps): (&Grid, &[Group], Steps),
-        empty: A,
-        add: impl Fn(&mut A, f64),
-        finish: impl Fn(&A) -> f64,
-    ) -> Result<Grid> {
-        let mut accumulators = vec![empty.clone(); steps.count];
-        let mut seen = vec![false; steps.count];
-        let mut result = Grid::default();
-        for group in groups {
-            self.check_cancel()?;
-            accumulators.fill(empty.clone());
-            seen.fill(false);
-            for row in &group.rows {
-                let steps = grid.rows()[*row].steps();
-                let slots = accumulators[steps.clone()].iter_mut().zip(&mut seen[steps]);
-                for ((slot, seen), v) in slots.zip(grid.cells(*row)) {
-                    if !is_absent(*v) {
-                        add(slot, *v);
-                        *seen = true;
-                    }
-                }
-            }
-            let values = accumulators.iter().zip(&seen);
-            result.push_for(
-                group.pending(grid),
-                Cow::Borrowed(&group.labels),
-                0,
-                |cells| {
-                    cells.extend(values.map(|(a, seen)| if *seen { finish(a) } else { absent() }));
-                },
-            );
-        }
-        Ok(result)
-    }
-
-    /// The operators that need all values of a step at once.
-    fn per_step(
-        &mut self,
-        grid: &Grid,
-        groups: &[Group],
-        steps: Steps,
-        f: impl Fn(usize, &mut Vec<f64>) -> f64,
-    ) -> Result<Grid> {
-        let mut result = Grid::default();
-        let mut values = Vec::new();
-        for group in groups {
-            self.check_cancel()?;
-            result.push_for(
-                group.pending(grid),
-                Cow::Borrowed(&group.labels),
-                0,
-                |cells| {
-                    for step in 0..steps.count {
-                        values.clear();
-                        let all = group.rows.iter().map(|row| grid.value(*row, step));
-                        values.extend(all.filter(|v| !is_absent(*v)));
-                        cells.push(if values.is_empty() {
-                            absent()
-                        } else {
-                            f(step, &mut values)
-                        });
-                    }
-                },
-            );
-        }
-        Ok(result)
     }
 
     /// `topk`, `bottomk`, `limitk`: some elements of each group and step, as they are.
@@ -414,25 +269,4 @@ fn keep_steps(grid: &Grid, order: &[usize], kept: &[Vec<usize>]) -> Grid {
         });
     }
     result
-}
-
-/// Welford's variance without compensation, as Prometheus aggregates it.
-#[derive(Clone, Copy, Default)]
-struct Spread {
-    count: f64,
-    mean: f64,
-    sum: f64,
-}
-
-impl Spread {
-    fn add(&mut self, v: f64) {
-        self.count += 1.0;
-        let delta = v - self.mean;
-        self.mean += delta / self.count;
-        self.sum += delta * (v - self.mean);
-    }
-
-    fn variance(&self) -> f64 {
-        self.sum / self.count
-    }
 }

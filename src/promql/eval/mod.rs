@@ -15,6 +15,7 @@ mod aggregate_native;
 mod binary;
 mod call;
 mod count_values;
+mod fold;
 mod histogram;
 mod info;
 mod latest;

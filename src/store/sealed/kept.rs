@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Malformed;
+use super::ends::Ends;
 use super::page::{EntryKey, Marks, Page};
 
 /// What a page costs beside its bytes and its marks.
@@ -23,6 +24,8 @@ const OVERHEAD: usize = 192;
 /// The kept pages of all files.
 #[derive(Default)]
 pub(in crate::store) struct Pages {
+    /// The ends of their columns.
+    pub(super) ends: Ends,
     bytes_max: usize,
     files: AtomicU64,
     state: Mutex<State>,
@@ -37,7 +40,7 @@ struct State {
 }
 
 /// File, window, generation, and the first entry of a page.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub(super) struct Place {
     pub(super) file: u64,
     pub(super) window: u32,
@@ -97,10 +100,12 @@ impl Checked {
 }
 
 impl Pages {
-    /// Keeps pages of so many bytes; 0 keeps none.
+    /// Keeps so many bytes, a quarter of them ends; 0 keeps none.
     pub(in crate::store) fn new(bytes_max: usize) -> Pages {
+        let ends_max = bytes_max / 4;
         Pages {
-            bytes_max,
+            ends: Ends::new(ends_max),
+            bytes_max: bytes_max - ends_max,
             ..Pages::default()
         }
     }
@@ -218,7 +223,10 @@ mod tests {
     #[test]
     fn what_nobody_came_back_to_goes_first_and_the_bytes_are_bounded() {
         let size = Checked::new(key(0), None, &[1; 800]).size();
-        let pages = Pages::new(10 * size);
+        let pages = Pages {
+            bytes_max: 10 * size,
+            ..Pages::default()
+        };
         for i in 0..10 {
             keep(&pages, place(1, i), Some(key(i + 1)));
         }

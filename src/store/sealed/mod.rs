@@ -12,6 +12,7 @@
 
 mod coded;
 pub mod column;
+mod ends;
 pub mod file;
 pub(super) mod frozen;
 mod intpack;

@@ -45,7 +45,7 @@ const fn column_max(page_max: usize) -> usize {
 }
 
 /// The key of an entry within its generation; that of a page is its first entry's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct EntryKey {
     /// The symbol of the metric name.
     pub metric_sym: u32,

@@ -21,6 +21,7 @@ use redb::{AccessGuard, ReadOnlyTable};
 
 use self::times::{Decoded, Times};
 use super::column;
+use super::ends::{self, Wanted};
 use super::file::{Error, Generation, SealedFile, Trouble, place};
 use super::kept::{self, Checked};
 use super::page::{Entry, EntryKey, Page};
@@ -142,16 +143,21 @@ impl SealedFile {
                 };
                 let hidden = hidden_in(&tombstones, generation, self.bucket_ms);
                 let takes_any = room.takes_any_times(generation, end);
+                let is_whole = hidden.is_empty();
                 Walk {
                     kept: &self.kept,
                     at_hand: room.at_hand,
                     pages,
                     generation,
-                    any_times: takes_any && hidden.is_empty(),
+                    any_times: takes_any && is_whole,
                     hidden,
                     parts: parts.clone(),
                     times: Times::new(times, generation, &mut buffers.times),
-                    range: (start, end),
+                    wanted: Wanted {
+                        range: (start, end),
+                        // The one before may be seen when the newest is deleted.
+                        newest_only: room.newest_only && is_whole,
+                    },
                     values: &mut buffers.values,
                     run: &mut buffers.run,
                 }
@@ -203,7 +209,7 @@ struct Walk<'a> {
     /// The entries that are wanted.
     parts: RangeInclusive<u16>,
     times: Times<'a>,
-    range: (i64, i64),
+    wanted: Wanted,
     values: &'a mut Vec<f64>,
     run: &'a mut Vec<Sample>,
 }
@@ -359,12 +365,15 @@ impl Walk<'_> {
         budget: &mut Budget,
         out: &mut Vec<Sample>,
     ) -> Result<(), Trouble> {
-        if self.any_times && self.times.head(entry.times)?.first >= self.range.0 {
+        if self.wanted.is_short() && self.read_end(entry, key, budget, out)? {
+            return Ok(());
+        }
+        if self.any_times && self.times.head(entry.times)?.first >= self.wanted.range.0 {
             return self.read_values(entry, key, budget, out);
         }
         let whole = self.times.get(entry.times)?;
         let times = span_of(entry, whole).map_err(at_page(key, self.generation))?;
-        let wanted = within(times, self.range);
+        let wanted = within(times, self.wanted.range);
         let n = times.len();
         let times = &times[wanted.clone()];
         let Some(first) = times.first() else {
@@ -378,6 +387,54 @@ impl Walk<'_> {
         let values = (*first, times.iter().copied(), &**self.values);
         append(values, hidden, self.run, out);
         Ok(())
+    }
+
+    /// Reads what is wanted of an entry if that is near its end, and keeps it.
+    fn read_end(
+        &mut self,
+        entry: &Entry<'_>,
+        key: EntryKey,
+        budget: &mut Budget,
+        out: &mut Vec<Sample>,
+    ) -> Result<bool, Trouble> {
+        let column = self.place(entry.key);
+        self.run.clear();
+        if !self.kept.0.ends.read(column, self.wanted, self.run) {
+            let Some(from) = self.decode_end(entry, key)? else {
+                return Ok(false);
+            };
+            self.kept.0.ends.keep(column, from, self.run);
+            let end = self.wanted.range.1;
+            self.run
+                .truncate(self.run.partition_point(|s| s.t.as_ms() <= end));
+        }
+        budget.take(self.run.len())?;
+        self.hidden.trim(entry.key.ref_id, self.run);
+        merge(out, self.run);
+        Ok(true)
+    }
+
+    /// Decodes the end of a column with what is wanted of it to `run`, if that is short;
+    /// gives the time from which on these are all.
+    fn decode_end(&mut self, entry: &Entry<'_>, key: EntryKey) -> Result<Option<i64>, Trouble> {
+        let whole = self.times.get(entry.times)?;
+        let times = span_of(entry, whole).map_err(at_page(key, self.generation))?;
+        let (n, (start, end)) = (times.len(), self.wanted.range);
+        let mut at = times.partition_point(|time| *time < start);
+        let mut from = start;
+        if self.wanted.newest_only && n - at > ends::SAMPLES_MAX {
+            at = n - ends::SAMPLES_MAX;
+            from = times[at];
+        }
+        if n - at > ends::SAMPLES_MAX || from > end {
+            return Ok(None);
+        }
+        self.values.clear();
+        column::decode_range(entry.column, n, at..n, self.values)
+            .map_err(at_page(key, self.generation))?;
+        let samples = times[at..].iter().zip(&*self.values);
+        self.run.extend(samples.map(|(t, v)| Sample::new(*t, *v)));
+        Ok(Some(from))
     }
 
     /// Reads an entry without its times: its samples get those that end with the

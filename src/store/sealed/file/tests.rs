@@ -1,6 +1,7 @@
 //! Seals and reads against a model, a full disk, missing pages and flipped bits.
 
 mod day;
+mod ends;
 mod fixture;
 
 use std::collections::BTreeMap;

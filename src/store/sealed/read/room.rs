@@ -7,6 +7,8 @@ use super::super::file::Generation;
 pub struct Room<'a> {
     /// So many samples are decoded at most.
     pub samples_max: usize,
+    /// Whether only the newest sample of each series is wanted; older ones may come too.
+    pub newest_only: bool,
     /// Whether only pages that are kept in memory may be read.
     pub at_hand: bool,
     /// Spans of time, ascending: generations that span one of them are alone in it, and
@@ -19,6 +21,7 @@ impl Room<'_> {
     pub const fn of(samples_max: usize) -> Room<'static> {
         Room {
             samples_max,
+            newest_only: false,
             at_hand: false,
             any_times: &[],
         }
