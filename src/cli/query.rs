@@ -1,5 +1,6 @@
 //! `pulse query`: a PromQL question over HTTP, answered as table, JSON or CSV.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -77,7 +78,8 @@ async fn ask(args: &QueryArgs) -> anyhow::Result<Bytes> {
 /// Posts a form to a path of the API and reads the answer, whatever its status.
 ///
 /// # Errors
-/// When the server cannot be reached or does not answer in time.
+/// When the server cannot be reached, does not answer in time, or refuses in other words
+/// than those of the API.
 pub(super) async fn post_form(
     url: &str,
     path: &str,
@@ -93,6 +95,14 @@ pub(super) async fn post_form(
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(https);
     let exchange = async {
         let answer = client.request(request).await?;
+        let is_json = answer
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .is_some_and(|kind| kind.starts_with("application/json"));
+        if !is_json && !answer.status().is_success() {
+            bail!("it answers {}", answer.status());
+        }
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
         let body = body.collect().await.map_err(|err| anyhow::anyhow!(err))?;
         anyhow::Ok(body.to_bytes())
@@ -280,12 +290,24 @@ fn table(rows: &[Row]) -> String {
 fn csv(rows: &[Row]) -> String {
     let mut out = "series,time,value".to_owned();
     for row in rows {
-        let series = row.series.replace('"', "\"\"");
+        let (series, value) = (quoted(&row.series), csv_value(&row.value));
         let time = time_text(row.time);
-        write!(out, "\n\"{series}\",{time},{}", row.value)
-            .expect("writing to a string cannot fail");
+        write!(out, "\n{series},{time},{value}").expect("writing to a string cannot fail");
     }
     out
+}
+
+/// Numbers stand as they are; the value of a text may hold anything.
+fn csv_value(value: &str) -> Cow<'_, str> {
+    if value.contains(['"', ',', '\r', '\n']) {
+        Cow::Owned(quoted(value))
+    } else {
+        Cow::Borrowed(value)
+    }
+}
+
+fn quoted(field: &str) -> String {
+    format!("\"{}\"", field.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -295,6 +317,14 @@ mod tests {
     const VECTOR: &str = r#"{"status":"success","data":{"resultType":"vector","result":[
         {"metric":{"__name__":"up","job":"a"},"value":[1700000000,"1"]},
         {"metric":{},"value":[1700000000.25,"12.5"]}]}}"#;
+
+    #[test]
+    fn a_text_is_one_field_of_csv() {
+        let text = r#"{"status":"success","data":{"resultType":"string","result":
+            [1700000000,"s,t\"r\n"]}}"#;
+        let csv = print(Format::Csv, text.as_bytes()).unwrap();
+        assert!(csv.ends_with(",\"s,t\"\"r\n\""), "{csv}");
+    }
 
     #[test]
     fn a_vector_prints_as_a_table_and_as_csv() {

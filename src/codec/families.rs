@@ -20,35 +20,70 @@ use super::protobuf::write;
 use crate::model::histogram::{Bucket, ResetHint};
 use crate::model::{Histogram, HistogramSample, Sample};
 
-/// What the form is called.
-pub const CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
-     proto=io.prometheus.client.MetricFamily; encoding=delimited; escaping=underscores";
+/// What a client takes, by its `Accept` header.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Accepted {
+    /// It would rather have protobuf than text.
+    pub protobuf: bool,
+    /// Names may have any characters; else only those of old.
+    pub utf8: bool,
+}
 
-/// Whether a client with this `Accept` header would rather have protobuf than text.
-pub fn is_preferred(accept: &str) -> bool {
-    let (mut protobuf, mut text): (f64, f64) = (0.0, 0.0);
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default();
-        let parameter = |name: &str| {
-            let mut all = range
-                .split(';')
-                .filter_map(|part| part.trim().split_once('='));
-            all.find(|(n, _)| *n == name).map(|(_, value)| value)
-        };
-        let quality = parameter("q").map_or(1.0, |q| q.parse().unwrap_or(0.0));
-        match kind {
-            "application/vnd.google.protobuf"
-                if parameter("proto") == Some("io.prometheus.client.MetricFamily")
-                    && parameter("encoding") == Some("delimited") =>
-            {
-                protobuf = protobuf.max(quality);
+impl Accepted {
+    /// What the header says. Of forms of equal quality it is protobuf; of the ranges of a
+    /// form the first best one counts.
+    pub fn of(accept: &str) -> Accepted {
+        let (mut protobuf, mut text) = ((0.0, false), (0.0, false));
+        for range in accept.split(',') {
+            let kind = range.split(';').next().unwrap_or_default().trim();
+            let parameter = |name: &str| {
+                let mut all = range
+                    .split(';')
+                    .filter_map(|part| part.trim().split_once('='));
+                all.find(|(n, _)| *n == name).map(|(_, value)| value)
+            };
+            let quality: f64 = parameter("q").map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            let best = match kind {
+                "application/vnd.google.protobuf"
+                    if parameter("proto") == Some("io.prometheus.client.MetricFamily")
+                        && parameter("encoding") == Some("delimited") =>
+                {
+                    &mut protobuf
+                }
+                "text/plain" | "text/*" | "*/*" => &mut text,
+                _ => continue,
+            };
+            if quality > best.0 {
+                *best = (quality, parameter("escaping") == Some("allow-utf-8"));
             }
-            "text/plain" | "text/*" | "*/*" => text = text.max(quality),
-            _ => {}
+        }
+        let is_protobuf = protobuf.0 > 0.0 && protobuf.0 >= text.0;
+        Accepted {
+            protobuf: is_protobuf,
+            utf8: if is_protobuf { protobuf.1 } else { text.1 },
         }
     }
-    protobuf > 0.0 && protobuf >= text
+
+    /// What the form is called.
+    pub fn content_type(self) -> String {
+        let escaping = if self.utf8 {
+            "allow-utf-8"
+        } else {
+            "underscores"
+        };
+        match (self.protobuf, self.utf8) {
+            (true, _) => format!(
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                 encoding=delimited; escaping={escaping}"
+            ),
+            (false, true) => {
+                format!("text/plain; version=1.0.0; charset=utf-8; escaping={escaping}")
+            }
+            (false, false) => {
+                format!("text/plain; version=0.0.4; charset=utf-8; escaping={escaping}")
+            }
+        }
+    }
 }
 
 /// The value of a metric.
@@ -136,6 +171,7 @@ mod tests {
 
     #[test]
     fn protobuf_is_written_for_those_who_prefer_it() {
+        let is_preferred = |accept: &str| Accepted::of(accept).protobuf;
         const PROTOBUF: &str = "application/vnd.google.protobuf;\
              proto=io.prometheus.client.MetricFamily;encoding=delimited";
         // What Prometheus 2.42 sends with native histograms, and without.
@@ -157,6 +193,28 @@ mod tests {
         ));
         assert!(!is_preferred("*/*"));
         assert!(!is_preferred(""));
+    }
+
+    #[test]
+    fn names_of_all_characters_are_written_for_those_who_take_them() {
+        // What Prometheus 3 sends.
+        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+             application/openmetrics-text;version=0.0.1;q=0.5,\
+             text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let check = |accept: &str, want: (bool, bool)| {
+            let accepted = Accepted::of(accept);
+            assert_eq!((accepted.protobuf, accepted.utf8), want, "{accept}");
+        };
+        check(prometheus, (false, true));
+        check(
+            "text/plain;version=0.0.4;q=0.9,text/plain;escaping=allow-utf-8;q=0.4",
+            (false, false),
+        );
+        check("text/plain;escaping=underscores", (false, false));
+        let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+             encoding=delimited;escaping=allow-utf-8";
+        check(protobuf, (true, true));
+        check(&format!("{protobuf};q=0.1,text/plain"), (false, false));
     }
 
     #[test]

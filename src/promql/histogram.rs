@@ -65,7 +65,7 @@ pub(super) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
     }
     coalesce(buckets);
     let total = buckets[buckets.len() - 1].count;
-    if buckets.len() < 2 || total == 0.0 || total.is_nan() || lower.is_nan() || upper.is_nan() {
+    if total == 0.0 || total.is_nan() || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
     }
     if lower >= upper {
@@ -92,7 +92,8 @@ fn rank_of(v: f64, buckets: &[Bucket]) -> f64 {
         return rank.min(total);
     }
     if low.is_infinite() {
-        return rank;
+        // Nobody knows how far below the observations are: as in Prometheus, none is.
+        return bucket.count.min(total);
     }
     (rank + (bucket.count - rank) * (v - low) / (bucket.bound - low)).min(total)
 }

@@ -15,30 +15,55 @@ pub(super) fn sgn(v: f64) -> f64 {
 }
 
 /// The larger number; NaN when one is NaN and the other not infinitely large, as
-/// in Go. `f64::max` drops NaN.
+/// in Go, where 0 is above -0. `f64::max` drops NaN and does not tell zeros apart.
 #[inline]
 pub(super) fn max(a: f64, b: f64) -> f64 {
     if a == f64::INFINITY || b == f64::INFINITY {
         f64::INFINITY
     } else if a.is_nan() || b.is_nan() {
         f64::NAN
+    } else if a == b {
+        if a.is_sign_negative() { b } else { a }
     } else {
         a.max(b)
     }
 }
 
 /// The smaller number; NaN when one is NaN and the other not infinitely small, as
-/// in Go. `f64::min` drops NaN.
+/// in Go, where -0 is below 0. `f64::min` drops NaN and does not tell zeros apart.
 #[inline]
 pub(super) fn min(a: f64, b: f64) -> f64 {
     if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
         f64::NEG_INFINITY
     } else if a.is_nan() || b.is_nan() {
         f64::NAN
+    } else if a == b {
+        if a.is_sign_negative() { a } else { b }
     } else {
         a.min(b)
     }
 }
+
+/// The hyperbolic sine. As in Go, half of what is too large for a number is too large.
+pub(super) fn sinh(v: f64) -> f64 {
+    if v.abs() > LARGE {
+        (v.abs().exp() * 0.5).copysign(v)
+    } else {
+        v.sinh()
+    }
+}
+
+/// The hyperbolic cosine, with the same bounds.
+pub(super) fn cosh(v: f64) -> f64 {
+    if v.abs() > LARGE {
+        v.abs().exp() * 0.5
+    } else {
+        v.cosh()
+    }
+}
+
+/// From here on `exp(-v)` is less than a digit of `exp(v)`.
+const LARGE: f64 = 21.0;
 
 /// Rounds to a multiple of `1 / inverse`, ties up, in Prometheus' order of operations.
 pub(super) fn round(v: f64, inverse: f64) -> f64 {

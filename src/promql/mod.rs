@@ -32,7 +32,7 @@ pub use ast::Expr;
 pub use cache::RangeCache;
 pub use engine::{Engine, EvalError, Options};
 pub use features::Features;
-pub use parser::{ParseError, parse, parse_selector, parse_with};
+pub use parser::{MATCHES_ALL, ParseError, parse, parse_selector, parse_with};
 pub use queryable::{Gaps, HistogramSeries, QueryError, Queryable, SelectHints, Series};
 pub use value::{Output, RangeSeries, Value, VectorSample};
 pub use why::{Side, WhyEmpty};

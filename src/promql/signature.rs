@@ -173,7 +173,7 @@ const FUNCTIONS: &[Function] = &[
     fixed("clamp_max", &[V, S], V, Kind::ClampMax),
     fixed("clamp_min", &[V, S], V, Kind::ClampMin),
     math("cos", f64::cos),
-    math("cosh", f64::cosh),
+    math("cosh", math::cosh),
     window("count_over_time", W::Count),
     date("day_of_month", DatePart::DayOfMonth),
     date("day_of_week", DatePart::DayOfWeek),
@@ -244,7 +244,7 @@ const FUNCTIONS: &[Function] = &[
     fixed("scalar", &[V], S, Kind::Scalar),
     math("sgn", math::sgn),
     math("sin", f64::sin),
-    math("sinh", f64::sinh),
+    math("sinh", math::sinh),
     fixed("sort", &[V], V, Kind::Sort { descending: false }),
     variadic(
         "sort_by_label",

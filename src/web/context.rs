@@ -31,6 +31,9 @@ pub struct Parts {
     pub engine: Engine,
     /// Bounds how many queries run at once.
     pub gate: Gate,
+    /// Bounds how many lists are made and how many samples are handed out as they are.
+    /// Slow queries do not hold these up: Grafana asks for labels, a Prometheus federates.
+    pub lists: Gate,
     /// The one clock.
     pub clock: Clock,
     /// Our own instruments.
@@ -99,20 +102,29 @@ pub enum GateError {
 /// Permits for queries: a query holds one while it runs on the blocking pool.
 pub struct Gate {
     permits: Arc<Semaphore>,
-    size: usize,
-    metrics: Arc<Metrics>,
+    /// Its size, and where it is told how many permits are taken.
+    shown: Option<(usize, Arc<Metrics>)>,
 }
 
 impl Gate {
     /// Lets `size` queries run at once (at least one).
-    pub fn new(size: usize, metrics: Arc<Metrics>) -> Gate {
-        let size = size.max(1);
-        metrics.service.set_pool(ServiceName::UiApi, size, size);
+    pub fn new(size: usize) -> Gate {
         Gate {
-            permits: Arc::new(Semaphore::new(size)),
-            size,
-            metrics,
+            permits: Arc::new(Semaphore::new(size.max(1))),
+            shown: None,
         }
+    }
+
+    /// From now on these instruments show how many run.
+    #[must_use]
+    pub fn shown_in(self, metrics: Arc<Metrics>) -> Gate {
+        let size = self.permits.available_permits();
+        let gate = Gate {
+            shown: Some((size, metrics)),
+            ..self
+        };
+        gate.publish();
+        gate
     }
 
     /// Runs `work` on the blocking pool within `timeout`, the wait for a permit
@@ -156,10 +168,10 @@ impl Gate {
     }
 
     fn publish(&self) {
-        let free = self.permits.available_permits();
-        self.metrics
-            .service
-            .set_pool(ServiceName::UiApi, self.size, free);
+        if let Some((size, metrics)) = &self.shown {
+            let free = self.permits.available_permits();
+            metrics.service.set_pool(ServiceName::UiApi, *size, free);
+        }
     }
 }
 
@@ -177,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_runs_too_long_is_told_to_stop() {
-        let gate = Gate::new(1, Metrics::new());
+        let gate = Gate::new(1);
         let (told, heard) = std::sync::mpsc::channel();
         let answer = gate
             .run(Duration::from_millis(10), move |cancel| {
@@ -193,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_query_stays_there_and_frees_its_permit() {
-        let gate = Gate::new(1, Metrics::new());
+        let gate = Gate::new(1);
         let answer: Result<(), _> = gate.run(Duration::from_secs(5), |_| panic!("no")).await;
         assert_eq!(answer, Err(GateError::Failed));
         assert_eq!(gate.run(Duration::from_secs(5), |_| 7).await, Ok(7));

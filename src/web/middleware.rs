@@ -67,9 +67,14 @@ pub(super) async fn admit(State(front): State<Front>, request: Request, next: Ne
         return refused("not_ready", not_ready());
     }
     let own_credentials = router::is_public(path) || router::has_own_credentials(path);
+    // What is read by POST changes nothing, whoever's page asks for it.
+    let method = match router::is_read_by_post(path) {
+        true => &Method::GET,
+        false => request.method(),
+    };
     let verdict = front
         .access()
-        .judge(request.method(), request.headers(), own_credentials);
+        .judge(method, request.headers(), own_credentials);
     match verdict {
         Ok(()) => next.run(request).await,
         Err(Refusal::Host) => refused("host", misnamed()),

@@ -32,6 +32,17 @@ const OF_TENANTS: [&str; 4] = [
     "/api/v2",
 ];
 
+/// Reads of the query API whose parameters may come as a form.
+const READ_BY_POST: [&str; 7] = [
+    "/api/v1/format_query",
+    "/api/v1/labels",
+    "/api/v1/parse_query",
+    "/api/v1/query",
+    "/api/v1/query_exemplars",
+    "/api/v1/query_range",
+    "/api/v1/series",
+];
+
 /// What the command line on this machine asks for, with a secret of its own.
 const LOCAL: &str = "/api/v1/local/";
 
@@ -50,6 +61,11 @@ pub(super) fn has_own_credentials(path: &str) -> bool {
     let below = |route: &&str| path.strip_prefix(*route);
     let rest = OF_TENANTS.iter().find_map(below);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) || path.starts_with(LOCAL)
+}
+
+/// Whether a path is asked for by POST only because the parameters are long.
+pub(super) fn is_read_by_post(path: &str) -> bool {
+    READ_BY_POST.contains(&path)
 }
 
 /// The routes while the store is opened and replayed.

@@ -92,7 +92,8 @@ impl Server {
         let context = Context::new(Parts {
             store: store.clone(),
             engine: Engine::default(),
-            gate: Gate::new(2, Arc::clone(&metrics)),
+            gate: Gate::new(2).shown_in(Arc::clone(&metrics)),
+            lists: Gate::new(2),
             clock,
             metrics: Arc::clone(&metrics),
             board: Board::default(),
@@ -651,6 +652,83 @@ async fn access_follows_a_reloaded_configuration() {
     let foreign = "origin: http://evil.example\r\n";
     let reply = server.request("POST", "/-/reload", foreign, b"").await;
     assert_eq!(reply.status, 403);
+    server.close().await;
+}
+
+/// A proxy may hand on the origin of the page that a browser shows. What is only read
+/// changes nothing, and the page of another site sees no answer either way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_by_post_is_a_read_whoever_asks() {
+    let server = Server::ready("").await;
+    let foreign = "origin: http://console.example\r\n\
+                   content-type: Application/X-WWW-Form-Urlencoded; charset=utf-8\r\n";
+    for (path, form) in [
+        ("query", "query=m"),
+        ("labels", ""),
+        ("series", "match[]=m"),
+    ] {
+        let path = format!("/api/v1/{path}");
+        let reply = server
+            .request("POST", &path, foreign, form.as_bytes())
+            .await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+        assert!(
+            !reply.head.to_lowercase().contains("access-control"),
+            "{}",
+            reply.head
+        );
+    }
+    let reply = server
+        .request("POST", "/api/v2/silences", foreign, b"{}")
+        .await;
+    assert_eq!(reply.status, 403);
+    server.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_escape_is_not_read_as_something_else() {
+    let server = Server::ready("").await;
+    for asked in ["m%4", "m%zz", "%22%FF%22"] {
+        let want = "error parsing form values";
+        let reply = server.get(&format!("/api/v1/query?query={asked}")).await;
+        assert_eq!(reply.status, 400, "{asked}: {}", reply.body);
+        assert!(reply.body.contains(want), "{}", reply.body);
+        let form = format!("query={asked}");
+        let kind = "content-type: application/x-www-form-urlencoded\r\n";
+        let reply = server
+            .request("POST", "/api/v1/query", kind, form.as_bytes())
+            .await;
+        assert_eq!(reply.status, 400, "{asked}: {}", reply.body);
+    }
+    server.close().await;
+}
+
+/// Grafana asks for labels while its panels are evaluated, and a Prometheus federates.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_queries_hold_up_no_lists() {
+    let server = Server::ready("").await;
+    let slow = "/api/v1/query?query=count_over_time(vector(1)%5B500d:1s%5D)&timeout=60s";
+    let pool = &server.metrics.service.pool_free;
+    let free = pool.with_label_values(&[ServiceName::UiApi.as_str()]);
+    let all = free.get();
+    let slow = (0..all).map(|_| server.get(slow));
+    let lists = async {
+        while free.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for path in [
+            "/api/v1/labels",
+            "/api/v1/series?match[]=m",
+            "/federate?match[]=m",
+        ] {
+            assert_eq!(server.get(path).await.status, 200, "{path}");
+        }
+    };
+    tokio::select! {
+        biased;
+        () = lists => {}
+        _ = futures_util::future::join_all(slow) => panic!("the lists waited for the queries"),
+    }
     server.close().await;
 }
 

@@ -83,7 +83,8 @@ impl World {
                 },
                 ..Engine::default()
             },
-            gate: Gate::new(4, Arc::clone(&metrics)),
+            gate: Gate::new(4),
+            lists: Gate::new(4),
             clock,
             metrics,
             board,

@@ -11,7 +11,7 @@ use super::super::window::WindowFunction;
 use super::select::WindowCall;
 use super::{Computed, EvalError, Evaluator, Result, native};
 use crate::model::labels::METRIC_NAME;
-use crate::model::{Labels, LabelsBuilder, MatchOp};
+use crate::model::{Labels, LabelsBuilder, MatchOp, Matcher};
 
 impl Evaluator<'_> {
     pub(super) fn call(&mut self, call: &Call, span: Span, steps: Steps) -> Result<Computed> {
@@ -103,7 +103,9 @@ impl Evaluator<'_> {
                     self.annotations.quantile(*q, others[0].span);
                 }
             }
-            WindowFunction::DoubleExponentialSmoothing => smoothing_factors(&params)?,
+            WindowFunction::DoubleExponentialSmoothing => {
+                self.check_factors(range, &params, steps)?;
+            }
             _ => {}
         }
         let window = WindowCall {
@@ -122,6 +124,33 @@ impl Evaluator<'_> {
             return self.drop_names(grid);
         }
         Ok(grid.drop_names_strict()?)
+    }
+
+    /// As in Prometheus, bad factors of a smoothing are an error only where there is
+    /// something to smooth.
+    fn check_factors(&mut self, range: &Expr, params: &[Scalar], steps: Steps) -> Result<()> {
+        let bad = |step| {
+            bad_factor(&params[0], "smoothing", "sf", step)
+                .or_else(|| bad_factor(&params[1], "trend", "tf", step))
+        };
+        let Some(first) = (0..steps.count).find(|step| bad(*step).is_some()) else {
+            return Ok(());
+        };
+        let present = WindowCall {
+            function: WindowFunction::Present,
+            params: &[],
+            place: range.span,
+        };
+        let grid = self.windowed(range, &present, steps)?;
+        for step in first..steps.count {
+            let is_seen = || (0..grid.rows().len()).any(|row| grid.is_present(row, step));
+            if let Some(message) = bad(step)
+                && is_seen()
+            {
+                return Err(EvalError::execution(message));
+            }
+        }
+        Ok(())
     }
 
     fn note_rates(&mut self, grid: &Grid, span: Span) {
@@ -268,10 +297,10 @@ fn missing(grid: &Grid, labels: Labels, steps: Steps) -> Grid {
     one_row(labels, steps, |step| values[step])
 }
 
-/// What a missing selector would have had for labels: those with exactly one
-/// equality matcher.
+/// What a missing selector would have had for labels: those with one equality matcher,
+/// and behind it no other matcher.
 fn absent_labels(arg: &Expr) -> Labels {
-    let selector: &Selector = match &arg.kind {
+    let selector: &Selector = match &arg.without_parens().kind {
         ExprKind::Selector(selector) => selector,
         ExprKind::Matrix(matrix) => &matrix.selector,
         _ => return Labels::empty(),
@@ -279,10 +308,11 @@ fn absent_labels(arg: &Expr) -> Labels {
     let mut builder = LabelsBuilder::default();
     for (i, matcher) in selector.matchers.iter().enumerate() {
         let name = &matcher.name;
-        let again = selector.matchers[..i].iter().any(|m| m.name == *name);
         if name == METRIC_NAME {
             continue;
         }
+        let is_equality = |m: &Matcher| m.op == MatchOp::Equal && m.name == *name;
+        let again = selector.matchers[..i].iter().any(is_equality);
         if matcher.op == MatchOp::Equal && !again {
             builder.set(name, &matcher.value);
         } else {
@@ -292,15 +322,9 @@ fn absent_labels(arg: &Expr) -> Labels {
     builder.build()
 }
 
-fn smoothing_factors(params: &[Scalar]) -> Result<()> {
-    for (param, kind, name) in [(&params[0], "smoothing", "sf"), (&params[1], "trend", "tf")] {
-        for v in param.values() {
-            if *v <= 0.0 || *v >= 1.0 {
-                return Err(EvalError::execution(format!(
-                    "invalid {kind} factor. Expected: 0 < {name} < 1, got: {v:.6}"
-                )));
-            }
-        }
-    }
-    Ok(())
+/// What is wrong with a factor at a step.
+fn bad_factor(param: &Scalar, kind: &str, name: &str, step: usize) -> Option<String> {
+    let v = param.at(step);
+    let is_bad = v <= 0.0 || v >= 1.0;
+    is_bad.then(|| format!("invalid {kind} factor. Expected: 0 < {name} < 1, got: {v:.6}"))
 }

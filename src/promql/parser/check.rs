@@ -46,10 +46,12 @@ pub(super) fn check(expr: &Expr) -> Parsed<Type> {
     Ok(expr.value_type())
 }
 
+/// What is said of a selector that selects everything.
+pub const MATCHES_ALL: &str = "vector selector must contain at least one non-empty matcher";
+
 fn check_selector(selector: &Selector, span: Span) -> Parsed<()> {
     if selector.matchers.iter().all(|m| m.matches("")) {
-        let message = "vector selector must contain at least one non-empty matcher";
-        return Err(error(span, message.to_owned()));
+        return Err(error(span, MATCHES_ALL.to_owned()));
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ mod length;
 mod message;
 mod selector;
 
+pub use check::MATCHES_ALL;
+
 use super::ast::{
     Aggregate, AggregateOp, Binary, BinaryOp, Call, Card, Expr, ExprKind, Fill, Matching, Number,
     Span, Type, Unary,
@@ -39,7 +41,7 @@ pub struct ParseError {
 }
 
 /// Longer texts are refused, in bytes.
-pub const TEXT_BYTES_MAX: usize = 256 << 10;
+pub const TEXT_BYTES_MAX: usize = 512 << 10;
 /// Parentheses, calls and the like may nest this deep.
 pub const NESTING_MAX: usize = 100;
 /// An expression may have this many levels; each operator of a chain is one.

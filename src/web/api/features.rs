@@ -104,7 +104,7 @@ pub async fn features(State(context): State<Context>) -> Response {
             ("fill", fill),
             ("fill_left", fill),
             ("fill_right", fill),
-            ("per_step_stats", false),
+            ("per_step_stats", true),
             ("smoothed", ranges),
             ("type_and_unit_labels", false),
         ];

@@ -1,6 +1,7 @@
 //! `/federate`: the last sample of chosen series, as a Prometheus scrapes them: text,
 //! or protobuf for those who prefer it, which alone has native histograms.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use axum::extract::State;
@@ -10,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::params::Params;
 use super::remote_read::{external_labels, with_external};
 use crate::codec::exposition::Number;
-use crate::codec::families::{self, Exposed};
+use crate::codec::families::{self, Accepted, Exposed};
 use crate::model::labels::METRIC_NAME;
 use crate::model::{Labels, Matcher, Timestamp, is_stale_nan};
 use crate::promql::queryable::SelectHints;
@@ -18,9 +19,6 @@ use crate::promql::{Gaps, Queryable as _};
 use crate::web::Context;
 use crate::web::context::Cancel;
 use crate::web::error::ApiError;
-
-/// Names are written with the characters that every reader of the format takes.
-const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 /// A series with its latest sample.
 type Latest = (Labels, Exposed);
@@ -38,26 +36,24 @@ pub async fn federate(
     let external = external_labels(&context);
     let timeout = context.config().query.timeout.get();
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-    let protobuf = families::is_preferred(accept.unwrap_or_default());
+    let accepted = Accepted::of(accept.unwrap_or_default());
     let reading = context.clone();
-    let run = context.gate.run(timeout, move |cancel| {
+    let run = context.lists.run(timeout, move |cancel| {
         let mut latest = Vec::new();
         for matchers in &selectors {
             read(&reading, matchers, cancel, &mut latest)?;
         }
         let latest = sorted(latest);
-        Ok::<_, ApiError>(if protobuf {
-            encoded(&latest, &external)
+        Ok::<_, ApiError>(if accepted.protobuf {
+            encoded(&latest, &external, accepted.utf8)
         } else {
-            written(&latest, &external).into_bytes()
+            written(&latest, &external, accepted.utf8).into_bytes()
         })
     });
-    let kind = if protobuf {
-        families::CONTENT_TYPE
-    } else {
-        CONTENT_TYPE
-    };
-    let headers = [(header::CONTENT_TYPE, kind), (header::VARY, "accept")];
+    let headers = [
+        (header::CONTENT_TYPE, accepted.content_type()),
+        (header::VARY, "accept".to_owned()),
+    ];
     run.await?.map(|body| (headers, body).into_response())
 }
 
@@ -134,23 +130,23 @@ fn time(sample: &Exposed) -> Timestamp {
 }
 
 /// The families of all series as protobuf.
-fn encoded(latest: &[Latest], external: &Labels) -> Vec<u8> {
+fn encoded(latest: &[Latest], external: &Labels, utf8: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(latest.len() * 96);
     let key = |(labels, sample): &Latest| (labels.value(METRIC_NAME).to_owned(), sample.kind());
     for metrics in latest.chunk_by(|a, b| key(a) == key(b)) {
         let (name, kind) = key(&metrics[0]);
-        let mut family = families::family(&legacy(&name, true), kind);
+        let mut family = families::family(&spelled(&name, true, utf8), kind);
         for (labels, sample) in metrics {
             let labels = with_external(labels, external);
-            let mut pairs: Vec<(String, &str)> = labels
+            let mut pairs: Vec<(Cow<'_, str>, &str)> = labels
                 .iter()
                 .filter(|(name, _)| *name != METRIC_NAME)
-                .map(|(name, value)| (legacy(name, false), value))
+                .map(|(name, value)| (spelled(name, false, utf8), value))
                 .collect();
             if labels.value("instance").is_empty() {
-                pairs.push(("instance".to_owned(), ""));
+                pairs.push(("instance".into(), ""));
             }
-            let pairs = pairs.iter().map(|(name, value)| (name.as_str(), *value));
+            let pairs = pairs.iter().map(|(name, value)| (&**name, *value));
             families::push(&mut family, pairs, sample);
         }
         families::finish(&family, &mut out);
@@ -159,21 +155,32 @@ fn encoded(latest: &[Latest], external: &Labels) -> Vec<u8> {
 }
 
 /// The families of all series as text; histograms are left out.
-fn written(latest: &[Latest], external: &Labels) -> String {
+fn written(latest: &[Latest], external: &Labels, utf8: bool) -> String {
     let mut out = String::with_capacity(latest.len() * 96);
     let mut family = None;
     for (labels, sample) in latest {
         let Exposed::Untyped(sample) = sample else {
             continue;
         };
-        let name = labels.value(METRIC_NAME);
-        if family != Some(name) {
-            writeln!(out, "# TYPE {} untyped", legacy(name, true))
-                .expect("writing to a String works");
-            family = Some(name);
+        let metric = labels.value(METRIC_NAME);
+        let name = spelled(metric, true, utf8);
+        let is_plain = is_legacy(&name, true);
+        if family != Some(metric) {
+            out.push_str("# TYPE ");
+            write_name(&mut out, &name, is_plain);
+            out.push_str(" untyped\n");
+            family = Some(metric);
         }
-        out.push_str(&legacy(name, true));
-        write_labels(&mut out, &with_external(labels, external));
+        let labels = with_external(labels, external);
+        if is_plain {
+            out.push_str(&name);
+            out.push('{');
+        } else {
+            out.push('{');
+            write_name(&mut out, &name, false);
+            out.push(',');
+        }
+        write_labels(&mut out, &labels, utf8);
         writeln!(out, " {} {}", Number(sample.v), sample.t.as_ms())
             .expect("writing to a String works");
     }
@@ -182,10 +189,10 @@ fn written(latest: &[Latest], external: &Labels) -> String {
 
 /// All labels but the name. A series without an instance says so: else the reader
 /// would give it our own.
-fn write_labels(out: &mut String, labels: &Labels) {
-    out.push('{');
+fn write_labels(out: &mut String, labels: &Labels, utf8: bool) {
     for (name, value) in labels.iter().filter(|(name, _)| *name != METRIC_NAME) {
-        out.push_str(&legacy(name, false));
+        let name = spelled(name, false, utf8);
+        write_name(out, &name, is_legacy(&name, false));
         write!(out, "=\"{}\",", Value(value)).expect("writing to a String works");
     }
     if labels.value("instance").is_empty() {
@@ -196,16 +203,35 @@ fn write_labels(out: &mut String, labels: &Labels) {
     out.push('}');
 }
 
-/// A name with `_` for what a name of old may not hold.
-fn legacy(name: &str, colons: bool) -> String {
-    let fits = |i: usize, c: char| {
-        let letter = c == '_' || c.is_ascii_alphabetic() || c == ':' && colons;
-        letter || i > 0 && c.is_ascii_digit()
-    };
+/// A name, in quotes if it has other characters than those of old.
+fn write_name(out: &mut String, name: &str, is_plain: bool) {
+    if is_plain {
+        out.push_str(name);
+    } else {
+        write!(out, "\"{}\"", Value(name)).expect("writing to a String works");
+    }
+}
+
+/// A name as the reader takes it: with `_` for what a name of old may not hold, if it
+/// knows only such.
+fn spelled(name: &str, colons: bool, utf8: bool) -> Cow<'_, str> {
+    if utf8 || is_legacy(name, colons) {
+        return Cow::Borrowed(name);
+    }
     let chars = name.chars().enumerate();
     chars
-        .map(|(i, c)| if fits(i, c) { c } else { '_' })
+        .map(|(i, c)| if fits(i, c, colons) { c } else { '_' })
         .collect()
+}
+
+fn is_legacy(name: &str, colons: bool) -> bool {
+    name.chars().enumerate().all(|(i, c)| fits(i, c, colons))
+}
+
+/// Whether a name of old may have the character at this place.
+fn fits(i: usize, c: char, colons: bool) -> bool {
+    let letter = c == '_' || c.is_ascii_alphabetic() || c == ':' && colons;
+    letter || i > 0 && c.is_ascii_digit()
 }
 
 /// A label's value with the escapes of the text format.
@@ -261,7 +287,7 @@ mod tests {
         ];
         assert_eq!(latest, want);
         assert_eq!(latest[0].1.kind(), 5);
-        let text = written(&latest, &Labels::empty());
+        let text = written(&latest, &Labels::empty(), false);
         assert_eq!(text.lines().count(), 2, "{text}");
     }
 
@@ -282,13 +308,22 @@ mod tests {
         ]);
         let external = Labels::from_pairs([("site", "s"), ("instance", "own")]);
         assert_eq!(
-            written(&latest, &Labels::empty()),
+            written(&latest, &Labels::empty(), false),
             "# TYPE __rpm untyped\n\
              __rpm{instance=\"\"} 0.5 1500\n\
              # TYPE a:b untyped\n\
              a:b{instance=\"i\"} 1e30 1500\n\
              a:b{x_y=\"q\\\"\\\\\\n\",instance=\"\"} -Inf 1500\n"
         );
-        assert!(written(&latest, &external).contains("a:b{instance=\"i\",site=\"s\"} "));
+        assert!(written(&latest, &external, false).contains("a:b{instance=\"i\",site=\"s\"} "));
+        // Names as they are, for those who take them.
+        assert_eq!(
+            written(&latest, &Labels::empty(), true),
+            "# TYPE \"1.rpm\" untyped\n\
+             {\"1.rpm\",instance=\"\"} 0.5 1500\n\
+             # TYPE a:b untyped\n\
+             a:b{instance=\"i\"} 1e30 1500\n\
+             a:b{\"x.y\"=\"q\\\"\\\\\\n\",instance=\"\"} -Inf 1500\n"
+        );
     }
 }

@@ -64,7 +64,7 @@ struct Stats {
 /// The value of an expression at one time.
 pub async fn instant(State(context): State<Context>, params: Params) -> Result<Response, ApiError> {
     let limit = params.limit()?;
-    let t = params.evaluation_time(context.clock.now())?;
+    let t = params.time("time")?.unwrap_or_else(|| context.clock.now());
     let asked = Asked::new(&context, &params, limit)?;
     answer(&context, asked, When::At(t)).await
 }

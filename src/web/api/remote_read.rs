@@ -45,10 +45,12 @@ pub async fn read(State(context): State<Context>, body: Bytes) -> Result<Respons
         context: context.clone(),
         external: external_labels(&context),
     };
-    let run = context.gate.run(timeout, move |cancel| match request.kind {
-        AnswerKind::Samples => reader.samples(request.queries, cancel),
-        AnswerKind::Chunks => reader.chunks(request.queries, cancel),
-    });
+    let run = context
+        .lists
+        .run(timeout, move |cancel| match request.kind {
+            AnswerKind::Samples => reader.samples(request.queries, cancel),
+            AnswerKind::Chunks => reader.chunks(request.queries, cancel),
+        });
     run.await?
 }
 

@@ -84,7 +84,7 @@ async fn answer<T: 'static>(
 ) -> Result<Response, ApiError> {
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();
-    let run = context.gate.run(timeout, move |_| {
+    let run = context.lists.run(timeout, move |_| {
         let mut results = read(&store, &scope)?;
         let mut warnings = Vec::new();
         if results.len() > scope.limit {

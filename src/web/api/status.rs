@@ -43,12 +43,16 @@ pub async fn live_notifications() -> StatusCode {
 /// How long those lists are, as in Prometheus.
 const CARDINALITY_ENTRIES: usize = 10;
 
+/// The Prometheus whose API this is. Grafana asks for the version to know what it may ask
+/// for: by our own it would take us for a Prometheus of 2013.
+const COMPATIBLE: &str = "3.14.0";
+
 /// Version and build.
 pub async fn buildinfo() -> Response {
     json::respond(json::success(&[], &[], |out| {
         Object::new(out)
-            .text("version", env!("CARGO_PKG_VERSION"))
-            .text("revision", "")
+            .text("version", COMPATIBLE)
+            .text("revision", concat!("pulse-", env!("CARGO_PKG_VERSION")))
             .text("branch", "")
             .text("buildUser", "")
             .text("buildDate", "")
@@ -198,7 +202,7 @@ pub async fn tsdb(State(context): State<Context>, params: Params) -> Result<Resp
     };
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();
-    let run = context.gate.run(timeout, move |_| {
+    let run = context.lists.run(timeout, move |_| {
         let stats = store.stats();
         let cardinality = store.cardinality(entries)?;
         Ok::<_, ApiError>(json::success(&[], &[], |out| {
@@ -241,22 +245,28 @@ pub async fn metadata(
     State(context): State<Context>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.entries()?;
+    let limit = params.entries("limit")?;
+    let each = params.entries("limit_per_metric")?;
     let wanted = params.get("metric").to_owned();
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();
-    let run = context.gate.run(timeout, move |_| {
+    let run = context.lists.run(timeout, move |_| {
         let known = known_metadata(&store, &wanted, limit)?;
         Ok::<_, ApiError>(json::success(&[], &[], |out| {
             let mut data = Object::new(out);
             for (metric, metadata) in known {
-                json::array(data.field(&metric), [metadata], |out, metadata| {
-                    Object::new(out)
-                        .text("type", &metadata.kind)
-                        .text("help", &metadata.help)
-                        .text("unit", &metadata.unit)
-                        .end();
-                });
+                // One is known of each.
+                json::array(
+                    data.field(&metric),
+                    [metadata].into_iter().take(each),
+                    |out, metadata| {
+                        Object::new(out)
+                            .text("type", &metadata.kind)
+                            .text("help", &metadata.help)
+                            .text("unit", &metadata.unit)
+                            .end();
+                    },
+                );
             }
             data.end();
         }))

@@ -60,7 +60,7 @@ pub async fn metadata(
     State(context): State<Context>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.entries()?;
+    let limit = params.entries("limit")?;
     let wanted = params.get("metric").to_owned();
     let target = Labels::from_pairs([("job", "pulse")]);
     let matchers = match params.get("match_target") {
@@ -74,7 +74,7 @@ pub async fn metadata(
     let matches = matchers.iter().all(|m| m.matches_labels(&target));
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();
-    let run = context.gate.run(timeout, move |_| {
+    let run = context.lists.run(timeout, move |_| {
         let limit = if matches { limit } else { 0 };
         let known = known_metadata(&store, &wanted, limit)?;
         Ok::<_, ApiError>(json::success(&[], &[], |out| {

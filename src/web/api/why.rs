@@ -16,7 +16,7 @@ pub async fn why_empty(
     State(context): State<Context>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let t = params.evaluation_time(context.clock.now())?;
+    let t = params.time("time")?.unwrap_or_else(|| context.clock.now());
     let engine = context.engine.clone();
     let expr = promql::parse_with(params.get("query"), engine.options.features)
         .map_err(|err| ApiError::parse("query", &err))?;
