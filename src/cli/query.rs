@@ -140,7 +140,8 @@ fn request(
     token: Option<&str>,
     form: String,
 ) -> anyhow::Result<Request<Full<Bytes>>> {
-    let uri: Uri = format!("{}/api/v1/{path}", url.trim_end_matches('/'))
+    let scheme = if url.contains("://") { "" } else { "http://" };
+    let uri: Uri = format!("{scheme}{}/api/v1/{path}", url.trim_end_matches('/'))
         .parse()
         .with_context(|| format!("not a URL: {url:?}"))?;
     let mut request = Request::post(uri).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -317,6 +318,15 @@ mod tests {
     const VECTOR: &str = r#"{"status":"success","data":{"resultType":"vector","result":[
         {"metric":{"__name__":"up","job":"a"},"value":[1700000000,"1"]},
         {"metric":{},"value":[1700000000.25,"12.5"]}]}}"#;
+
+    #[test]
+    fn an_address_without_a_scheme_is_asked_by_http() {
+        let asked = |url| request(url, "query", None, String::new()).unwrap();
+        let want = "http://localhost:8080/api/v1/query";
+        assert_eq!(asked("localhost:8080").uri(), want);
+        assert_eq!(asked("http://localhost:8080/").uri(), want);
+        assert!(request("http://[", "query", None, String::new()).is_err());
+    }
 
     #[test]
     fn a_text_is_one_field_of_csv() {
