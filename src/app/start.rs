@@ -36,9 +36,6 @@ const CONTROL_RETRY: Duration = Duration::from_secs(5);
 /// More threads than this for one query would take the machine from all others.
 const QUERY_THREADS_MAX: usize = 4;
 
-/// Lists of labels and series, federations and remote reads that run side by side.
-const LISTS_AT_ONCE: usize = 4;
-
 impl App {
     /// Starts everything. `load` reads the configuration again for a reload.
     ///
@@ -91,7 +88,7 @@ impl App {
             store: base.store.clone(),
             engine: base.engine(),
             gate: Gate::new(base.config.query.concurrency).shown_in(Arc::clone(&base.metrics)),
-            lists: Gate::new(LISTS_AT_ONCE),
+            lists: Gate::new(base.config.query.concurrency),
             clock: base.clock.clone(),
             metrics: Arc::clone(&base.metrics),
             board: board.clone(),

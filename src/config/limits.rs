@@ -138,7 +138,8 @@ impl Default for Limits {
 pub struct Query {
     /// How long one query may run.
     pub timeout: Span,
-    /// How many queries run at once; more wait up to their time-out.
+    /// How many queries run at once, and how many lists, federations and remote reads;
+    /// more wait up to their time-out.
     pub concurrency: usize,
     /// Samples that one query may hold.
     pub samples_max: usize,

@@ -33,7 +33,7 @@ const OF_TENANTS: [&str; 4] = [
 ];
 
 /// Reads of the query API whose parameters may come as a form.
-const READ_BY_POST: [&str; 7] = [
+const READ_BY_POST: [&str; 8] = [
     "/api/v1/format_query",
     "/api/v1/labels",
     "/api/v1/parse_query",
@@ -41,6 +41,7 @@ const READ_BY_POST: [&str; 7] = [
     "/api/v1/query_exemplars",
     "/api/v1/query_range",
     "/api/v1/series",
+    "/api/v1/why_empty",
 ];
 
 /// What the command line on this machine asks for, with a secret of its own.

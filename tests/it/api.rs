@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -666,6 +667,7 @@ async fn a_read_by_post_is_a_read_whoever_asks() {
         ("query", "query=m"),
         ("labels", ""),
         ("series", "match[]=m"),
+        ("why_empty", "query=x"),
     ] {
         let path = format!("/api/v1/{path}");
         let reply = server
@@ -707,27 +709,31 @@ async fn what_is_no_escape_is_not_read_as_something_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_queries_hold_up_no_lists() {
     let server = Server::ready("").await;
-    let slow = "/api/v1/query?query=count_over_time(vector(1)%5B500d:1s%5D)&timeout=60s";
-    let pool = &server.metrics.service.pool_free;
-    let free = pool.with_label_values(&[ServiceName::UiApi.as_str()]);
-    let all = free.get();
-    let slow = (0..all).map(|_| server.get(slow));
+    let free = &server.metrics.service.pool_free;
+    let free = free.with_label_values(&[ServiceName::UiApi.as_str()]);
+    let busy = (0..free.get()).map(|_| {
+        let gate = &server.context.gate;
+        gate.run(DEADLINE, |cancel| {
+            while !cancel.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+        })
+    });
     let lists = async {
         while free.get() > 0 {
             tokio::task::yield_now().await;
         }
-        for path in [
-            "/api/v1/labels",
-            "/api/v1/series?match[]=m",
-            "/federate?match[]=m",
-        ] {
-            assert_eq!(server.get(path).await.status, 200, "{path}");
+        for path in ["labels", "series?match[]=m", "metadata", "label/a/values"] {
+            let reply = server.get(&format!("/api/v1/{path}")).await;
+            assert_eq!(reply.status, 200, "{path}");
         }
+        assert_eq!(server.get("/federate?match[]=m").await.status, 200);
+        let query = "/api/v1/query?query=sum(rate(m[5m]))&timeout=5ms";
+        assert_eq!(server.get(query).await.status, 503, "all permits are taken");
     };
     tokio::select! {
-        biased;
         () = lists => {}
-        _ = futures_util::future::join_all(slow) => panic!("the lists waited for the queries"),
+        _ = futures_util::future::join_all(busy) => panic!("the lists waited for the queries"),
     }
     server.close().await;
 }

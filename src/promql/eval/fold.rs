@@ -198,6 +198,68 @@ mod tests {
     use crate::model::Labels;
 
     #[test]
+    fn what_threads_make_of_groups_is_what_one_makes() {
+        let (rows, steps) = (60, 5_000);
+        let mut grid = Grid::default();
+        let mut groups: Vec<Group> = Vec::new();
+        for row in 0..rows {
+            let labels = Labels::from_pairs([("row", format!("{row:02}"))]);
+            let value = |i: usize| match (i * 7 + row) % 11 {
+                0 => absent(),
+                rest => rest as f64 / 3.0 - row as f64,
+            };
+            grid.push(Cow::Borrowed(&labels), 0, |cells| {
+                cells.extend((0..steps).map(value))
+            });
+            if row % 9 == 0 {
+                let rows = Vec::new();
+                groups.push(Group { labels, rows });
+            }
+            groups
+                .last_mut()
+                .expect("the first row made one")
+                .rows
+                .push(row);
+        }
+        assert!(grid.size() > 2 * THREAD_VALUES_MIN);
+        let (start, step, cancel) = (0, 1, AtomicBool::new(false));
+        let folded = |threads, op| {
+            let folding = Folding {
+                grid: &grid,
+                steps: Steps {
+                    start,
+                    step,
+                    count: steps,
+                },
+                threads,
+                cancel: &cancel,
+            };
+            let folded = match op {
+                Some(op) => folding.fold(op, &groups),
+                None => folding.per_step(&groups, &|step, values| values[step % values.len()]),
+            };
+            let folded = folded.ok()?;
+            let rows = 0..folded.rows().len();
+            let bits = |row| folded.cells(row).iter().map(|v| v.to_bits()).collect();
+            let rows = rows.map(|row| (folded.rows()[row].labels(), bits(row)));
+            Some(rows.collect())
+        };
+        type Folded = Vec<(Labels, Vec<u64>)>;
+        use AggregateOp as Op;
+        for op in [Op::Sum, Op::Avg, Op::Max, Op::Count, Op::Stddev]
+            .map(Some)
+            .into_iter()
+            .chain([None])
+        {
+            let alone: Option<Folded> = folded(1, op);
+            assert_eq!(alone.as_ref().map(Vec::len), Some(groups.len()));
+            assert!(folded(4, op) == alone, "{op:?}");
+        }
+        cancel.store(true, Ordering::Relaxed);
+        assert_eq!(folded(4, Some(Op::Sum)), None, "cancelled");
+    }
+
+    #[test]
     fn parts_have_about_equally_many_rows() {
         let check = |sizes: &[usize], threads, want: &[usize]| {
             let group = |size: &usize| Group {

@@ -32,3 +32,42 @@ fn ranks(rows: &[Row]) -> Vec<usize> {
     };
     metrics.into_iter().map(&mut rank).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::model::Labels;
+    use crate::promql::grid::Grid;
+
+    #[test]
+    fn rows_are_in_the_order_of_their_labels() {
+        let mut all = Vec::new();
+        for (i, metric) in ["b", "a", "b", "", "ab", "a"].iter().enumerate() {
+            for zone in ["", "z", "a"] {
+                let at = i.to_string();
+                // A label that comes before the metric's name, in some of them.
+                all.push([
+                    ("__name__", (*metric).to_owned()),
+                    ("Zone", zone.to_owned()),
+                    ("at", at),
+                ]);
+            }
+        }
+        for zones in [true, false] {
+            let mut grid = Grid::default();
+            let mut want = Vec::new();
+            for pairs in &all {
+                let pairs = pairs.iter().filter(|(name, _)| zones || *name != "Zone");
+                let labels = Labels::from_pairs(pairs.map(|(name, value)| (*name, value)));
+                grid.push(Cow::Borrowed(&labels), 0, |cells| cells.push(1.0));
+                want.push(labels);
+            }
+            want.sort();
+            grid.sort_by_labels();
+            let found: Vec<Labels> = grid.rows().iter().map(Row::labels).collect();
+            assert_eq!(found, want);
+        }
+    }
+}

@@ -39,7 +39,7 @@ impl SealedFile {
     ///
     /// # Errors
     /// [`Error::Damaged`] rather than less data; [`Error::TooManySamples`] before
-    /// more of them are decoded than there is room for; [`Error::NotAtHand`].
+    /// many more of them are decoded than there is room for; [`Error::NotAtHand`].
     pub fn read(
         &self,
         targets: &[(u32, u32)],
@@ -365,11 +365,11 @@ impl Walk<'_> {
         budget: &mut Budget,
         out: &mut Vec<Sample>,
     ) -> Result<(), Trouble> {
-        if self.wanted.is_short() && self.read_end(entry, key, budget, out)? {
-            return Ok(());
-        }
         if self.any_times && self.times.head(entry.times)?.first >= self.wanted.range.0 {
             return self.read_values(entry, key, budget, out);
+        }
+        if self.wanted.is_short() && self.read_end(entry, key, budget, out)? {
+            return Ok(());
         }
         let whole = self.times.get(entry.times)?;
         let times = span_of(entry, whole).map_err(at_page(key, self.generation))?;

@@ -246,7 +246,11 @@ pub async fn metadata(
     params: Params,
 ) -> Result<Response, ApiError> {
     let limit = params.entries("limit")?;
-    let each = params.entries("limit_per_metric")?;
+    // Here 0 is no limit, as a negative number.
+    let each = match params.entries("limit_per_metric")? {
+        0 => usize::MAX,
+        each => each,
+    };
     let wanted = params.get("metric").to_owned();
     let store = context.store.clone();
     let timeout = context.config().query.timeout.get();

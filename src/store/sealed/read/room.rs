@@ -5,7 +5,7 @@ use super::super::file::Generation;
 /// What a read may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Room<'a> {
-    /// So many samples are decoded at most.
+    /// So many samples are given at most.
     pub samples_max: usize,
     /// Whether only the newest sample of each series is wanted; older ones may come too.
     pub newest_only: bool,
